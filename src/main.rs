@@ -1,1 +1,3 @@
-fn main(){}
+//! The `vicugna` binary.
+
+fn main() {}

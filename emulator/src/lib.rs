@@ -1,1 +1,1 @@
-//! x
+//! Executes PTX on the CPU. Knows no tensor.

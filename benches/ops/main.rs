@@ -1,0 +1,8 @@
+//! Every op at a real Llama's size, with the floor that it is held against.
+
+use criterion::{criterion_group, criterion_main};
+
+mod rmsnorm;
+
+criterion_group!(benches, rmsnorm::bench);
+criterion_main!(benches);

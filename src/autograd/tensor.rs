@@ -1,0 +1,164 @@
+//! A shaped, typed, contiguous array on a device, and its place on the tape.
+
+use std::sync::Arc;
+
+use super::tape::Output;
+use crate::device::{Buffer, Device};
+use crate::dtype::{DType, Element};
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// A tensor. Cloning shares the memory; writing through [`Tensor::slice_mut`] copies it first if it is shared.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    shape: Shape,
+    dtype: DType,
+    buffer: Arc<Buffer>,
+    output: Option<Output>,
+}
+
+impl Tensor {
+    fn new(shape: Shape, dtype: DType, buffer: Buffer) -> Self {
+        Self { shape, dtype, buffer: Arc::new(buffer), output: None }
+    }
+
+    /// A tensor with unspecified content, for a kernel to fill.
+    pub fn uninit(device: &Device, dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        Ok(Self::new(shape, dtype, Buffer::uninit(device, shape.numel() * dtype.size())?))
+    }
+
+    /// All zeros.
+    pub fn zeros(device: &Device, dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        Ok(Self::new(shape, dtype, Buffer::zeros(device, shape.numel() * dtype.size())?))
+    }
+
+    /// A copy of `data`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` has not as many elements as `shape`.
+    pub fn from_slice<T: Element>(device: &Device, shape: impl Into<Shape>, data: &[T]) -> Result<Self> {
+        let shape = shape.into();
+        if shape.numel() != data.len() {
+            return Err(Error::shape(
+                "tensor",
+                format!("{shape} needs {} elements, got {}", shape.numel(), data.len()),
+            ));
+        }
+        Ok(Self::new(shape, T::DTYPE, Buffer::from_bytes(device, bytemuck::cast_slice(data))?))
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The sizes of its dimensions, outermost first.
+    pub fn dims(&self) -> &[usize] {
+        self.shape.dims()
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device it lives on.
+    pub fn device(&self) -> Device {
+        self.buffer.device()
+    }
+
+    /// Its memory.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// Its elements, if it is on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if they are not `T`; [`Error::Device`] if it is on a GPU.
+    pub fn slice<T: Element>(&self) -> Result<&[T]> {
+        self.expect_dtype(T::DTYPE)?;
+        Ok(bytemuck::cast_slice(self.buffer.host()?))
+    }
+
+    /// Its elements for writing, if it is on the CPU; copied first if another tensor shares them.
+    ///
+    /// # Errors
+    /// As [`Tensor::slice`].
+    pub fn slice_mut<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.expect_dtype(T::DTYPE)?;
+        Ok(bytemuck::cast_slice_mut(self.buffer_mut()?.host_mut()?))
+    }
+
+    /// Its memory for writing; copied first if another tensor shares it.
+    pub fn buffer_mut(&mut self) -> Result<&mut Buffer> {
+        if Arc::get_mut(&mut self.buffer).is_none() {
+            self.buffer = Arc::new(self.buffer.try_clone()?);
+        }
+        Arc::get_mut(&mut self.buffer).ok_or_else(|| Error::device(self.shape, "the tensor is shared"))
+    }
+
+    /// A copy of its elements in host memory, from any device.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if they are not `T`.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.to_device(&Device::Cpu)?.slice().map(<[T]>::to_vec)
+    }
+
+    /// The same values on `device`; shares memory if it is there already. Not differentiated.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if device.is_same(&self.device()) {
+            return Ok(self.detach());
+        }
+        Ok(Self::new(self.shape, self.dtype, self.buffer.to_device(device)?))
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        let (from, to) = (self.shape, shape.into());
+        if from.numel() != to.numel() {
+            return Err(Error::shape("reshape", format!("{from} does not have as many elements as {to}")));
+        }
+        let view = Self { shape: to, output: None, ..self.clone() };
+        let [view] = super::record([self], [view], move |[dy]| Ok([dy.map(|dy| dy.reshape(from)).transpose()?]));
+        Ok(view)
+    }
+
+    /// The same values as a leaf of the tape, whose gradient [`super::backward`] returns.
+    #[must_use]
+    pub fn with_grad(self) -> Self {
+        Self { output: Some(Output::leaf()), ..self }
+    }
+
+    /// The same values without a place on the tape.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Self { output: None, ..self.clone() }
+    }
+
+    /// Whether a gradient can flow to it.
+    pub fn is_tracked(&self) -> bool {
+        self.output.is_some()
+    }
+
+    pub(super) fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
+    }
+
+    pub(super) fn with_output(self, output: Output) -> Self {
+        Self { output: Some(output), ..self }
+    }
+
+    fn expect_dtype(&self, wanted: DType) -> Result<()> {
+        if self.dtype == wanted {
+            return Ok(());
+        }
+        Err(Error::dtype("tensor", format!("holds {}, not {wanted}", self.dtype)))
+    }
+}

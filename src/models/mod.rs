@@ -1,0 +1,3 @@
+//! Models made of layers. None knows how it is trained, stored or sharded.
+
+pub mod llama;

@@ -1,0 +1,124 @@
+//! Rows in parallel, each with 16 running sums, so that the loops vectorise and their order is fixed.
+
+use rayon::prelude::*;
+
+use super::OP;
+use crate::autograd::Tensor;
+use crate::device::{Device, host};
+use crate::dispatch_float;
+use crate::dtype::{DType, Float};
+use crate::error::Result;
+
+/// `y` like `x`, `rstd` `[rows]`.
+pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+    let h = x.shape().last();
+    let mut y = Tensor::uninit(&Device::Cpu, x.dtype(), x.shape())?;
+    let mut rstd = Tensor::uninit(&Device::Cpu, DType::F32, [x.shape().rows()])?;
+    dispatch_float!(OP, x.dtype(), T => {
+        let (x, weight) = (x.slice::<T>()?, weight.slice::<T>()?);
+        host::par_rows(rstd.slice_mut::<f32>()?, 1, |first, rstd| {
+            for (rstd, x) in rstd.iter_mut().zip(x[first * h..].chunks(h)) {
+                *rstd = 1.0 / (dot(x, x) / h as f32 + eps).sqrt();
+            }
+        });
+        let rstd = rstd.slice::<f32>()?;
+        host::par_rows(y.slice_mut::<T>()?, h, |first, y| {
+            for ((y, x), rstd) in y.chunks_mut(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]) {
+                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                    *y = T::from_f32(x.to_f32() * rstd * w.to_f32());
+                }
+            }
+        });
+        Ok(())
+    })?;
+    Ok((y, rstd))
+}
+
+/// `dx = rstd * (dy * w - x * rstd² * mean(dy * w * x))`.
+pub fn backward_x(dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
+    let h = x.shape().last();
+    let mut dx = Tensor::uninit(&Device::Cpu, x.dtype(), x.shape())?;
+    dispatch_float!(OP, x.dtype(), T => {
+        let (dy, x, weight) = (dy.slice::<T>()?, x.slice::<T>()?, weight.slice::<T>()?);
+        let rstd = rstd.slice::<f32>()?;
+        host::par_rows(dx.slice_mut::<T>()?, h, |first, dx| {
+            let rows = dy[first * h..].chunks(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]);
+            for (dx, ((dy, x), rstd)) in dx.chunks_mut(h).zip(rows) {
+                let mean = dot3(dy, weight, x) / h as f32;
+                let scale = rstd * rstd * mean;
+                for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(weight) {
+                    *dx = T::from_f32(rstd * (dy.to_f32() * w.to_f32() - x.to_f32() * scale));
+                }
+            }
+        });
+        Ok(())
+    })?;
+    Ok(dx)
+}
+
+/// `dw = sum over rows of dy * x * rstd`: partial sums over fixed runs of rows, then over the runs in order.
+pub fn backward_weight(dy: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor> {
+    let h = x.shape().last();
+    let mut dw = Tensor::uninit(&Device::Cpu, x.dtype(), [h])?;
+    dispatch_float!(OP, x.dtype(), T => {
+        let (dy, x, rstd) = (dy.slice::<T>()?, x.slice::<T>()?, rstd.slice::<f32>()?);
+        let rows = host::rows_per_task(h);
+        let runs = dy.par_chunks(rows * h).zip(x.par_chunks(rows * h)).zip(rstd.par_chunks(rows));
+        let partial: Vec<Vec<f32>> = runs.map(|((dy, x), rstd)| host::vectorize(|| weight_sums(dy, x, rstd, h))).collect();
+        for (i, dw) in dw.slice_mut::<T>()?.iter_mut().enumerate() {
+            *dw = T::from_f32(partial.iter().map(|sums| sums[i]).sum());
+        }
+        Ok(())
+    })?;
+    Ok(dw)
+}
+
+/// `a + b`, rounded to their dtype.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let mut sum = Tensor::uninit(&Device::Cpu, a.dtype(), a.shape())?;
+    dispatch_float!(OP, a.dtype(), T => {
+        let (a, b) = (a.slice::<T>()?, b.slice::<T>()?);
+        host::par_rows(sum.slice_mut::<T>()?, 1, |first, sum| {
+            for ((sum, a), b) in sum.iter_mut().zip(&a[first..]).zip(&b[first..]) {
+                *sum = T::from_f32(a.to_f32() + b.to_f32());
+            }
+        });
+        Ok(())
+    })?;
+    Ok(sum)
+}
+
+#[inline(always)]
+fn weight_sums<T: Float>(dy: &[T], x: &[T], rstd: &[f32], h: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; h];
+    for ((dy, x), rstd) in dy.chunks(h).zip(x.chunks(h)).zip(rstd) {
+        for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
+            *sum += dy.to_f32() * x.to_f32() * rstd;
+        }
+    }
+    sums
+}
+
+const LANES: usize = 16;
+
+#[inline(always)]
+fn dot<T: Float>(a: &[T], b: &[T]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a.to_f32() * b.to_f32();
+        }
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+fn dot3<T: Float>(a: &[T], b: &[T], c: &[T]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for ((a, b), c) in a.chunks(LANES).zip(b.chunks(LANES)).zip(c.chunks(LANES)) {
+        for (((lane, a), b), c) in lanes.iter_mut().zip(a).zip(b).zip(c) {
+            *lane += a.to_f32() * b.to_f32() * c.to_f32();
+        }
+    }
+    lanes.iter().sum()
+}

@@ -1,0 +1,67 @@
+//! Root-mean-square normalisation.
+
+mod cpu;
+
+use super::check;
+use crate::autograd::{Tensor, record};
+use crate::error::Result;
+
+const OP: &str = "rmsnorm";
+
+/// Scales each row of `x` by the inverse of its root mean square, then by `weight`.
+///
+/// - Shapes: `x` `[.., H]`, `weight` `[H]` → `[.., H]`
+/// - Dtypes: f32, bf16, both alike; sums in f32
+/// - Gradients: `x`, `weight`; saves `x`, `weight`, and `rstd` `[rows]` in f32
+/// - Source: Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>
+///
+/// # Errors
+/// [`Error::Shape`](crate::error::Error::Shape) if `weight` is not `[H]`;
+/// [`Error::DType`](crate::error::Error::DType) if the dtypes differ.
+pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    refuse_misfits(x, weight)?;
+    let (y, rstd) = cpu::forward(x, weight, eps)?;
+    let (saved_x, saved_weight) = (x.detach(), weight.detach());
+    let (want_dx, want_dw) = (x.is_tracked(), weight.is_tracked());
+    let [y] = record([x, weight], [y], move |[dy]| {
+        let Some(dy) = dy else { return Ok([None, None]) };
+        let dx = want_dx.then(|| cpu::backward_x(&dy, &saved_x, &saved_weight, &rstd)).transpose()?;
+        let dw = want_dw.then(|| cpu::backward_weight(&dy, &saved_x, &rstd)).transpose()?;
+        Ok([dx, dw])
+    });
+    Ok(y)
+}
+
+/// [`rmsnorm`] of `x + residual`, together with that sum.
+///
+/// - Shapes: `x`, `residual` `[.., H]`, `weight` `[H]` → `y`, `sum` `[.., H]`
+/// - Dtypes: f32, bf16, all alike; the sum is rounded to the dtype before it is normalised
+/// - Gradients: `x`, `residual` (the same), `weight`; saves `sum`, `weight`, and `rstd` `[rows]` in f32
+///
+/// # Errors
+/// As [`rmsnorm`]; also if `residual` is not like `x`.
+pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+    refuse_misfits(x, weight)?;
+    check::shape(OP, "residual", residual, x.shape())?;
+    check::alike(OP, "residual", residual, x)?;
+    let sum = cpu::add(x, residual)?;
+    let (y, rstd) = cpu::forward(&sum, weight, eps)?;
+    let (saved_sum, saved_weight) = (sum.clone(), weight.detach());
+    let want_dw = weight.is_tracked();
+    let [y, sum] = record([x, residual, weight], [y, sum], move |[dy, dsum]| {
+        let Some(dy) = dy else { return Ok([dsum.clone(), dsum, None]) };
+        let mut dx = cpu::backward_x(&dy, &saved_sum, &saved_weight, &rstd)?;
+        if let Some(dsum) = dsum {
+            dx = cpu::add(&dx, &dsum)?;
+        }
+        let dw = want_dw.then(|| cpu::backward_weight(&dy, &saved_sum, &rstd)).transpose()?;
+        Ok([Some(dx.clone()), Some(dx), dw])
+    });
+    Ok((y, sum))
+}
+
+fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
+    check::shape(OP, "weight", weight, [x.shape().last()])?;
+    check::alike(OP, "weight", weight, x)?;
+    check::cpu(OP, x)
+}

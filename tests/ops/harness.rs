@@ -1,0 +1,149 @@
+//! The tolerance of `docs/numerics.md`, the same for every op, and finite differences.
+
+use half::bf16;
+use proptest::prelude::*;
+use vicugna::autograd::Tensor;
+use vicugna::device::Device;
+use vicugna::dtype::{DType, Float};
+use vicugna::reference::{Real, Terms};
+
+/// The device that the op tests run on: `VICUGNA_DEVICE`, by default the CPU.
+pub fn device() -> Device {
+    match std::env::var("VICUGNA_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Device::Cpu,
+        Ok(other) => panic!("VICUGNA_DEVICE={other}: only cpu has kernels so far"),
+    }
+}
+
+/// Both storage types of activations.
+pub fn float_dtype() -> impl Strategy<Value = DType> {
+    prop_oneof![Just(DType::F32), Just(DType::Bf16)]
+}
+
+/// `n` values of about unit size, as `dtype` stores them, reproducible from `seed`.
+pub fn random(seed: u64, n: usize, dtype: DType) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+    let mut uniform = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from((state >> 40) as u32) / f64::from(1u32 << 24) * 2.0 - 1.0
+    };
+    (0..n).map(|_| round(uniform() + uniform() + uniform(), dtype)).collect()
+}
+
+/// The nearest value of `dtype`.
+pub fn round(value: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::Bf16 => f64::from(bf16::from_f64(value).to_f32()),
+        _ => f64::from(value as f32),
+    }
+}
+
+/// A tensor on the tested device.
+pub fn tensor(values: &[f64], dtype: DType, shape: impl Into<vicugna::shape::Shape>) -> Tensor {
+    let f32s: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+    let built = match dtype {
+        DType::Bf16 => {
+            let bf16s: Vec<bf16> = f32s.iter().map(|&v| Float::from_f32(v)).collect();
+            Tensor::from_slice(&device(), shape, &bf16s)
+        }
+        _ => Tensor::from_slice(&device(), shape, &f32s),
+    };
+    built.unwrap()
+}
+
+/// The elements of a float tensor.
+pub fn values(tensor: &Tensor) -> Vec<f64> {
+    match tensor.dtype() {
+        DType::Bf16 => tensor.to_vec::<bf16>().unwrap().iter().map(|v| f64::from(v.to_f32())).collect(),
+        _ => tensor.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect(),
+    }
+}
+
+/// Values as another kind of number.
+pub fn cast<R: Real>(values: &[f64]) -> Vec<R> {
+    values.iter().map(|&v| R::from_f64(v)).collect()
+}
+
+/// One result of a specification, evaluated three ways.
+pub struct Expected {
+    pub exact: Vec<f64>,
+    pub rounded: Vec<f32>,
+    pub terms: Vec<Terms>,
+}
+
+/// Evaluates `$body` with `$real` standing for f64, f32 and [`Terms`].
+macro_rules! expected {
+    ($real:ident => $body:expr) => {{
+        let exact = {
+            type $real = f64;
+            $body
+        };
+        let rounded = {
+            type $real = f32;
+            $body
+        };
+        let terms = {
+            type $real = vicugna::reference::Terms;
+            $body
+        };
+        $crate::harness::Expected { exact, rounded, terms }
+    }};
+}
+pub(crate) use expected;
+
+/// Fails unless the largest error of `found` is at most twice that of the formula evaluated left to right in f32 and
+/// stored as `found` is, plus 2 ulp of the largest sum of |terms|.
+pub fn check(what: &str, found: &Tensor, expected: &Expected) -> Result<(), TestCaseError> {
+    let dtype = found.dtype();
+    let found = values(found);
+    prop_assert_eq!(found.len(), expected.exact.len(), "{}: number of elements", what);
+    let error =
+        |values: &mut dyn Iterator<Item = f64>| largest(values.zip(&expected.exact).map(|(v, e)| (v - e).abs()));
+    let naive = error(&mut expected.rounded.iter().map(|&v| round(f64::from(v), dtype)));
+    let bound = 2.0 * naive + 2.0 * ulp(largest(expected.terms.iter().map(|t| t.sum)), dtype);
+    let worst = error(&mut found.iter().copied());
+    prop_assert!(worst <= bound, "{what}: error {worst:e} above the bound {bound:e} ({dtype})");
+    Ok(())
+}
+
+/// The largest value; NaN if any is NaN. Kept out of line: see CONTRIBUTING.md on the compiler's loop vectoriser.
+#[inline(never)]
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |a, b| {
+        if a >= b {
+            a
+        } else if b.is_nan() || a.is_nan() {
+            f64::NAN
+        } else {
+            b
+        }
+    })
+}
+
+/// The distance between neighbouring values of `dtype` near `value`.
+fn ulp(value: f64, dtype: DType) -> f64 {
+    let digits = if dtype == DType::Bf16 { 7 } else { 23 };
+    if value == 0.0 { 0.0 } else { 2f64.powf(value.abs().log2().floor() - f64::from(digits)) }
+}
+
+/// Compares `gradient` with central differences of `sum(dy * f(x))`.
+pub fn gradcheck(what: &str, x: &[f64], dy: &[f64], gradient: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) {
+    let objective = |x: &[f64]| f(x).iter().zip(dy).map(|(y, dy)| y * dy).sum::<f64>();
+    assert_eq!(x.len(), gradient.len(), "{what}: number of elements");
+    for i in 0..x.len() {
+        let step = 1e-5 * x[i].abs().max(1.0);
+        let (mut up, mut down) = (x.to_vec(), x.to_vec());
+        up[i] += step;
+        down[i] -= step;
+        let numeric = (objective(&up) - objective(&down)) / (2.0 * step);
+        let scale = numeric.abs().max(gradient[i].abs()).max(1.0);
+        assert!((numeric - gradient[i]).abs() <= 1e-7 * scale, "{what}[{i}]: {} is not {numeric}", gradient[i]);
+    }
+}
+
+/// Fails unless two tensors have the same bits.
+pub fn check_bits(what: &str, a: &Tensor, b: &Tensor) -> Result<(), TestCaseError> {
+    let (a, b) = (a.to_device(&Device::Cpu).unwrap(), b.to_device(&Device::Cpu).unwrap());
+    prop_assert!(a.buffer().host().unwrap() == b.buffer().host().unwrap(), "{}: bits differ", what);
+    Ok(())
+}

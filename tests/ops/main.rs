@@ -1,0 +1,5 @@
+//! Every op against its f64 specification, on random ragged shapes.
+
+mod harness;
+
+mod rmsnorm;
