@@ -2,7 +2,9 @@
 
 use criterion::{criterion_group, criterion_main};
 
+mod dropout;
+mod floor;
 mod rmsnorm;
 
-criterion_group!(benches, rmsnorm::bench);
+criterion_group!(benches, dropout::bench, rmsnorm::bench);
 criterion_main!(benches);

@@ -3,6 +3,8 @@
 
 mod check;
 mod math;
+mod philox;
 
+pub mod dropout;
 pub mod rmsnorm;
 pub mod rope;

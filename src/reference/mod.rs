@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+pub mod dropout;
 pub mod rmsnorm;
 
 /// A number that a specification can be evaluated with.
