@@ -16,7 +16,7 @@ pub(super) fn accumulate(mut sum: Tensor, term: &Tensor) -> Result<Tensor> {
     };
     dispatch_float!("accumulate", sum.dtype(), T => {
         let term = term.slice::<T>()?;
-        host::par_rows(sum.slice_mut::<T>()?, 1, |first, sum| {
+        host::par_rows(sum.slice_mut::<T>()?, 1, #[inline(always)] |first, sum| {
             for (s, t) in sum.iter_mut().zip(&term[first..]) {
                 *s = T::from_f32(s.to_f32() + t.to_f32());
             }

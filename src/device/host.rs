@@ -90,7 +90,10 @@ fn lock() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `f` compiled for the widest vectors this CPU has. What `f` calls must be `#[inline(always)]`.
+/// Runs `f` compiled for the widest vectors this CPU has.
+///
+/// `f` itself, written `#[inline(always)] || ..`, and all that it calls must be `#[inline(always)]`: what is not inlined
+/// into the vectorised copies stays compiled for the baseline of the target, several times slower.
 #[inline(always)]
 pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
@@ -105,7 +108,8 @@ pub fn rows_per_task(width: usize) -> usize {
     (TASK_ELEMENTS / width.max(1)).max(1)
 }
 
-/// Calls `f(first_row, rows)` for fixed-size runs of rows of `out` (`width` elements each), in parallel, vectorised.
+/// Calls `f(first_row, rows)` for fixed-size runs of rows of `out` (`width` elements each), in parallel, vectorised:
+/// `f` must be written `#[inline(always)] |first_row, rows| ..` for that, as for [`vectorize`].
 pub fn par_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let rows = rows_per_task(width);
     if out.len() <= TASK_ELEMENTS {
@@ -117,5 +121,8 @@ pub fn par_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]
 /// The one place that calls `f`, so that it is inlined into its vectorised copies.
 #[inline(never)]
 fn task<T>(f: &impl Fn(usize, &mut [T]), first_row: usize, rows: &mut [T]) {
-    vectorize(|| f(first_row, rows));
+    vectorize(
+        #[inline(always)]
+        || f(first_row, rows),
+    );
 }

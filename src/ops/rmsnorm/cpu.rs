@@ -16,13 +16,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)
     let mut rstd = Tensor::uninit(&Device::Cpu, DType::F32, [x.shape().rows()])?;
     dispatch_float!(OP, x.dtype(), T => {
         let (x, weight) = (x.slice::<T>()?, weight.slice::<T>()?);
-        host::par_rows(rstd.slice_mut::<f32>()?, 1, |first, rstd| {
+        host::par_rows(rstd.slice_mut::<f32>()?, 1, #[inline(always)] |first, rstd| {
             for (rstd, x) in rstd.iter_mut().zip(x[first * h..].chunks(h)) {
                 *rstd = 1.0 / (dot(x, x) / h as f32 + eps).sqrt();
             }
         });
         let rstd = rstd.slice::<f32>()?;
-        host::par_rows(y.slice_mut::<T>()?, h, |first, y| {
+        host::par_rows(y.slice_mut::<T>()?, h, #[inline(always)] |first, y| {
             for ((y, x), rstd) in y.chunks_mut(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]) {
                 for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
                     *y = T::from_f32(x.to_f32() * rstd * w.to_f32());
@@ -41,7 +41,7 @@ pub fn backward_x(dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Re
     dispatch_float!(OP, x.dtype(), T => {
         let (dy, x, weight) = (dy.slice::<T>()?, x.slice::<T>()?, weight.slice::<T>()?);
         let rstd = rstd.slice::<f32>()?;
-        host::par_rows(dx.slice_mut::<T>()?, h, |first, dx| {
+        host::par_rows(dx.slice_mut::<T>()?, h, #[inline(always)] |first, dx| {
             let rows = dy[first * h..].chunks(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]);
             for (dx, ((dy, x), rstd)) in dx.chunks_mut(h).zip(rows) {
                 let mean = dot3(dy, weight, x) / h as f32;
@@ -64,7 +64,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor>
         let (dy, x, rstd) = (dy.slice::<T>()?, x.slice::<T>()?, rstd.slice::<f32>()?);
         let rows = host::rows_per_task(h);
         let runs = dy.par_chunks(rows * h).zip(x.par_chunks(rows * h)).zip(rstd.par_chunks(rows));
-        let partial: Vec<Vec<f32>> = runs.map(|((dy, x), rstd)| host::vectorize(|| weight_sums(dy, x, rstd, h))).collect();
+        let partial: Vec<Vec<f32>> = runs.map(|((dy, x), rstd)| host::vectorize(#[inline(always)] || weight_sums(dy, x, rstd, h))).collect();
         for (i, dw) in dw.slice_mut::<T>()?.iter_mut().enumerate() {
             *dw = T::from_f32(partial.iter().map(|sums| sums[i]).sum());
         }
@@ -78,7 +78,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mut sum = Tensor::uninit(&Device::Cpu, a.dtype(), a.shape())?;
     dispatch_float!(OP, a.dtype(), T => {
         let (a, b) = (a.slice::<T>()?, b.slice::<T>()?);
-        host::par_rows(sum.slice_mut::<T>()?, 1, |first, sum| {
+        host::par_rows(sum.slice_mut::<T>()?, 1, #[inline(always)] |first, sum| {
             for ((sum, a), b) in sum.iter_mut().zip(&a[first..]).zip(&b[first..]) {
                 *sum = T::from_f32(a.to_f32() + b.to_f32());
             }
