@@ -19,6 +19,11 @@ pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Re
     if tensor.dtype() != like.dtype() {
         return Err(Error::dtype(op, format!("{name} must be {}, got {}", like.dtype(), tensor.dtype())));
     }
+    same_device(op, name, tensor, like)
+}
+
+/// Refuses `tensor` unless it lives on the device of `like`.
+pub fn same_device(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
     if tensor.device().is_same(&like.device()) {
         return Ok(());
     }
