@@ -2,9 +2,11 @@
 //! kernels in `cuda.rs`. An op uses another only by its public function.
 
 mod check;
+mod gemm;
 mod math;
 mod philox;
 
 pub mod dropout;
+pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 pub mod dropout;
+pub mod matmul;
 pub mod rmsnorm;
 
 /// A number that a specification can be evaluated with.

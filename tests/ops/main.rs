@@ -3,4 +3,5 @@
 mod harness;
 
 mod dropout;
+mod matmul;
 mod rmsnorm;

@@ -1,0 +1,41 @@
+//! Matrix multiplication by a weight.
+
+mod cpu;
+
+use super::check;
+use crate::autograd::{Tensor, record};
+use crate::error::{Error, Result};
+
+const OP: &str = "matmul";
+
+/// `x · weightᵀ`: a linear layer without bias.
+///
+/// - Shapes: `x` `[.., K]`, `weight` `[N, K]` → `[.., N]`
+/// - Dtypes: f32 or bf16 each, the result as `x`; sums in f32, rounded once
+/// - Gradients: `x`, `weight`, each like its tensor; saves `weight` where `x` is tracked and `x` where `weight` is
+///
+/// # Errors
+/// [`Error::Shape`] if `weight` is not `[N, K]`; [`Error::DType`] if one is not a float.
+pub fn matmul(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    refuse_misfits(x, weight)?;
+    let y = cpu::forward(x, weight)?;
+    let saved_weight = x.is_tracked().then(|| weight.detach());
+    let saved_x = weight.is_tracked().then(|| x.detach());
+    let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
+    let [y] = record([x, weight], [y], move |[dy]| {
+        let Some(dy) = dy else { return Ok([None, None]) };
+        let dx = saved_weight.map(|weight| cpu::backward_x(&dy, &weight, x_shape)).transpose()?;
+        let dw = saved_x.map(|x| cpu::backward_weight(&dy, &x, weight_dtype)).transpose()?;
+        Ok([dx, dw])
+    });
+    Ok(y)
+}
+
+fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
+    let k = x.shape().last();
+    if !matches!(weight.dims(), [_, columns] if *columns == k) {
+        return Err(Error::shape(OP, format!("weight must be [N, {k}], got {}", weight.shape())));
+    }
+    check::same_device(OP, "weight", weight, x)?;
+    check::cpu(OP, x)
+}

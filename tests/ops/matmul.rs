@@ -1,0 +1,115 @@
+use proptest::prelude::*;
+use vicugna::autograd::backward_from;
+use vicugna::dtype::DType;
+use vicugna::error::Error;
+use vicugna::ops::matmul::matmul;
+use vicugna::reference;
+
+use crate::harness::*;
+
+/// rows, N, K: single elements, primes, ragged against any tile, one row, above a block of K, a real Llama.
+fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
+    prop_oneof![
+        (1..40usize, 1..70usize, 1..40usize),
+        Just((1, 1, 1)),
+        Just((1, 577, 131)),
+        Just((3, 31, 1000)),
+        Just((9, 200, 64)),
+        Just((67, 193, 2)),
+        Just((130, 61, 1031)),
+        Just((40, 192, 576))
+    ]
+}
+
+proptest! {
+    #[test]
+    fn forward_matches_reference((rows, n, k) in shapes(), dtypes in [float_dtype(), float_dtype()], seed: u64) {
+        let (x, w) = (random(seed, rows * k, dtypes[0]), random(seed ^ 1, n * k, dtypes[1]));
+        let y = matmul(&tensor(&x, dtypes[0], [rows, k]), &tensor(&w, dtypes[1], [n, k])).unwrap();
+        check("y", &y, &expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&w), k)))?;
+    }
+
+    #[test]
+    fn backward_matches_reference((rows, n, k) in shapes(), dtypes in [float_dtype(), float_dtype()], seed: u64) {
+        let (x, w) = (random(seed, rows * k, dtypes[0]), random(seed ^ 1, n * k, dtypes[1]));
+        let dy = random(seed ^ 2, rows * n, dtypes[0]);
+        let (tx, tw) = (tensor(&x, dtypes[0], [rows, k]).with_grad(), tensor(&w, dtypes[1], [n, k]).with_grad());
+        let y = matmul(&tx, &tw).unwrap();
+        let gradients = backward_from([(&y, tensor(&dy, dtypes[0], [rows, n]))]).unwrap();
+        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).0);
+        check("dx", gradients.get(&tx).unwrap(), &backward)?;
+        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).1);
+        check("dw", gradients.get(&tw).unwrap(), &backward)?;
+    }
+
+    #[test]
+    fn properties_hold((rows, n, k) in shapes(), dtype in float_dtype(), seed: u64) {
+        // Powers of two scale without rounding, and a frozen side gets no gradient and keeps the other's bits.
+        let (x, w) = (random(seed, rows * k, dtype), random(seed ^ 1, n * k, dtype));
+        let doubled = |v: &[f64]| v.iter().map(|v| 2.0 * v).collect::<Vec<_>>();
+        let (tx, tw) = (tensor(&x, dtype, [rows, k]), tensor(&w, dtype, [n, k]));
+        let y = matmul(&tensor(&doubled(&x), dtype, [rows, k]), &tw).unwrap();
+        let z = matmul(&tx, &tensor(&doubled(&w), dtype, [n, k])).unwrap();
+        check_bits("(2x)wᵀ = x(2w)ᵀ", &y, &z)?;
+
+        let dy = tensor(&random(seed ^ 2, rows * n, dtype), dtype, [rows, n]);
+        let gradients = |x: &vicugna::autograd::Tensor, w: &vicugna::autograd::Tensor| {
+            backward_from([(&matmul(x, w).unwrap(), dy.clone())]).unwrap()
+        };
+        let (leaf_x, leaf_w) = (tx.clone().with_grad(), tw.clone().with_grad());
+        let both = gradients(&leaf_x, &leaf_w);
+        let (only_x, only_w) = (gradients(&leaf_x, &tw), gradients(&tx, &leaf_w));
+        prop_assert!(only_x.get(&leaf_w).is_none() && only_w.get(&leaf_x).is_none());
+        check_bits("dx", only_x.get(&leaf_x).unwrap(), both.get(&leaf_x).unwrap())?;
+        check_bits("dw", only_w.get(&leaf_w).unwrap(), both.get(&leaf_w).unwrap())?;
+    }
+
+    #[test]
+    fn runs_are_bit_equal((rows, n, k) in shapes(), dtype in float_dtype(), seed: u64) {
+        let run = || {
+            let x = tensor(&random(seed, rows * k, dtype), dtype, [rows, k]).with_grad();
+            let w = tensor(&random(seed ^ 1, n * k, dtype), dtype, [n, k]).with_grad();
+            let y = matmul(&x, &w).unwrap();
+            let gradients = backward_from([(&y, y.detach())]).unwrap();
+            [y.clone(), gradients.get(&x).unwrap().clone(), gradients.get(&w).unwrap().clone()]
+        };
+        for threads in [1, 2, 3, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for (a, b) in run().iter().zip(&pool.install(run)) {
+                check_bits("on some threads and on all", a, b)?;
+            }
+        }
+    }
+}
+
+#[test]
+fn leading_dimensions_are_kept() {
+    let x = tensor(&[1.0; 24], DType::F32, [2, 3, 4]);
+    assert_eq!(matmul(&x, &tensor(&[1.0; 20], DType::F32, [5, 4])).unwrap().dims(), [2, 3, 5]);
+    let none = matmul(&tensor(&[], DType::F32, [0, 4]), &tensor(&[1.0; 20], DType::F32, [5, 4])).unwrap();
+    assert_eq!(none.dims(), [0, 5]);
+    let empty_sums = matmul(&tensor(&[], DType::F32, [2, 0]), &tensor(&[], DType::F32, [3, 0])).unwrap();
+    assert_eq!(values(&empty_sums), [0.0; 6]);
+}
+
+#[test]
+fn reference_passes_gradcheck() {
+    let (rows, n, k) = (3, 4, 5);
+    let [x, w, dy] = [(0, rows * k), (1, n * k), (2, rows * n)].map(|(seed, n)| random(seed, n, DType::F32));
+    let (dx, dw) = reference::matmul::backward(&dy, &x, &w, k);
+    gradcheck("dx", &x, &dy, &dx, |x| reference::matmul::forward(x, &w, k));
+    gradcheck("dw", &w, &dy, &dw, |w| reference::matmul::forward(&x, w, k));
+}
+
+#[test]
+fn rejects_bad_inputs() {
+    let x = tensor(&[0.0; 8], DType::F32, [2, 4]);
+    let error = matmul(&x, &tensor(&[0.0; 6], DType::F32, [2, 3])).unwrap_err();
+    assert_eq!(error.to_string(), "matmul: weight must be [N, 4], got [2, 3]");
+    let error = matmul(&x, &tensor(&[0.0; 4], DType::F32, [4])).unwrap_err();
+    assert_eq!(error.to_string(), "matmul: weight must be [N, 4], got [4]");
+    let scalar = vicugna::shape::Shape::from([]);
+    assert!(matches!(matmul(&tensor(&[0.0], DType::F32, scalar), &x), Err(Error::Shape { .. })));
+    let ids = vicugna::autograd::Tensor::from_slice(&device(), [2, 4], &[0u32; 8]).unwrap();
+    assert!(matches!(matmul(&ids, &x), Err(Error::DType { .. })));
+}
