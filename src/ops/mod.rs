@@ -7,6 +7,7 @@ mod math;
 mod philox;
 
 pub mod dropout;
+pub mod cross_entropy;
 pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 pub mod dropout;
+pub mod cross_entropy;
 pub mod matmul;
 pub mod rmsnorm;
 

@@ -3,5 +3,6 @@
 mod harness;
 
 mod dropout;
+mod cross_entropy;
 mod matmul;
 mod rmsnorm;

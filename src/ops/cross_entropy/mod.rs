@@ -1,0 +1,70 @@
+//! Cross entropy, fused with the language-model head.
+
+mod cpu;
+
+use super::check;
+use crate::autograd::{Tensor, is_recording, record};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+const OP: &str = "cross_entropy";
+
+/// A row with this target counts for nothing.
+pub const IGNORE: i32 = -100;
+
+/// The sum over rows of `-log softmax(hidden · lm_headᵀ)[target]`, divided by `normalizer`.
+///
+/// The logits exist for one chunk of rows at a time, and only for rows whose target is not [`IGNORE`]. Gradients are
+/// computed with them, scaled in the backward pass.
+///
+/// - Shapes: `hidden` `[rows, H]`, `lm_head` `[V, H]`, `targets` `[rows]` → a scalar
+/// - Dtypes: `hidden`, `lm_head` f32 or bf16 each, `targets` i32, the loss f32; logits in f32, sums over rows in f64
+/// - Gradients: `hidden`, `lm_head`, each like its tensor; saves them and nothing else
+/// - Source: chunks with gradients in the forward pass as in Hsu et al. 2024, <https://arxiv.org/abs/2410.10989>
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::DType`] if one has a dtype it cannot have;
+/// [`Error::Input`] for a target that is neither a class nor [`IGNORE`], or a `normalizer` that is not positive.
+pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalizer: f32) -> Result<Tensor> {
+    refuse_misfits(hidden, lm_head, targets, normalizer)?;
+    let want = [hidden, lm_head].map(|tensor| tensor.is_tracked() && is_recording());
+    let (loss, gradients) = cpu::forward(hidden, lm_head, &counted(lm_head, targets)?, normalizer, want)?;
+    let [loss] = record([hidden, lm_head], [loss], move |[dy]| {
+        let Some(dy) = dy else { return Ok([None, None]) };
+        let [dhidden, dlm_head] = gradients.map(|gradient| gradient.map(|g| cpu::scale(g, &dy)).transpose());
+        Ok([dhidden?, dlm_head?])
+    });
+    Ok(loss)
+}
+
+/// The rows that count, each with its target.
+fn counted(lm_head: &Tensor, targets: &Tensor) -> Result<Vec<(usize, usize)>> {
+    let classes = lm_head.shape().rows();
+    let rows = targets.slice::<i32>()?.iter().enumerate().filter(|(_, target)| **target != IGNORE);
+    rows.map(|(row, &target)| match usize::try_from(target) {
+        Ok(class) if class < classes => Ok((row, class)),
+        _ => {
+            Err(Error::input(OP, format!("the target of row {row} must be in 0..{classes} or {IGNORE}, got {target}")))
+        }
+    })
+    .collect()
+}
+
+fn refuse_misfits(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalizer: f32) -> Result<()> {
+    let &[rows, h] = hidden.dims() else {
+        return Err(Error::shape(OP, format!("hidden must be [rows, H], got {}", hidden.shape())));
+    };
+    if !matches!(lm_head.dims(), [_, columns] if *columns == h) {
+        return Err(Error::shape(OP, format!("lm_head must be [V, {h}], got {}", lm_head.shape())));
+    }
+    check::shape(OP, "targets", targets, [rows])?;
+    if targets.dtype() != DType::I32 {
+        return Err(Error::dtype(OP, format!("targets must be i32, got {}", targets.dtype())));
+    }
+    if !(normalizer > 0.0 && normalizer.is_finite()) {
+        return Err(Error::input(OP, format!("the normalizer must be positive, got {normalizer}")));
+    }
+    check::same_device(OP, "lm_head", lm_head, hidden)?;
+    check::same_device(OP, "targets", targets, hidden)?;
+    check::cpu(OP, hidden)
+}
