@@ -99,6 +99,11 @@ impl Error {
         Self::File { path: path.as_ref().into(), detail, hint: None, source: Some(source.into()) }
     }
 
+    /// [`Error::Hub`] of a repository or package.
+    pub fn hub(repo: impl ToString, detail: impl Into<String>) -> Self {
+        Self::Hub { repo: repo.to_string(), detail: detail.into(), hint: None, source: None }
+    }
+
     /// [`Error::Input`] for the option or argument `name`.
     pub fn input(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Input { name: name.into(), detail: detail.into(), hint: None }

@@ -15,3 +15,5 @@ pub mod autograd;
 pub mod ops;
 
 pub mod models;
+
+pub mod io;

@@ -1,0 +1,73 @@
+//! `ORG/NAME[@revision]`.
+
+use std::fmt;
+use std::path::Path;
+
+use hf_hub::{Repo, RepoType};
+
+use super::Kind;
+use crate::error::{Error, Result};
+
+/// A repository on the hub at one of its revisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'a> {
+    /// `ORG/NAME`.
+    pub name: &'a str,
+    /// A branch, tag or commit.
+    pub revision: &'a str,
+}
+
+impl<'a> Spec<'a> {
+    /// Reads `text`, which is known to name no existing path. Both parts end up in paths and addresses, so nothing
+    /// but the hub's own characters is let through.
+    pub fn parse(text: &'a str, kind: Kind) -> Result<Self> {
+        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let is_name = name.split('/').count() == 2 && name.split('/').all(is_word);
+        if is_name && revision.split('/').all(is_word) {
+            return Ok(Self { name, revision });
+        }
+        Err(no_such_model(text, kind))
+    }
+
+    /// The repository as hf-hub takes it, at this revision.
+    pub fn repo(&self) -> Repo {
+        self.repo_at(self.revision)
+    }
+
+    /// The repository at another revision.
+    pub fn repo_at(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.name.to_owned(), RepoType::Model, revision.to_owned())
+    }
+}
+
+impl fmt::Display for Spec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.revision)
+    }
+}
+
+/// Whether `text` is a commit, which never names anything else.
+pub fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether `text` is one word of a name or revision, so neither empty nor `..`.
+fn is_word(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !text.is_empty() && !text.starts_with('.') && !text.contains("..") && text.chars().all(is_allowed)
+}
+
+fn no_such_model(text: &str, kind: Kind) -> Error {
+    let names = match kind {
+        Kind::Model => "a folder, a .gguf file, ORG/NAME[@revision] on the Hugging Face hub, or smollm2-135m",
+        Kind::Adapter => "a folder or ORG/NAME[@revision] on the Hugging Face hub",
+    };
+    let option = match kind {
+        Kind::Model => "--model",
+        Kind::Adapter => "--adapter",
+    };
+    if text.contains(['/', '\\']) || Path::new(text).extension().is_some_and(|suffix| suffix == "gguf") {
+        return Error::file(text, "no such file or folder").with_hint(format!("{option} takes {names}"));
+    }
+    Error::input(option, format!("{text:?} is neither a path nor a name")).with_hint(format!("give {names}"))
+}
