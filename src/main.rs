@@ -1,3 +1,5 @@
 //! The `vicugna` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    vicugna::cli::main()
+}

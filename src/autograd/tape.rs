@@ -62,6 +62,11 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     with_recording(false, f)
 }
 
+/// Runs `f` with recording, inside [`no_grad`] or a backward pass.
+pub fn recording<R>(f: impl FnOnce() -> R) -> R {
+    with_recording(true, f)
+}
+
 fn with_recording<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {

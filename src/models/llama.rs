@@ -1,6 +1,22 @@
-//! Llama 2, 3 and their relatives.
+//! Llama 2, 3 and their relatives. Touvron et al. 2023, <https://arxiv.org/abs/2307.09288>
 
-use crate::ops::rope::RopeScaling;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::nn::{
+    Batch, BlockHook, DropoutSeed, Embedding, KvCache, LayerCache, Linear, Lora, LoraInit, Parameter, Pass, RmsNorm,
+    Visitor,
+};
+use crate::ops::attention::{Heads, Segments, attention};
+use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::elementwise::{add, cast};
+use crate::ops::matmul::matmul;
+use crate::ops::rope::{RopeScaling, RopeTable, rope};
+use crate::ops::swiglu::swiglu;
+use crate::shape::Shape;
 
 /// The shape of a Llama, in the terms of its config.json.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,4 +49,305 @@ pub struct LlamaConfig {
     pub bos_token_id: Option<u32>,
     /// The tokens that end one.
     pub eos_token_ids: Vec<u32>,
+}
+
+impl LlamaConfig {
+    fn heads(&self) -> Heads {
+        let Self { num_attention_heads, num_key_value_heads, head_dim, .. } = *self;
+        Heads { num_attention_heads, num_key_value_heads, head_dim }
+    }
+}
+
+/// Where a model's weights come from: the weight of a Hugging Face name, which must have that shape.
+pub type Load<'a> = dyn FnMut(&str, Shape) -> Result<Tensor> + 'a;
+
+/// Self-attention and a gated feed-forward layer, each added to the residual stream.
+#[derive(Debug)]
+struct Block {
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    heads: Heads,
+}
+
+impl Block {
+    fn new(config: &LlamaConfig, prefix: &str, load: &mut Load<'_>) -> Result<Self> {
+        let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let (q, kv) = (config.num_attention_heads * d, config.num_key_value_heads * d);
+        let mut weight = |name: &str, shape: Shape| load(&format!("{prefix}{name}.weight"), shape);
+        let mut norm = |name: &str| -> Result<RmsNorm> {
+            Ok(RmsNorm { weight: Parameter::new(weight(name, [h].into())?), eps: config.rms_norm_eps as f32 })
+        };
+        let (input_layernorm, post_attention_layernorm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        let mut linear = |name: &str, n: usize, k: usize| Ok(Linear::new(weight(name, [n, k].into())?));
+        Ok(Self {
+            input_layernorm,
+            q_proj: linear("self_attn.q_proj", q, h)?,
+            k_proj: linear("self_attn.k_proj", kv, h)?,
+            v_proj: linear("self_attn.v_proj", kv, h)?,
+            o_proj: linear("self_attn.o_proj", h, q)?,
+            post_attention_layernorm,
+            gate_proj: linear("mlp.gate_proj", i, h)?,
+            up_proj: linear("mlp.up_proj", i, h)?,
+            down_proj: linear("mlp.down_proj", h, i)?,
+            heads: config.heads(),
+        })
+    }
+
+    /// `[rows, H]` → `[rows, H]`; with a cache, the rows continue what it holds.
+    fn forward(&self, x: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+        let normed = self.input_layernorm.forward(x)?;
+        let q = self.q_proj.forward(&normed, pass)?;
+        let k = self.k_proj.forward(&normed, pass)?;
+        let v = self.v_proj.forward(&normed, pass)?;
+        let (q, k) = rope(q, k, &pass.rope, &pass.positions)?;
+        let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
+        let attended = match cache {
+            None => attention(&q, &k, &v, &pass.segments, self.heads, scale)?,
+            Some(cache) => {
+                let (k, v, rows) = cache.append(&k, &v)?;
+                attention(&q, k, v, &Segments::cached(q.shape().rows(), rows), self.heads, scale)?
+            }
+        };
+        let projected = self.o_proj.forward(&attended, pass)?;
+        let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
+        let gated = swiglu(&self.gate_proj.forward(&normed, pass)?, &self.up_proj.forward(&normed, pass)?)?;
+        add(&x, &self.down_proj.forward(&gated, pass)?)
+    }
+
+    fn linears(&self) -> [(&'static str, &Linear); 7] {
+        [
+            ("self_attn.q_proj", &self.q_proj),
+            ("self_attn.k_proj", &self.k_proj),
+            ("self_attn.v_proj", &self.v_proj),
+            ("self_attn.o_proj", &self.o_proj),
+            ("mlp.gate_proj", &self.gate_proj),
+            ("mlp.up_proj", &self.up_proj),
+            ("mlp.down_proj", &self.down_proj),
+        ]
+    }
+
+    fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
+        [("input_layernorm", &self.input_layernorm), ("post_attention_layernorm", &self.post_attention_layernorm)]
+    }
+}
+
+/// A Llama.
+#[derive(Debug)]
+pub struct Llama {
+    config: LlamaConfig,
+    /// The type of the activations; trained weights are f32 all the same.
+    dtype: DType,
+    embed_tokens: Embedding,
+    blocks: Vec<Arc<Block>>,
+    norm: RmsNorm,
+    /// `None` where the embedding is the output layer.
+    lm_head: Option<Parameter>,
+    /// Cosines and sines of as many positions as were asked for so far.
+    rope: RwLock<Option<Arc<RopeTable>>>,
+}
+
+impl Llama {
+    /// The linear layers of a block that an adapter can sit on.
+    pub const LINEAR_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+    /// Asks `load` for each weight once, block by block.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn new(config: LlamaConfig, load: &mut Load<'_>) -> Result<Self> {
+        let (v, h) = (config.vocab_size, config.hidden_size);
+        let embedding = load("model.embed_tokens.weight", [v, h].into())?;
+        let dtype = embedding.dtype();
+        let embed_tokens = Embedding { weight: Parameter::new(embedding) };
+        let block = |i| Ok(Arc::new(Block::new(&config, &format!("model.layers.{i}."), load)?));
+        let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
+        let norm = Parameter::new(load("model.norm.weight", [h].into())?);
+        let norm = RmsNorm { weight: norm, eps: config.rms_norm_eps as f32 };
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(Parameter::new(load("lm_head.weight", [v, h].into())?)),
+        };
+        Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: RwLock::new(None) })
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The final hidden states of a batch, normalised: `[rows, H]`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a sequence is longer than the context.
+    pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn BlockHook) -> Result<Tensor> {
+        let (segments, positions) = (batch.segments.clone(), batch.positions.clone());
+        let pass = Arc::new(Pass { segments, positions, rope: self.rope(batch.longest)?, dropout });
+        let mut x = self.embed(&batch.input_ids)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (block, pass) = (block.clone(), pass.clone());
+            x = hook.run(i, &x, Arc::new(move |x| block.forward(x, &pass, None)))?;
+        }
+        self.norm.forward(&x)
+    }
+
+    /// The sum of the losses of all rows with a target, divided by `normalizer`; a scalar.
+    ///
+    /// # Errors
+    /// As [`Llama::hidden`].
+    pub fn loss(
+        &self,
+        batch: &Batch,
+        normalizer: f32,
+        dropout: Option<DropoutSeed>,
+        hook: &dyn BlockHook,
+    ) -> Result<Tensor> {
+        let hidden = self.hidden(batch, dropout, hook)?;
+        cross_entropy(&hidden, &self.output_weight(&hidden)?, &batch.targets, normalizer)
+    }
+
+    /// Hidden states `[rows, H]` → logits `[rows, V]`.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        matmul(hidden, &self.output_weight(hidden)?)
+    }
+
+    /// Room for `capacity` tokens of a generation.
+    pub fn cache(&self, capacity: usize) -> Result<KvCache> {
+        let width = self.config.num_key_value_heads * self.config.head_dim;
+        KvCache::new(self.blocks.len(), capacity, width, self.dtype, &self.device())
+    }
+
+    /// The final hidden states of `input_ids` (u32 `[rows]`), which continue what `cache` holds; appends them to it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the text grows beyond the context.
+    pub fn hidden_cached(&self, input_ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let (first, rows) = (cache.rows(), input_ids.shape().numel());
+        let positions: Vec<u32> = (first..first + rows).map(|p| p as u32).collect();
+        let positions = Tensor::from_slice(&input_ids.device(), [rows], &positions)?;
+        let segments = Segments::cached(rows, first + rows);
+        let pass = Pass { segments, positions, rope: self.rope(first + rows)?, dropout: None };
+        let mut x = self.embed(input_ids)?;
+        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
+            x = block.forward(&x, &pass, Some(layer))?;
+        }
+        cache.advance(rows);
+        self.norm.forward(&x)
+    }
+
+    /// Puts a fresh adapter on every linear layer whose name ends in one of `targets`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a target names no layer.
+    pub fn add_lora(&self, targets: &[String], init: LoraInit) -> Result<()> {
+        if let Some(unknown) = targets.iter().find(|t| !Self::LINEAR_NAMES.contains(&t.as_str())) {
+            let known = Self::LINEAR_NAMES.join(", ");
+            return Err(Error::input("--target-modules", format!("{unknown} is not one of {known}")));
+        }
+        let device = self.device();
+        for (site, (name, linear)) in self.linears().into_iter().enumerate() {
+            if targets.iter().any(|t| name.ends_with(t.as_str())) {
+                let weight = linear.weight.get().shape();
+                linear.attach(Lora::new(init, site as u32, weight.rows(), weight.last(), &device)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.
+    pub fn linears(&self) -> Vec<(String, &Linear)> {
+        let named = |(i, block): (usize, &'_ Arc<Block>)| {
+            block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"))
+        };
+        let names = self.blocks.iter().enumerate().flat_map(named);
+        names.zip(self.blocks.iter().flat_map(|block| block.linears().map(|(_, linear)| linear))).collect()
+    }
+
+    /// Visits the base weights under their Hugging Face names.
+    pub fn visit_weights<'p>(&'p self, visit: &mut Visitor<'_, 'p>) {
+        visit("model.embed_tokens.weight".into(), &self.embed_tokens.weight);
+        for (i, block) in self.blocks.iter().enumerate() {
+            for (name, norm) in block.norms() {
+                visit(format!("model.layers.{i}.{name}.weight"), &norm.weight);
+            }
+        }
+        for (name, linear) in self.linears() {
+            visit(format!("{name}.weight"), &linear.weight);
+        }
+        visit("model.norm.weight".into(), &self.norm.weight);
+        if let Some(lm_head) = &self.lm_head {
+            visit("lm_head.weight".into(), lm_head);
+        }
+    }
+
+    /// Visits the adapters' weights under PEFT's names.
+    pub fn visit_adapters<'p>(&'p self, visit: &mut Visitor<'_, 'p>) {
+        for (name, linear) in self.linears() {
+            if let Some(lora) = linear.lora() {
+                visit(format!("base_model.model.{name}.lora_A.weight"), &lora.a);
+                visit(format!("base_model.model.{name}.lora_B.weight"), &lora.b);
+            }
+        }
+    }
+
+    /// All that is trained, under the names it is stored with.
+    pub fn trained(&self) -> Vec<(String, &Parameter)> {
+        let mut trained = Vec::new();
+        let mut keep = |name, parameter: &'_ _| {
+            if Parameter::is_trained(parameter) {
+                trained.push((name, parameter));
+            }
+        };
+        self.visit_weights(&mut keep);
+        self.visit_adapters(&mut keep);
+        trained
+    }
+
+    /// Makes every base weight a leaf of the tape, in f32.
+    pub fn train_weights(&self) -> Result<()> {
+        let mut weights = Vec::new();
+        self.visit_weights(&mut |_, parameter| weights.push(parameter));
+        weights.into_iter().try_for_each(|parameter| {
+            parameter.set(cast(&parameter.get().detach(), DType::F32)?.with_grad());
+            Ok(())
+        })
+    }
+
+    /// The device that its weights are on.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.get().device()
+    }
+
+    fn embed(&self, input_ids: &Tensor) -> Result<Tensor> {
+        cast(&self.embed_tokens.forward(input_ids)?, self.dtype)
+    }
+
+    fn output_weight(&self, hidden: &Tensor) -> Result<Tensor> {
+        cast(&self.lm_head.as_ref().unwrap_or(&self.embed_tokens.weight).get(), hidden.dtype())
+    }
+
+    /// The table, grown to at least `positions`.
+    fn rope(&self, positions: usize) -> Result<Arc<RopeTable>> {
+        let limit = self.config.max_position_embeddings;
+        if positions > limit {
+            let detail = format!("{positions} tokens are more than the model's context of {limit}");
+            return Err(Error::input("input", detail).with_hint("shorten the text"));
+        }
+        let mut table = self.rope.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = table.as_ref().filter(|table| table.positions() >= positions) {
+            return Ok(table.clone());
+        }
+        let device = self.device();
+        let grown = positions.next_power_of_two().min(limit);
+        let LlamaConfig { head_dim, rope_theta, rope_scaling, .. } = self.config;
+        let grown = Arc::new(RopeTable::new(&device, head_dim, grown, rope_theta, rope_scaling)?);
+        *table = Some(grown.clone());
+        Ok(grown)
+    }
 }

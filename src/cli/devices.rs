@@ -1,0 +1,44 @@
+//! `vicugna devices`: where a model can run.
+
+use serde::Serialize;
+
+use super::report::Report;
+use crate::device::gpus;
+use crate::error::Result;
+
+/// List the devices that --device takes
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+#[derive(Serialize)]
+struct Row {
+    device: String,
+    name: String,
+    threads: Option<usize>,
+    memory_bytes: Option<usize>,
+}
+
+pub(super) fn run(_: &Args, report: &Report) -> Result<()> {
+    let cpu = Row {
+        device: "cpu".into(),
+        name: std::env::consts::ARCH.into(),
+        threads: Some(rayon::current_num_threads()),
+        memory_bytes: None,
+    };
+    let gpu = |gpu: crate::device::Gpu| Row {
+        device: format!("cuda:{}", gpu.ordinal),
+        name: gpu.name,
+        threads: None,
+        memory_bytes: Some(gpu.total_memory),
+    };
+    let rows: Vec<Row> = std::iter::once(cpu).chain(gpus()?.into_iter().map(gpu)).collect();
+    report.result(&serde_json::json!({ "devices": rows }), || {
+        rows.iter().map(describe).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn describe(row: &Row) -> String {
+    let threads = row.threads.map(|n| format!(", {n} threads")).unwrap_or_default();
+    let memory = row.memory_bytes.map(|n| format!(", {:.1} GiB", n as f64 / f64::from(1 << 30))).unwrap_or_default();
+    format!("{}: {}{threads}{memory}", row.device, row.name)
+}

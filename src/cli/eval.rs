@@ -1,0 +1,1 @@
+//! `vicugna eval`: loss and perplexity on a file of records.

@@ -1,0 +1,91 @@
+//! `vicugna generate`: text from a prompt or a chat.
+
+use std::path::PathBuf;
+
+use super::model::ModelArgs;
+use super::report::Report;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, Sampling, generate};
+use crate::io::tokenizer::{Message, Tokenizer};
+
+/// Continue a prompt or answer a chat
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    source: Source,
+    /// New tokens at most
+    #[arg(long, default_value_t = 128)]
+    max_new_tokens: usize,
+    /// 0 always takes the most likely token
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Keep the most likely tokens that together reach this probability
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keep this many of the most likely tokens; 0 is all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// End at this string; may be given several times
+    #[arg(long, allow_hyphen_values = true)]
+    stop: Vec<String>,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The text to continue, verbatim
+    #[arg(long, allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// A file that holds the text to continue, verbatim
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// A JSON list of {"role":, "content":}, put through the model's chat template
+    #[arg(long, value_name = "FILE.json")]
+    chat: Option<PathBuf>,
+}
+
+impl Source {
+    fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        match self {
+            Self { prompt: Some(text), .. } => tokenizer.encode(text, true),
+            Self { prompt_file: Some(path), .. } => tokenizer.encode(&read(path)?, true),
+            Self { chat: Some(path), .. } => {
+                let messages: Vec<Message> = serde_json::from_str(&read(path)?)
+                    .map_err(|e| Error::file(path, format!("not a list of messages: {e}")))?;
+                tokenizer.encode(&tokenizer.apply_chat_template(&messages, true)?, false)
+            }
+            _ => Err(Error::input("--prompt", "give --prompt, --prompt-file or --chat")),
+        }
+    }
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}
+
+pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    let files = args.model.find(report)?;
+    let tokenizer = files.tokenizer()?;
+    let prompt = args.source.tokens(&tokenizer)?;
+    let model = args.model.load(&files, report)?;
+    let Args { max_new_tokens, temperature, top_p, top_k, .. } = *args;
+    let sampling = Sampling { temperature, top_p, top_k, seed: args.model.seed };
+    let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone() };
+    let mut failed = None;
+    let generation = generate(&model, &tokenizer, &prompt, &options, &mut |piece| {
+        if !report.json && failed.is_none() {
+            failed = report.print(piece).err();
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    report.note(format_args!(
+        "\n[{} tokens, {:.1} tokens/s]",
+        generation.token_ids.len(),
+        generation.tokens_per_second
+    ));
+    if report.json { report.result(&generation, String::new) } else { report.print("\n") }
+}

@@ -1,0 +1,1 @@
+//! `vicugna merge`: an adapter folded into its model.

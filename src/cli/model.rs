@@ -1,0 +1,75 @@
+//! The options that every command with a model takes.
+
+use clap::ValueEnum;
+
+use super::limit_threads;
+use super::report::Report;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::hub::{Hub, Kind};
+use crate::io::model::ModelFiles;
+use crate::models::llama::Llama;
+
+#[derive(clap::Args)]
+pub(super) struct ModelArgs {
+    /// A folder, a .gguf file, or a name on the hub with an optional @revision
+    #[arg(long, value_name = "DIR|FILE.gguf|NAME")]
+    pub(super) model: String,
+    /// A PEFT adapter: a folder or a name on the hub
+    #[arg(long, value_name = "DIR|NAME")]
+    pub(super) adapter: Option<String>,
+    /// Where to compute: cpu, cuda[:N] or emulated
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// How weights and activations are stored
+    #[arg(long, default_value = "f32")]
+    dtype: DTypeArg,
+    /// Threads of the CPU; all by default
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What all random choices depend on
+    #[arg(long, default_value_t = 42)]
+    pub(super) seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DTypeArg {
+    F32,
+    Bf16,
+}
+
+impl From<DTypeArg> for DType {
+    fn from(dtype: DTypeArg) -> Self {
+        match dtype {
+            DTypeArg::F32 => Self::F32,
+            DTypeArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Finds the model's files, on the hub if need be.
+    pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
+        limit_threads(self.threads)?;
+        ModelFiles::open(&Hub::from_env(report.quiet).resolve(&self.model, Kind::Model)?)
+    }
+
+    /// Loads the weights, with the adapter where one was given.
+    pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
+        let model = files.load(self.dtype.into(), &self.device()?)?;
+        if let Some(adapter) = &self.adapter {
+            let path = Hub::from_env(report.quiet).resolve(adapter, Kind::Adapter)?;
+            crate::io::adapter::attach(&model, &path)?;
+        }
+        Ok(model)
+    }
+
+    fn device(&self) -> Result<Device> {
+        match self.device.as_str() {
+            "cpu" => Ok(Device::Cpu),
+            other => Err(Error::input("--device", format!("{other} has no kernels in this version"))
+                .with_hint("use --device cpu")),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Text from a model: prefill, then one token at a time over a cache of keys and values.
+
+mod sampler;
+mod stop;
+
+use std::time::Instant;
+
+pub use sampler::{Sampler, Sampling};
+use stop::StopFilter;
+
+use crate::autograd::{Tensor, no_grad};
+use crate::error::{Error, Result};
+use crate::io::tokenizer::Tokenizer;
+use crate::models::llama::Llama;
+
+/// How long a text grows and how its tokens are chosen.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// New tokens at most.
+    pub max_new_tokens: usize,
+    /// How a token is chosen.
+    pub sampling: Sampling,
+    /// Strings that end the text; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model produced an end-of-text token.
+    Eos,
+    /// `max_new_tokens`, or the model's context, was reached.
+    Length,
+    /// One of the stop strings appeared.
+    Stop,
+}
+
+/// What was generated.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Generation {
+    /// The new text, without a stop string or the end-of-text token.
+    pub text: String,
+    /// The new tokens, the end-of-text token included.
+    pub token_ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// New tokens over the time they took, without the prompt's.
+    pub tokens_per_second: f64,
+}
+
+/// Continues `prompt`, handing each piece of text to `emit` as soon as it is certain.
+///
+/// # Errors
+/// [`Error::Input`] if the prompt is empty or fills the model's context.
+pub fn generate(
+    model: &Llama,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    emit: &mut dyn FnMut(&str),
+) -> Result<Generation> {
+    let mut decoder = tokenizer.stream(true);
+    let mut filter = StopFilter::new(&options.stop);
+    let mut text = String::new();
+    let mut emit = |piece: String| {
+        emit(&piece);
+        text.push_str(&piece);
+    };
+    let mut stopped = false;
+    let mut tokens = Tokens::new(model, prompt, options)?;
+    let finish = loop {
+        match tokens.next()? {
+            Err(reason) => break reason,
+            Ok(id) => {
+                stopped = filter.push(&decoder.push(id)?, &mut emit);
+                if stopped {
+                    break FinishReason::Stop;
+                }
+            }
+        }
+    };
+    if !stopped {
+        filter.finish(&decoder.finish()?, &mut emit);
+    }
+    let tokens_per_second = tokens.ids.len() as f64 / tokens.start.elapsed().as_secs_f64();
+    let (token_ids, prompt_tokens) = (tokens.ids, prompt.len());
+    Ok(Generation { text, token_ids, finish_reason: finish, prompt_tokens, tokens_per_second })
+}
+
+/// The `count` tokens that follow `prompt`, an end of text included and passed over.
+///
+/// # Errors
+/// As [`generate`].
+pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
+    let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new() };
+    let mut tokens = Tokens::new(model, prompt, &options)?;
+    tokens.eos = &[];
+    while tokens.next()?.is_ok() {}
+    Ok(tokens.ids)
+}
+
+/// A generation in progress.
+struct Tokens<'a> {
+    model: &'a Llama,
+    eos: &'a [u32],
+    cache: crate::nn::KvCache,
+    logits: Vec<f32>,
+    sampler: Sampler,
+    left: usize,
+    ids: Vec<u32>,
+    start: Instant,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(model: &'a Llama, prompt: &[u32], options: &GenerateOptions) -> Result<Self> {
+        let context = model.config().max_position_embeddings;
+        if prompt.is_empty() {
+            return Err(Error::input("--prompt", "the prompt has no tokens").with_hint("give some text"));
+        }
+        if prompt.len() >= context {
+            let detail = format!("{} tokens fill the model's context of {context}", prompt.len());
+            return Err(Error::input("--prompt", detail).with_hint("shorten the prompt"));
+        }
+        let left = options.max_new_tokens.min(context - prompt.len());
+        let mut cache = model.cache(prompt.len() + left)?;
+        let logits = next_logits(model, prompt, &mut cache)?;
+        let sampler = Sampler::new(options.sampling)?;
+        let (eos, ids) = (model.config().eos_token_ids.as_slice(), Vec::new());
+        Ok(Self { model, eos, cache, logits, sampler, left, ids, start: Instant::now() })
+    }
+
+    /// The next token, or why there is none.
+    fn next(&mut self) -> Result<std::result::Result<u32, FinishReason>> {
+        if self.left == 0 {
+            return Ok(Err(FinishReason::Length));
+        }
+        if let (Some(&last), true) = (self.ids.last(), self.logits.is_empty()) {
+            self.logits = next_logits(self.model, &[last], &mut self.cache)?;
+        }
+        let id = self.sampler.choose(&self.logits);
+        self.logits.clear();
+        self.ids.push(id);
+        self.left -= 1;
+        Ok(if self.eos.contains(&id) { Err(FinishReason::Eos) } else { Ok(id) })
+    }
+}
+
+/// Appends `ids` to the cache; the logits of the token after them.
+fn next_logits(model: &Llama, ids: &[u32], cache: &mut crate::nn::KvCache) -> Result<Vec<f32>> {
+    no_grad(|| {
+        let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
+        let last = crate::ops::elementwise::cast(&hidden, crate::dtype::DType::F32)?.to_vec::<f32>()?;
+        let h = model.config().hidden_size;
+        let last = Tensor::from_slice(&model.device(), [1, h], &last[last.len() - h..])?;
+        let last = crate::ops::elementwise::cast(&last, hidden.dtype())?;
+        let logits = crate::ops::elementwise::cast(&model.logits(&last)?, crate::dtype::DType::F32)?;
+        logits.to_vec()
+    })
+}

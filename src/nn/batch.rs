@@ -1,0 +1,99 @@
+//! What one forward pass runs on: sequences laid end to end, without padding.
+
+use std::sync::Arc;
+
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::attention::Segments;
+use crate::ops::cross_entropy::IGNORE_INDEX;
+use crate::ops::dropout::Dropout;
+use crate::ops::rope::RopeTable;
+
+/// Token ids and their labels, aligned: the model does the shift.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Sequence {
+    /// Token ids.
+    pub input_ids: Vec<u32>,
+    /// For each token its id if it counts in the loss, else -100.
+    pub labels: Vec<i32>,
+}
+
+/// A packed batch: attention never crosses from one sequence to another, and positions restart in each.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Token ids, u32 `[rows]`.
+    pub input_ids: Tensor,
+    /// Positions within the sequences, u32 `[rows]`.
+    pub positions: Tensor,
+    /// For each row the id that must follow it, else -100; i32 `[rows]`.
+    pub targets: Tensor,
+    /// Where the sequences begin and end.
+    pub segments: Segments,
+    /// One more than the largest position.
+    pub longest: usize,
+    /// How many rows have a target.
+    pub supervised: usize,
+}
+
+impl Batch {
+    /// Lays `sequences` end to end on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a sequence has labels, but not one for each token.
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Sequence>, device: &Device) -> Result<Self> {
+        let (mut ids, mut positions, mut targets, mut lengths) = (vec![], vec![], vec![], vec![]);
+        for sequence in sequences {
+            let length = sequence.input_ids.len();
+            if sequence.labels.len() != length {
+                let detail = format!("{length} input_ids, but {} labels", sequence.labels.len());
+                return Err(Error::shape("batch", detail));
+            }
+            ids.extend_from_slice(&sequence.input_ids);
+            positions.extend((0..length).map(|i| i as u32));
+            targets.extend(sequence.labels.iter().copied().skip(1).chain([IGNORE_INDEX]).take(length));
+            lengths.push(length);
+        }
+        let rows = ids.len();
+        Ok(Self {
+            input_ids: Tensor::from_slice(device, [rows], &ids)?,
+            positions: Tensor::from_slice(device, [rows], &positions)?,
+            supervised: targets.iter().filter(|&&t| t != IGNORE_INDEX).count(),
+            targets: Tensor::from_slice(device, [rows], &targets)?,
+            longest: lengths.iter().copied().max().unwrap_or(0),
+            segments: Segments::packed(&lengths),
+        })
+    }
+}
+
+/// Where a training run stands, as far as dropout is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutSeed {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u64,
+    /// The number of rows of this step that came before this batch (accumulation, other ranks).
+    pub first_row: u64,
+}
+
+impl DropoutSeed {
+    /// The key of one layer's mask over rows of `width` elements.
+    pub fn key(self, p: f32, site: u32, width: usize) -> Dropout {
+        let Self { seed, step, first_row } = self;
+        Dropout { p, seed, step, site, first_element: first_row * width as u64 }
+    }
+}
+
+/// What all blocks of one forward pass share.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Where the sequences begin and end.
+    pub segments: Segments,
+    /// Positions within the sequences, u32 `[rows]`.
+    pub positions: Tensor,
+    /// Rotary cosines and sines.
+    pub rope: Arc<RopeTable>,
+    /// The dropout of training; `None` leaves everything in.
+    pub dropout: Option<DropoutSeed>,
+}

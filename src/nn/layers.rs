@@ -1,0 +1,90 @@
+//! Layers that hold weights.
+
+use std::sync::OnceLock;
+
+use super::lora::Lora;
+use super::{Parameter, Pass};
+use crate::autograd::Tensor;
+use crate::error::{Error, Result};
+use crate::ops::elementwise::cast;
+use crate::ops::embedding::embedding;
+use crate::ops::matmul::matmul;
+use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
+
+/// `x Wᵀ`, with an adapter or without.
+#[derive(Debug)]
+pub struct Linear {
+    /// `[out, in]`; in f32 where it is trained, whatever the activations are.
+    pub weight: Parameter,
+    lora: OnceLock<Lora>,
+}
+
+impl Linear {
+    /// A layer without adapter.
+    pub fn new(weight: Tensor) -> Self {
+        Self { weight: Parameter::new(weight), lora: OnceLock::new() }
+    }
+
+    /// Puts `lora` on top of the weight.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the layer has an adapter already or the shapes do not fit.
+    pub fn attach(&self, lora: Lora) -> Result<()> {
+        let (w, a, b) = (self.weight.get().shape(), lora.a.get().shape(), lora.b.get().shape());
+        if let ([out, inner], [r, a_in], [b_out, b_r]) = (w.dims(), a.dims(), b.dims()) {
+            if (out, inner, r) == (b_out, a_in, b_r) {
+                return self.lora.set(lora).map_err(|_| Error::shape("lora", "the layer has an adapter already"));
+            }
+        }
+        Err(Error::shape("lora", format!("A {a} and B {b} do not fit the weight {w}")))
+    }
+
+    /// Its adapter.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.get()
+    }
+
+    /// `[rows, in]` → `[rows, out]`.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let weight = cast(&self.weight.get(), x.dtype())?;
+        match self.lora.get() {
+            Some(lora) => lora.forward(x, &weight, pass.dropout),
+            None => matmul(x, &weight),
+        }
+    }
+}
+
+/// Root-mean-square normalisation.
+#[derive(Debug)]
+pub struct RmsNorm {
+    /// `[H]`.
+    pub weight: Parameter,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+impl RmsNorm {
+    /// `[rows, H]` → `[rows, H]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        rmsnorm(x, &cast(&self.weight.get(), x.dtype())?, self.eps)
+    }
+
+    /// The norm of `x + residual`, and that sum.
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tensor)> {
+        rmsnorm_residual(x, residual, &cast(&self.weight.get(), x.dtype())?, self.eps)
+    }
+}
+
+/// A table of token vectors.
+#[derive(Debug)]
+pub struct Embedding {
+    /// `[V, H]`.
+    pub weight: Parameter,
+}
+
+impl Embedding {
+    /// u32 `[rows]` → `[rows, H]`.
+    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
+        embedding(input_ids, &self.weight.get())
+    }
+}

@@ -1,0 +1,67 @@
+//! Low-rank adapters. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{DropoutSeed, Parameter};
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::ops::lora::lora;
+
+/// An adapter of one linear layer: `scaling * (dropout(x) Aᵀ) Bᵀ` is added to its output.
+#[derive(Debug)]
+pub struct Lora {
+    /// `[R, in]`, f32.
+    pub a: Parameter,
+    /// `[out, R]`, f32.
+    pub b: Parameter,
+    /// `alpha / r`, or `alpha / sqrt(r)` with rslora.
+    pub scaling: f32,
+    /// The probability that an element of the adapter's input is dropped in training.
+    pub dropout: f32,
+    /// The layer's number within the model: what its mask and its initial values depend on.
+    pub site: u32,
+}
+
+/// What a fresh adapter is made from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraInit {
+    /// R.
+    pub r: usize,
+    /// As in [`Lora`].
+    pub scaling: f32,
+    /// As in [`Lora`].
+    pub dropout: f32,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl Lora {
+    /// PEFT's initial values: `A` uniform in ±1/sqrt(in), `B` zero, so that the model starts unchanged.
+    pub fn new(init: LoraInit, site: u32, out_features: usize, in_features: usize, device: &Device) -> Result<Self> {
+        let LoraInit { r, scaling, dropout, seed } = init;
+        if r == 0 {
+            return Err(Error::input("--lora-r", "the rank of an adapter must be at least 1"));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::from(site));
+        let bound = 1.0 / (in_features as f32).sqrt();
+        let a: Vec<f32> = (0..r * in_features).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
+        Ok(Self {
+            a: Parameter::new(Tensor::from_slice(device, [r, in_features], &a)?.with_grad()),
+            b: Parameter::new(Tensor::zeros(device, DType::F32, [out_features, r])?.with_grad()),
+            scaling,
+            dropout,
+            site,
+        })
+    }
+
+    /// The layer with its adapter: `x` `[rows, in]`, `weight` `[out, in]` → `[rows, out]`.
+    pub fn forward(&self, x: &Tensor, weight: &Tensor, dropout: Option<DropoutSeed>) -> Result<Tensor> {
+        let key = dropout.filter(|_| self.dropout > 0.0);
+        let key = key.map(|seed| seed.key(self.dropout, self.site, x.shape().last()));
+        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, key)
+    }
+}

@@ -1,0 +1,15 @@
+//! Layers made of ops, the batch they run on, and the hook around every transformer block.
+
+mod batch;
+mod hook;
+mod kv_cache;
+mod layers;
+mod lora;
+mod parameter;
+
+pub use batch::{Batch, DropoutSeed, Pass, Sequence};
+pub use hook::{BlockFn, BlockHook, Checkpoint, Plain};
+pub use kv_cache::{KvCache, LayerCache};
+pub use layers::{Embedding, Linear, RmsNorm};
+pub use lora::{Lora, LoraInit};
+pub use parameter::{Parameter, Visitor};

@@ -1,0 +1,7 @@
+//! Whole models against PyTorch's float64 numbers (`tests/fixtures/README.md`), and against themselves.
+
+mod fixture;
+
+mod checkpointing;
+mod smollm2;
+mod tiny;

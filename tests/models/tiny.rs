@@ -1,0 +1,108 @@
+//! Tiny random Llamas: logits, loss, every gradient, greedy continuations.
+
+use vicugna::generate::{Sampling, continue_tokens};
+use vicugna::nn::{Batch, Plain};
+
+use crate::fixture::{self, Expected};
+
+/// The bounds of the project: f32 against float64.
+const LOGITS: f64 = 2e-5;
+const LOSS: f64 = 1e-6;
+const GRADIENT: f64 = 1e-4;
+
+fn check(case: &str) {
+    let (expected, tensors): (Expected, _) = (fixture::json(case), fixture::tensors(case));
+    let model = fixture::model(case);
+    let batch = Batch::new(&expected.sequences, &model.device()).unwrap();
+    assert_eq!(batch.supervised, expected.supervised_tokens, "{case}");
+
+    let logits = model.logits(&model.hidden(&batch, None, &Plain).unwrap()).unwrap().to_vec::<f32>().unwrap();
+    let stacked: Vec<f32> = (0..expected.sequences.len()).flat_map(|i| tensors[&format!("logits.{i}")].clone()).collect();
+    let largest = fixture::furthest(&stacked, &vec![0.0; stacked.len()]);
+    let logits = fixture::furthest(&logits, &stacked) / largest;
+    assert!(logits < LOGITS, "{case}: logits differ by {logits:e} of the largest");
+
+    let (loss, gradients) = fixture::differentiate(&model, &batch);
+    let loss = (loss / expected.loss - 1.0).abs();
+    assert!(loss < LOSS, "{case}: the loss differs by {loss:e}");
+
+    let gradients = fixture::named(&model, &gradients);
+    let wanted = tensors.iter().filter_map(|(name, values)| Some((name.strip_prefix("grad.")?, values)));
+    let mut worst: f64 = 0.0;
+    for (name, values) in wanted.clone() {
+        let gradient = gradients.get(name).unwrap_or_else(|| panic!("{case}: {name} is not trained"));
+        let distance = fixture::relative(&gradient.to_vec::<f32>().unwrap(), values);
+        assert!(distance < GRADIENT, "{case}: the gradient of {name} differs by {distance:e}");
+        worst = if distance > worst { distance } else { worst };
+    }
+    assert_eq!(wanted.count(), gradients.len(), "{case}: number of trained tensors");
+    println!("{case}: logits {logits:.1e}, loss {loss:.1e}, gradients {worst:.1e}");
+}
+
+#[test]
+fn mha_matches_pytorch() {
+    check("mha");
+}
+
+#[test]
+fn gqa_tied_matches_pytorch() {
+    check("gqa");
+}
+
+#[test]
+fn given_head_dim_and_shards_match_pytorch() {
+    check("gqa_head_dim");
+}
+
+#[test]
+fn llama3_rope_to_600_positions_matches_pytorch() {
+    check("llama3_rope");
+}
+
+#[test]
+fn padded_and_masked_batch_matches_pytorch() {
+    check("padded");
+}
+
+#[test]
+fn bf16_and_f16_files_match_pytorch() {
+    check("bf16");
+    check("f16");
+}
+
+#[test]
+fn lora_on_all_seven_matches_peft() {
+    check("lora");
+}
+
+#[test]
+fn rslora_on_q_and_v_matches_peft() {
+    check("lora_qv_rslora");
+}
+
+#[test]
+fn greedy_tokens_match_pytorch() {
+    for case in ["mha", "gqa"] {
+        let expected = fixture::json::<Expected>(case).greedy.unwrap();
+        let found =
+            continue_tokens(&fixture::model(case), &expected.prompt_ids, expected.ids.len(), Sampling::GREEDY).unwrap();
+        assert_eq!(found, expected.ids, "{case} (margins {:?})", expected.margins);
+    }
+}
+
+#[test]
+fn cached_decoding_agrees_with_the_full_forward() {
+    let (expected, model): (Expected, _) = (fixture::json("llama3_rope"), fixture::model("llama3_rope"));
+    let sequence = &expected.sequences[0];
+    let batch = Batch::new([sequence], &model.device()).unwrap();
+    let whole = model.hidden(&batch, None, &Plain).unwrap().to_vec::<f32>().unwrap();
+    let mut cache = model.cache(sequence.input_ids.len()).unwrap();
+    let mut pieces = Vec::new();
+    for piece in [300, 1, 1, 7, 291].iter().scan(0, |first, n| Some((std::mem::replace(first, *first + n), *n))) {
+        let ids = &sequence.input_ids[piece.0..piece.0 + piece.1];
+        let ids = vicugna::autograd::Tensor::from_slice(&model.device(), [ids.len()], ids).unwrap();
+        pieces.extend(model.hidden_cached(&ids, &mut cache).unwrap().to_vec::<f32>().unwrap());
+    }
+    let distance = fixture::relative(&pieces, &whole);
+    assert!(distance < 1e-5, "{distance:e}");
+}
