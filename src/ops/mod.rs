@@ -1,13 +1,15 @@
 //! One op, one room: the public function with its backward in `mod.rs`, the CPU code in `cpu.rs`, the launch of its
 //! kernels in `cuda.rs`. An op uses another only by its public function.
 
+mod cast;
 mod check;
 mod gemm;
 mod math;
 mod philox;
 
-pub mod dropout;
 pub mod cross_entropy;
+pub mod dropout;
+pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;

@@ -7,8 +7,9 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-pub mod dropout;
 pub mod cross_entropy;
+pub mod dropout;
+pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;
 

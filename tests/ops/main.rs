@@ -2,7 +2,8 @@
 
 mod harness;
 
-mod dropout;
 mod cross_entropy;
+mod dropout;
+mod lora;
 mod matmul;
 mod rmsnorm;

@@ -8,7 +8,8 @@ use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
-use crate::ops::gemm::{Matrix, gemm, gemm_add};
+use crate::ops::cast::cast;
+use crate::ops::gemm::{Matrix, gemm_add, product};
 use crate::ops::math::exp;
 
 /// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
@@ -29,12 +30,12 @@ pub fn forward(
     let mut loss = 0.0;
     for chunk in counted.chunks(chunk_rows(counted.len(), lm_head.shape().rows())) {
         let rows = gather(hidden, chunk)?;
-        let mut logits = Tensor::uninit(&Device::Cpu, DType::F32, [chunk.len(), lm_head.shape().rows()])?;
-        product(&mut logits, Matrix::new(OP, &rows)?, Matrix::new(OP, lm_head)?.t())?;
+        let shape = [chunk.len(), lm_head.shape().rows()];
+        let mut logits = product(OP, shape, DType::F32, &[[Matrix::new(OP, &rows)?, Matrix::new(OP, lm_head)?.t()]])?;
         loss += losses(&mut logits, chunk, scale)?;
         if let Some(dhidden) = &mut dhidden {
-            let mut drows = Tensor::uninit(&Device::Cpu, dhidden.dtype(), rows.shape())?;
-            product(&mut drows, Matrix::new(OP, &logits)?, Matrix::new(OP, lm_head)?)?;
+            let terms = [[Matrix::new(OP, &logits)?, Matrix::new(OP, lm_head)?]];
+            let drows = product(OP, rows.shape(), dhidden.dtype(), &terms)?;
             scatter(dhidden, &drows, chunk)?;
         }
         if let Some(dlm_head) = &mut dlm_head {
@@ -43,7 +44,7 @@ pub fn forward(
         }
     }
     let loss = Tensor::from_slice(&Device::Cpu, [], &[(loss / f64::from(normalizer)) as f32])?;
-    let dlm_head = dlm_head.map(|dlm_head| cast(dlm_head, lm_head.dtype())).transpose()?;
+    let dlm_head = dlm_head.map(|dlm_head| cast(OP, &dlm_head, lm_head.dtype())).transpose()?;
     Ok((loss, [dhidden, dlm_head]))
 }
 
@@ -54,7 +55,7 @@ pub fn scale(mut gradient: Tensor, dy: &Tensor) -> Result<Tensor> {
         return Ok(gradient);
     }
     dispatch_float!(OP, gradient.dtype(), T => {
-        host::par_rows(gradient.slice_mut::<T>()?, 1, |_, gradient| {
+        host::par_rows(gradient.slice_mut::<T>()?, 1, #[inline(always)] |_, gradient| {
             gradient.iter_mut().for_each(|g| *g = T::from_f32(g.to_f32() * factor));
         });
         Ok(gradient)
@@ -90,28 +91,6 @@ fn scatter(dhidden: &mut Tensor, drows: &Tensor, chunk: &[(usize, usize)]) -> Re
     })
 }
 
-fn product(out: &mut Tensor, a: Matrix<'_>, b: Matrix<'_>) -> Result<()> {
-    let n = out.shape().last();
-    dispatch_float!(OP, out.dtype(), T => {
-        gemm(out.slice_mut::<T>()?, n, &[[a, b]]);
-        Ok(())
-    })
-}
-
-fn cast(sum: Tensor, dtype: DType) -> Result<Tensor> {
-    if dtype == DType::F32 {
-        return Ok(sum);
-    }
-    let mut rounded = Tensor::uninit(&Device::Cpu, dtype, sum.shape())?;
-    dispatch_float!(OP, dtype, T => {
-        let sum = sum.slice::<f32>()?;
-        host::par_rows(rounded.slice_mut::<T>()?, 1, |first, rounded| {
-            rounded.iter_mut().zip(&sum[first..]).for_each(|(r, s)| *r = T::from_f32(*s));
-        });
-        Ok(rounded)
-    })
-}
-
 /// The sum of the rows' losses. Where `scale` is given, `logits` become `scale * (softmax - onehot)`.
 fn losses(logits: &mut Tensor, chunk: &[(usize, usize)], scale: Option<f32>) -> Result<f64> {
     let classes = logits.shape().last();
@@ -122,16 +101,19 @@ fn losses(logits: &mut Tensor, chunk: &[(usize, usize)], scale: Option<f32>) -> 
 
 #[inline(never)]
 fn row_loss(row: &mut [f32], target: usize, scale: Option<f32>) -> f64 {
-    host::vectorize(|| {
-        let (max, at_target) = (largest(row), row[target]);
-        let sum = exponentials(row, max);
-        if let Some(scale) = scale {
-            let factor = (f64::from(scale) / sum) as f32;
-            row.iter_mut().for_each(|p| *p *= factor);
-            row[target] -= scale;
-        }
-        sum.ln() - (f64::from(at_target) - f64::from(max))
-    })
+    host::vectorize(
+        #[inline(always)]
+        || {
+            let (max, at_target) = (largest(row), row[target]);
+            let sum = exponentials(row, max);
+            if let Some(scale) = scale {
+                let factor = (f64::from(scale) / sum) as f32;
+                row.iter_mut().for_each(|p| *p *= factor);
+                row[target] -= scale;
+            }
+            sum.ln() - (f64::from(at_target) - f64::from(max))
+        },
+    )
 }
 
 const LANES: usize = 16;

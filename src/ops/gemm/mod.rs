@@ -6,8 +6,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
+use crate::shape::Shape;
 
 /// A matrix where it lies in memory: row-major, perhaps read transposed.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +61,23 @@ impl<'a> Matrix<'a> {
     fn strides(self) -> (usize, usize) {
         if self.transposed { (1, self.rows) } else { (self.columns, 1) }
     }
+}
+
+/// A tensor of `shape` and `dtype`: the sum over `terms` of `a · b`, rounded once.
+pub fn product(op: &'static str, shape: impl Into<Shape>, dtype: DType, terms: &[[Matrix<'_>; 2]]) -> Result<Tensor> {
+    let mut out = Tensor::uninit(&Device::Cpu, dtype, shape)?;
+    let n = out.shape().last();
+    dispatch_float!(op, dtype, T => {
+        gemm(out.slice_mut::<T>()?, n, terms);
+        Ok(out)
+    })
+}
+
+/// `shape` with `last` as its innermost size.
+pub fn with_last(op: &'static str, shape: Shape, last: usize) -> Result<Shape> {
+    let mut dims = shape.dims().to_vec();
+    *dims.last_mut().ok_or_else(|| Error::shape(op, "x must be [.., K], got a scalar"))? = last;
+    Shape::try_from(dims.as_slice())
 }
 
 /// `out = sum over terms of a · b`, each `a` `[m, k]`, `b` `[k, n]`, rounded once; `out` `[m, n]` row-major.

@@ -1,0 +1,73 @@
+//! A frozen linear layer with a trained low-rank adapter.
+
+mod cpu;
+
+use super::check;
+use super::dropout::Dropout;
+use crate::autograd::{Tensor, record};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+const OP: &str = "lora";
+
+/// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ`: [`matmul`](super::matmul::matmul) with a low-rank adapter.
+///
+/// Base and adapter are summed in f32 and rounded once. `lora_b · lora_a` is never formed, neither forward nor backward.
+///
+/// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]` → `[.., N]`
+/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; the result as `x`; the adapter's side is f32 throughout
+/// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, each like its tensor; saves what those need of the operands, and
+///   `dropout(x) · lora_aᵀ` `[rows, R]` in f32; the dropout is drawn again
+/// - Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::DType`] if one has a dtype it cannot have;
+/// [`Error::Input`] as [`dropout`](super::dropout::dropout).
+pub fn lora(
+    x: &Tensor,
+    weight: &Tensor,
+    lora_a: &Tensor,
+    lora_b: &Tensor,
+    scaling: f32,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    refuse_misfits(x, weight, lora_a, lora_b)?;
+    let adapter = cpu::Adapter { a: lora_a.detach(), b: lora_b.detach(), scaling, dropout };
+    let (y, xa) = adapter.forward(&x.detach(), weight)?;
+    let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
+    let saved_x = (want_dw || want_da).then(|| x.detach());
+    let saved_weight = want_dx.then(|| weight.detach());
+    let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
+    let [y] = record([x, weight, lora_a, lora_b], [y], move |[dy]| {
+        let Some(dy) = dy else { return Ok([None, None, None, None]) };
+        let dxa = adapter.backward_xa(&dy)?;
+        let dx = saved_weight.map(|weight| adapter.backward_x(&dy, &dxa, &weight, x_shape)).transpose()?;
+        let x = saved_x.as_ref();
+        let dw = x.filter(|_| want_dw).map(|x| cpu::backward_weight(&dy, x, weight_dtype)).transpose()?;
+        let da = x.filter(|_| want_da).map(|x| adapter.backward_a(&dxa, x)).transpose()?;
+        let db = want_db.then(|| cpu::backward_b(&dy, &xa)).transpose()?;
+        Ok([dx, dw, da, db])
+    });
+    Ok(y)
+}
+
+fn refuse_misfits(x: &Tensor, weight: &Tensor, lora_a: &Tensor, lora_b: &Tensor) -> Result<()> {
+    let k = x.shape().last();
+    let &[n, _] = weight.dims() else {
+        return Err(Error::shape(OP, format!("weight must be [N, {k}], got {}", weight.shape())));
+    };
+    let &[r, _] = lora_a.dims() else {
+        return Err(Error::shape(OP, format!("lora_a must be [R, {k}], got {}", lora_a.shape())));
+    };
+    check::shape(OP, "weight", weight, [n, k])?;
+    check::shape(OP, "lora_a", lora_a, [r, k])?;
+    check::shape(OP, "lora_b", lora_b, [n, r])?;
+    for (name, tensor) in [("lora_a", lora_a), ("lora_b", lora_b)] {
+        if tensor.dtype() != DType::F32 {
+            return Err(Error::dtype(OP, format!("{name} must be f32, got {}", tensor.dtype())));
+        }
+        check::same_device(OP, name, tensor, x)?;
+    }
+    check::same_device(OP, "weight", weight, x)?;
+    check::cpu(OP, x)
+}
