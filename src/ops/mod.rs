@@ -4,5 +4,6 @@
 mod check;
 mod math;
 
+pub mod attention;
 pub mod rmsnorm;
 pub mod rope;

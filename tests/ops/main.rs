@@ -2,4 +2,5 @@
 
 mod harness;
 
+mod attention;
 mod rmsnorm;
