@@ -114,7 +114,8 @@ fn every_op_has_its_specification_its_tests_and_its_bench() {
 #[test]
 fn one_op_uses_another_only_by_its_public_function() {
     for path in files(&root().join("src/ops"), "rs") {
-        let own = path.strip_prefix(root().join("src/ops")).unwrap().iter().next().unwrap().to_str().unwrap().to_string();
+        let own =
+            path.strip_prefix(root().join("src/ops")).unwrap().iter().next().unwrap().to_str().unwrap().to_string();
         for op in ops().into_iter().filter(|op| *op != own) {
             let inner = names_after(&code(&path), &format!("{op}::cpu"));
             let cuda = names_after(&code(&path), &format!("{op}::cuda"));

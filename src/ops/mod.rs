@@ -7,6 +7,7 @@ mod gemm;
 mod math;
 mod philox;
 
+pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod lora;

@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod lora;

@@ -17,7 +17,9 @@ fn run(full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
     let targets = vicugna::models::llama::Llama::LINEAR_NAMES.map(String::from);
     model.add_lora(&targets, LoraInit { r: 4, scaling: 2.0, dropout: 0.3, seed: 1 }).unwrap();
     // B = 0 would hide A's gradient.
-    model.visit_adapters(&mut |_, p| p.update(|t| Ok(t.slice_mut::<f32>()?.iter_mut().for_each(|v| *v += 0.1))).unwrap());
+    model.visit_adapters(&mut |_, p| {
+        p.update(|t| Ok(t.slice_mut::<f32>()?.iter_mut().for_each(|v| *v += 0.1))).unwrap()
+    });
     let batch = Batch::new(&expected.sequences, &model.device()).unwrap();
     let dropout = DropoutSeed { seed: 5, step: 3, first_row: 0 };
     let loss = model.loss(&batch, batch.supervised as f32, Some(dropout), hook).unwrap();

@@ -17,7 +17,8 @@ fn check(case: &str) {
     assert_eq!(batch.supervised, expected.supervised_tokens, "{case}");
 
     let logits = model.logits(&model.hidden(&batch, None, &Plain).unwrap()).unwrap().to_vec::<f32>().unwrap();
-    let stacked: Vec<f32> = (0..expected.sequences.len()).flat_map(|i| tensors[&format!("logits.{i}")].clone()).collect();
+    let stacked: Vec<f32> =
+        (0..expected.sequences.len()).flat_map(|i| tensors[&format!("logits.{i}")].clone()).collect();
     let largest = fixture::furthest(&stacked, &vec![0.0; stacked.len()]);
     let logits = fixture::furthest(&logits, &stacked) / largest;
     assert!(logits < LOGITS, "{case}: logits differ by {logits:e} of the largest");

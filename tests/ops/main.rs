@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod attention;
 mod cross_entropy;
 mod dropout;
 mod lora;
