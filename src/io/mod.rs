@@ -1,5 +1,8 @@
 //! Files: Hugging Face folders, adapters, and what else models are stored in.
 
+mod mmap;
+
+pub mod atomic;
 pub mod hub;
 
 use std::path::Path;
