@@ -27,9 +27,12 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Resul
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     refuse_occupied(path)?;
     let beside = Beside::new(path)?;
-    beside.remove();
     fs::create_dir_all(&beside.path).map_err(|e| Error::io(path, e))?;
     fill(&beside.path)?;
+    for entry in fs::read_dir(&beside.path).map_err(|e| Error::io(path, e))? {
+        let entry = entry.map_err(|e| Error::io(path, e))?;
+        File::open(entry.path()).and_then(|file| file.sync_all()).map_err(|e| Error::io(path, e))?;
+    }
     sync_folder(&beside.path)?;
     beside.rename()
 }
@@ -46,8 +49,8 @@ fn refuse_occupied(path: &Path) -> Result<()> {
     Err(Error::file(path, "is there already and not empty").with_hint("name a new folder, or remove this one first"))
 }
 
-/// The unfinished file or folder, hidden beside the goal under a fixed name, so that one that a killed process left is
-/// overwritten by the next. Dropped before it is renamed, it is removed.
+/// The unfinished file or folder, hidden beside the goal under a name of this process' own. Dropped before it is
+/// renamed, it is removed.
 struct Beside {
     path: PathBuf,
     goal: PathBuf,
@@ -61,7 +64,7 @@ impl Beside {
         };
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(".partial");
+        hidden.push(format!(".{}.partial", std::process::id()));
         let folder = match goal.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
@@ -73,16 +76,12 @@ impl Beside {
         fs::rename(&self.path, &self.goal).map_err(|e| Error::io(&self.goal, e))?;
         sync_folder(&self.folder)
     }
-
-    fn remove(&self) {
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        self.remove();
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
