@@ -21,3 +21,22 @@ pub enum RopeScaling {
         original_max_position_embeddings: usize,
     },
 }
+
+impl RopeScaling {
+    /// What in it cannot be, in words that name the field; `None` if all fits.
+    pub fn contradiction(&self) -> Option<String> {
+        let (Self::Linear { factor } | Self::Llama3 { factor, .. }) = *self;
+        if !(factor >= 1.0 && factor.is_finite()) {
+            return Some(format!("the factor of the rope scaling must be at least 1, got {factor}"));
+        }
+        match *self {
+            Self::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if !(low > 0.0 && high > low) => {
+                Some(format!("high_freq_factor {high} must be above low_freq_factor {low}, and both above 0"))
+            }
+            Self::Llama3 { original_max_position_embeddings: 0, .. } => {
+                Some("original_max_position_embeddings must be positive, got 0".into())
+            }
+            _ => None,
+        }
+    }
+}

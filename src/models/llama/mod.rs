@@ -1,5 +1,8 @@
 //! Llama 2, 3 and their relatives. Touvron et al. 2023, <https://arxiv.org/abs/2307.09288>
 
+mod block;
+mod config;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::autograd::Tensor;
@@ -18,125 +21,8 @@ use crate::ops::rope::{RopeScaling, RopeTable, rope};
 use crate::ops::swiglu::swiglu;
 use crate::shape::Shape;
 
-/// The shape of a Llama, in the terms of its config.json.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
-    /// H, the width of the residual stream.
-    pub hidden_size: usize,
-    /// I, the width of the gated feed-forward layer.
-    pub intermediate_size: usize,
-    /// Transformer blocks.
-    pub num_hidden_layers: usize,
-    /// NH, query heads.
-    pub num_attention_heads: usize,
-    /// NKV, key and value heads; divides `num_attention_heads`.
-    pub num_key_value_heads: usize,
-    /// D, the width of a head; even.
-    pub head_dim: usize,
-    /// V, the number of token ids.
-    pub vocab_size: usize,
-    /// The longest context.
-    pub max_position_embeddings: usize,
-    /// Added to the mean square in every norm.
-    pub rms_norm_eps: f64,
-    /// The base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// How the rotary frequencies are changed.
-    pub rope_scaling: Option<RopeScaling>,
-    /// Whether the output layer is the embedding.
-    pub tie_word_embeddings: bool,
-    /// The token that begins a text.
-    pub bos_token_id: Option<u32>,
-    /// The tokens that end one.
-    pub eos_token_ids: Vec<u32>,
-}
-
-impl LlamaConfig {
-    fn heads(&self) -> Heads {
-        let Self { num_attention_heads, num_key_value_heads, head_dim, .. } = *self;
-        Heads { num_attention_heads, num_key_value_heads, head_dim }
-    }
-}
-
 /// Where a model's weights come from: the weight of a Hugging Face name, which must have that shape.
 pub type Load<'a> = dyn FnMut(&str, Shape) -> Result<Tensor> + 'a;
-
-/// Self-attention and a gated feed-forward layer, each added to the residual stream.
-#[derive(Debug)]
-struct Block {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-    heads: Heads,
-}
-
-impl Block {
-    fn new(config: &LlamaConfig, prefix: &str, load: &mut Load<'_>) -> Result<Self> {
-        let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
-        let (q, kv) = (config.num_attention_heads * d, config.num_key_value_heads * d);
-        let mut weight = |name: &str, shape: Shape| load(&format!("{prefix}{name}.weight"), shape);
-        let mut norm = |name: &str| -> Result<RmsNorm> {
-            Ok(RmsNorm { weight: Parameter::new(weight(name, [h].into())?), eps: config.rms_norm_eps as f32 })
-        };
-        let (input_layernorm, post_attention_layernorm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
-        let mut linear = |name: &str, n: usize, k: usize| Ok(Linear::new(weight(name, [n, k].into())?));
-        Ok(Self {
-            input_layernorm,
-            q_proj: linear("self_attn.q_proj", q, h)?,
-            k_proj: linear("self_attn.k_proj", kv, h)?,
-            v_proj: linear("self_attn.v_proj", kv, h)?,
-            o_proj: linear("self_attn.o_proj", h, q)?,
-            post_attention_layernorm,
-            gate_proj: linear("mlp.gate_proj", i, h)?,
-            up_proj: linear("mlp.up_proj", i, h)?,
-            down_proj: linear("mlp.down_proj", h, i)?,
-            heads: config.heads(),
-        })
-    }
-
-    /// `[rows, H]` → `[rows, H]`; with a cache, the rows continue what it holds.
-    fn forward(&self, x: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor> {
-        let normed = self.input_layernorm.forward(x)?;
-        let q = self.q_proj.forward(&normed, pass)?;
-        let k = self.k_proj.forward(&normed, pass)?;
-        let v = self.v_proj.forward(&normed, pass)?;
-        let (q, k) = rope(q, k, &pass.rope, &pass.positions)?;
-        let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
-        let attended = match cache {
-            None => attention(&q, &k, &v, &pass.segments, self.heads, scale)?,
-            Some(cache) => {
-                let (k, v, rows) = cache.append(&k, &v)?;
-                attention(&q, k, v, &Segments::cached(q.shape().rows(), rows), self.heads, scale)?
-            }
-        };
-        let projected = self.o_proj.forward(&attended, pass)?;
-        let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
-        let gated = swiglu(&self.gate_proj.forward(&normed, pass)?, &self.up_proj.forward(&normed, pass)?)?;
-        add(&x, &self.down_proj.forward(&gated, pass)?)
-    }
-
-    fn linears(&self) -> [(&'static str, &Linear); 7] {
-        [
-            ("self_attn.q_proj", &self.q_proj),
-            ("self_attn.k_proj", &self.k_proj),
-            ("self_attn.v_proj", &self.v_proj),
-            ("self_attn.o_proj", &self.o_proj),
-            ("mlp.gate_proj", &self.gate_proj),
-            ("mlp.up_proj", &self.up_proj),
-            ("mlp.down_proj", &self.down_proj),
-        ]
-    }
-
-    fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
-        [("input_layernorm", &self.input_layernorm), ("post_attention_layernorm", &self.post_attention_layernorm)]
-    }
-}
 
 /// A Llama.
 #[derive(Debug)]
@@ -262,8 +148,9 @@ impl Llama {
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
-        let named =
-            |(i, block): (usize, &'_ Arc<Block>)| block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"));
+        let named = |(i, block): (usize, &'_ Arc<Block>)| {
+            block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"))
+        };
         let names = self.blocks.iter().enumerate().flat_map(named);
         names.zip(self.blocks.iter().flat_map(|block| block.linears().map(|(_, linear)| linear))).collect()
     }

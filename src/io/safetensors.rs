@@ -1,0 +1,282 @@
+//! Checkpoints in the safetensors format: one file, or shards beside an index.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::json::Object;
+use super::mmap::MappedFile;
+use super::{LM_HEAD, WeightSource, atomic, convert};
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// The name of an unsharded model in its folder.
+pub const MODEL: &str = "model.safetensors";
+/// The name of the list of shards of a sharded one.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Longer headers are refused, as other readers of the format do.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+const TRUNCATED: &str = "the file is incomplete: get it again";
+
+/// The tensors of one file or of all shards of a model, mapped and read one by one.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    shards: Vec<Shard>,
+    /// Which shard holds a tensor.
+    shard_of: BTreeMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` file, or the model in a folder: `model.safetensors`, or else the shards that
+    /// `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no such model, if a shard is missing, does not hold what the index says or is
+    /// truncated, or if a header is corrupt.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = if path.is_dir() { path.join(MODEL) } else { path.into() };
+        if file.exists() {
+            let shard = Shard::open(file)?;
+            let shard_of = shard.names().map(|name| (name, 0)).collect();
+            return Ok(Self { path: path.into(), shards: vec![shard], shard_of });
+        }
+        if path.join(INDEX).exists() {
+            return Self::open_sharded(path);
+        }
+        Err(no_model(path))
+    }
+
+    fn open_sharded(folder: &Path) -> Result<Self> {
+        let index = folder.join(INDEX);
+        let listed = read_index(&index)?;
+        let files: BTreeSet<&String> = listed.values().collect();
+        let shards = files.iter().map(|file| open_listed(folder, file)).collect::<Result<Vec<_>>>()?;
+        let mut shard_of = BTreeMap::new();
+        for (i, (shard, file)) in shards.iter().zip(&files).enumerate() {
+            for name in shard.names() {
+                if listed.get(&name) != Some(*file) {
+                    return Err(Error::file(
+                        &shard.path,
+                        format!("holds tensor {name}, which {INDEX} does not place here"),
+                    ));
+                }
+                shard_of.insert(name, i);
+            }
+        }
+        match listed.iter().find(|(name, _)| !shard_of.contains_key(*name)) {
+            Some((name, file)) => {
+                let detail = format!("has no tensor {name}, though {INDEX} lists it here");
+                Err(Error::file(folder.join(file), detail))
+            }
+            None => Ok(Self { path: folder.into(), shards, shard_of }),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
+        let shard = self.shard_of.get(name).and_then(|&i| self.shards.get(i));
+        let found = shard.and_then(|shard| Some((shard, shard.metadata.info(name)?)));
+        found.ok_or_else(|| {
+            let file = if let [only] = self.shards.as_slice() { &only.path } else { &self.path };
+            let error = Error::file(file, format!("has no tensor {name}"));
+            if name != LM_HEAD {
+                return error;
+            }
+            error.with_hint("if the output layer is the embedding, set tie_word_embeddings to true in config.json")
+        })
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.shard_of.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Result<Shape> {
+        let (shard, info) = self.find(name)?;
+        Shape::try_from(info.shape.as_slice()).map_err(|e| Error::file(&shard.path, format!("tensor {name}: {e}")))
+    }
+
+    fn dtype(&self) -> DType {
+        let mut infos = self.shard_of.keys().filter_map(|name| Some(self.find(name).ok()?.1));
+        if infos.all(|info| info.dtype == Dtype::BF16) { DType::Bf16 } else { DType::F32 }
+    }
+
+    fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
+        let (shard, info) = self.find(name)?;
+        let refuse = |detail: String| Error::file(&shard.path, format!("tensor {name} {detail}"));
+        if info.shape != shape.dims() {
+            return Err(refuse(format!("must be {shape}, got {:?}", info.shape)));
+        }
+        let convert = convert::from_dtype(info.dtype, dtype).ok_or_else(|| {
+            refuse(format!("is stored as {}, which cannot be loaded as {dtype}", info.dtype))
+                .with_hint("save the model in bf16, f16 or f32")
+        })?;
+        let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
+        let (start, end) = (shard.data_start + info.data_offsets.0, shard.data_start + info.data_offsets.1);
+        let bytes = shard.file.bytes().get(start..end).ok_or_else(|| refuse("ends beyond the file".into()))?;
+        convert(bytes, &mut tensor)?;
+        shard.file.release(start..end);
+        tensor.to_device(device)
+    }
+}
+
+/// One mapped file.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    file: MappedFile,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = MappedFile::open(&path)?;
+        let (metadata, data_start) = read_header(&path, file.bytes())?;
+        Ok(Self { path, file, metadata, data_start })
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        self.metadata.offset_keys().into_iter()
+    }
+}
+
+/// The header, and where the data begins: 8 bytes of length, little-endian, then JSON.
+fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
+    let truncated = |detail: String| Error::file(path, detail).with_hint(TRUNCATED);
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(truncated(format!("truncated: {} bytes are too few for a safetensors file", bytes.len())));
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&n| n <= MAX_HEADER_BYTES);
+    let length = length.ok_or_else(|| Error::file(path, "is not a safetensors file: no header length at its start"))?;
+    let Some((header, data)) = rest.split_at_checked(length) else {
+        return Err(truncated(format!(
+            "truncated in its header: {length} bytes were announced, {} are there",
+            rest.len()
+        )));
+    };
+    let metadata: Metadata =
+        serde_json::from_slice(header).map_err(|e| Error::file(path, format!("corrupt safetensors header: {e}")))?;
+    let promised = metadata.data_len();
+    if promised > data.len() {
+        return Err(truncated(format!("truncated: its tensors take {promised} bytes, {} are there", data.len())));
+    }
+    if promised < data.len() {
+        return Err(Error::file(path, format!("has {} bytes after its last tensor", data.len() - promised)));
+    }
+    Ok((metadata, 8 + length))
+}
+
+/// The file of every tensor.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let listed: HashMap<String, String> =
+        Object::read(path)?.required("weight_map", "an object from tensors to files")?;
+    if let Some(file) =
+        listed.values().find(|file| Path::new(file.as_str()).file_name() != Some(file.as_str().as_ref()))
+    {
+        return Err(Error::file(path, format!("weight_map: {file:?} is not the name of a file in this folder")));
+    }
+    Ok(listed.into_iter().collect())
+}
+
+fn open_listed(folder: &Path, file: &str) -> Result<Shard> {
+    let path = folder.join(file);
+    if !path.exists() {
+        return Err(Error::file(path, format!("is missing, though {INDEX} lists it"))
+            .with_hint("the folder is incomplete: get the file again"));
+    }
+    Shard::open(path)
+}
+
+/// Says what is there instead, where that helps.
+fn no_model(path: &Path) -> Error {
+    if !path.is_dir() {
+        return Error::file(path, "there is no such file or folder");
+    }
+    let error = Error::file(path, format!("holds neither {MODEL} nor {INDEX}"));
+    let has = |name: &str| path.join(name).exists();
+    if has("adapter_config.json") {
+        return error.with_hint("this is an adapter: name it with --adapter, and its base model with --model");
+    }
+    if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+        return error.with_hint("these are pickles: save the model with transformers' `safe_serialization=True`");
+    }
+    error
+}
+
+/// Writes `path` with the tensors of `layout`, which `tensor` makes one at a time, so that no more than one is held.
+///
+/// Equal tensors give equal bytes: sorted as the format's own writer does (wide dtypes first, then by name), with
+/// `{"format":"pt"}` as the only metadata.
+///
+/// # Errors
+/// What `tensor` returns; [`Error::File`] if the disk fails, or a tensor is not what `layout` says.
+pub fn write(
+    path: &Path,
+    layout: &BTreeMap<String, (DType, Shape)>,
+    mut tensor: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    let mut order: Vec<(&String, DType, Shape)> = layout.iter().map(|(n, &(dtype, shape))| (n, dtype, shape)).collect();
+    order.sort_by_key(|&(name, dtype, _)| (std::cmp::Reverse(stored(dtype)), name));
+    let header = header(path, &order)?;
+    atomic::write_file(path, |file| {
+        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(|e| Error::io(path, e));
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(&header)?;
+        for (name, dtype, shape) in order {
+            let tensor = tensor(name)?.to_device(&Device::Cpu)?;
+            if (tensor.dtype(), tensor.shape()) != (dtype, shape) {
+                let found = format!("{} {}", tensor.dtype(), tensor.shape());
+                return Err(Error::file(path, format!("tensor {name} must be {dtype} {shape}, got {found}")));
+            }
+            put(tensor.buffer().host()?)?;
+        }
+        Ok(())
+    })
+}
+
+/// [`write`] of tensors that are there already.
+///
+/// # Errors
+/// [`Error::File`] if the disk fails.
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let layout = tensors.iter().map(|(name, tensor)| (name.clone(), (tensor.dtype(), tensor.shape()))).collect();
+    write(path, &layout, |name| Ok(tensors[name].clone()))
+}
+
+fn header(path: &Path, order: &[(&String, DType, Shape)]) -> Result<Vec<u8>> {
+    let mut end = 0;
+    let infos = order.iter().map(|&(name, dtype, shape)| {
+        let start = end;
+        end += shape.numel() * dtype.size();
+        let info = TensorInfo { dtype: stored(dtype), shape: shape.dims().to_vec(), data_offsets: (start, end) };
+        (name.clone(), info)
+    });
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let refuse = |detail: String| Error::file(path, format!("its header cannot be written: {detail}"));
+    let header = Metadata::new(Some(metadata), infos.collect()).map_err(|e| refuse(e.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| refuse(e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::Bf16 => Dtype::BF16,
+        DType::I32 => Dtype::I32,
+        DType::U32 => Dtype::U32,
+    }
+}
