@@ -17,3 +17,6 @@ pub mod ops;
 pub mod models;
 
 pub mod io;
+
+pub mod nn;
+pub mod generate;

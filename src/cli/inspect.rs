@@ -9,10 +9,10 @@ use crate::autograd::{Tensor, backward, no_grad};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::generate::argmax;
-use crate::io::safetensors::write_safetensors;
+use crate::io::safetensors::write_tensors;
 use crate::models::llama::Llama;
 use crate::nn::{Batch, Plain, Sequence};
-use crate::ops::cross_entropy::IGNORE_INDEX;
+use crate::ops::cross_entropy::IGNORE;
 use crate::ops::elementwise::cast;
 
 /// Print loss, most likely tokens and gradient norms of given token ids
@@ -49,10 +49,10 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let loss = model.loss(&batch, batch.supervised as f32, None, &Plain)?;
     let grads = gradients(&model, &loss)?;
     if let Some(path) = &args.logits {
-        write_safetensors(path, &BTreeMap::from([("logits".to_string(), logits.clone())]))?;
+        write_tensors(path, &BTreeMap::from([("logits".to_string(), logits.clone())]))?;
     }
     if let Some(path) = &args.grads {
-        write_safetensors(path, &grads)?;
+        write_tensors(path, &grads)?;
     }
     let vocabulary = logits.shape().last();
     let argmax: Vec<u32> = logits.to_vec::<f32>()?.chunks(vocabulary).map(argmax).collect();
@@ -87,7 +87,7 @@ fn sequences(args: &Args) -> Result<Vec<Sequence>> {
         let input_ids: Vec<u32> = parse("--input-ids", ids)?;
         let labels = match args.labels.get(i) {
             Some(labels) => parse("--labels", labels)?,
-            None => input_ids.iter().map(|&id| i32::try_from(id).unwrap_or(IGNORE_INDEX)).collect(),
+            None => input_ids.iter().map(|&id| i32::try_from(id).unwrap_or(IGNORE)).collect(),
         };
         Ok(Sequence { input_ids, labels })
     };

@@ -1,1 +1,40 @@
 //! `vicugna merge`: an adapter folded into its model.
+
+use std::path::PathBuf;
+
+use super::model::ModelArgs;
+use super::report::Report;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::adapter::Adapter;
+use crate::io::atomic::write_folder;
+use crate::io::config::write_config;
+use crate::io::folder::merge;
+
+/// Fold an adapter into its model and write a plain Hugging Face folder
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The folder to write; it must not exist yet, or be empty
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    let Some(adapter) = args.model.find_adapter(report)? else {
+        return Err(Error::input("--adapter", "merge needs an adapter"));
+    };
+    let files = args.model.find(report)?;
+    let (config, dtype) = (files.config(), args.model.dtype());
+    let adapter = Adapter::read(&adapter, config, &Device::Cpu)?;
+    write_folder(&args.out, |folder| {
+        merge(files.weights(), &adapter, config, dtype, &folder.join("model.safetensors"))?;
+        write_config(folder, config, dtype)?;
+        files.write_companions(folder)
+    })?;
+    let merged = adapter.tensors.len();
+    report.result(&serde_json::json!({ "out": args.out, "merged": merged }), || {
+        format!("{}: {merged} linear layers merged", args.out.display())
+    })
+}

@@ -1,5 +1,7 @@
 //! The options that every command with a model takes.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
 use super::limit_threads;
@@ -8,7 +10,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::hub::{Hub, Kind};
-use crate::io::model::ModelFiles;
+use crate::io::model::{ModelFiles, attach_adapter};
 use crate::models::llama::Llama;
 
 #[derive(clap::Args)]
@@ -52,17 +54,26 @@ impl ModelArgs {
     /// Finds the model's files, on the hub if need be.
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
         limit_threads(self.threads)?;
-        ModelFiles::open(&Hub::from_env(report.quiet).resolve(&self.model, Kind::Model)?)
+        ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)
     }
 
     /// Loads the weights, with the adapter where one was given.
     pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
-        let model = files.load(self.dtype.into(), &self.device()?)?;
-        if let Some(adapter) = &self.adapter {
-            let path = Hub::from_env(report.quiet).resolve(adapter, Kind::Adapter)?;
-            crate::io::adapter::attach(&model, &path)?;
+        let model = files.load(self.dtype(), &self.device()?)?;
+        if let Some(adapter) = self.find_adapter(report)? {
+            attach_adapter(&model, &adapter)?;
         }
         Ok(model)
+    }
+
+    /// Finds the adapter's folder, on the hub if need be.
+    pub(super) fn find_adapter(&self, report: &Report) -> Result<Option<PathBuf>> {
+        self.adapter.as_ref().map(|adapter| hub(report).resolve(adapter, Kind::Adapter)).transpose()
+    }
+
+    /// How weights and activations are stored.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype.into()
     }
 
     fn device(&self) -> Result<Device> {
@@ -72,4 +83,8 @@ impl ModelArgs {
                 .with_hint("use --device cpu")),
         }
     }
+}
+
+fn hub(report: &Report) -> Hub {
+    Hub { quiet: report.quiet, ..Hub::from_env() }
 }

@@ -9,6 +9,7 @@ pub mod atomic;
 pub mod config;
 pub mod folder;
 pub mod hub;
+pub mod model;
 pub mod safetensors;
 
 use std::collections::HashSet;

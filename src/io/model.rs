@@ -1,19 +1,20 @@
 //! A model's files, whatever their format: a Hugging Face folder, one safetensors file, or a GGUF.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::WeightSource;
-use super::adapter::Adapter;
+use super::adapter::{Adapter, AdapterConfig};
 use super::config::read_config;
+use super::folder::copy_companions;
 use super::gguf::Gguf;
 use super::safetensors::Checkpoint;
 use super::tokenizer::Tokenizer;
-use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::llama::{Llama, LlamaConfig};
-use crate::nn::{Lora, Parameter};
+use crate::nn::{Lora, LoraInit, Parameter};
 
 /// An opened model: its shape is known, its weights are still in the file.
 pub struct ModelFiles {
@@ -71,14 +72,22 @@ impl ModelFiles {
         }
     }
 
+    /// Writes what goes with the weights, the tokenizer above all, into `folder`.
+    pub fn write_companions(&self, folder: &Path) -> Result<()> {
+        match &self.weights {
+            Weights::Folder(_) => copy_companions(&self.path, folder),
+            Weights::Gguf(gguf) => gguf.tokenizer()?.write(folder),
+        }
+    }
+
     /// Loads the model.
     ///
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        let (weights, mut asked) = (self.weights(), Vec::new());
+        let (weights, mut asked) = (self.weights(), HashSet::new());
         let model = Llama::new(self.config.clone(), &mut |name, shape| {
-            asked.push(name.to_string());
+            asked.insert(name.to_string());
             weights.load(name, shape, dtype, device)
         })?;
         super::refuse_leftovers(weights, &asked)?;
@@ -86,21 +95,37 @@ impl ModelFiles {
     }
 }
 
-/// Puts `adapter` on the linear layers that it names, as trained parameters.
+/// Puts the adapter in `folder` on the linear layers that it names, as trained parameters.
 ///
 /// # Errors
-/// [`Error::File`] if it names a layer that the model does not have, or does not fit it.
-pub fn attach_adapter(model: &Llama, adapter: Adapter, path: &Path) -> Result<()> {
-    let (config, mut tensors, device) = (adapter.config, adapter.tensors, model.device());
+/// [`Error::File`] if it is not an adapter of this model.
+pub fn attach_adapter(model: &Llama, folder: &Path) -> Result<AdapterConfig> {
+    let Adapter { config, mut tensors } = Adapter::read(folder, model.config(), &model.device())?;
     for (site, (name, linear)) in model.linears().into_iter().enumerate() {
         let Some((a, b)) = tensors.remove(&name) else { continue };
-        let on_device = |t: Tensor| Ok(Parameter::new(t.to_device(&device)?.with_grad()));
-        let scaling = config.scaling(&name);
-        let lora = Lora { a: on_device(a)?, b: on_device(b)?, scaling, dropout: config.lora_dropout, site: site as u32 };
-        linear.attach(lora).map_err(|e| Error::file(path, format!("{name}: {e}")))?;
+        linear.attach(Lora {
+            a: Parameter::new(a.with_grad()),
+            b: Parameter::new(b.with_grad()),
+            scaling: config.scaling(&name)? as f32,
+            dropout: config.lora_dropout as f32,
+            site: site as u32,
+        })?;
     }
-    match tensors.into_keys().next() {
-        Some(name) => Err(Error::file(path, format!("the model has no linear layer {name}"))),
-        None => Ok(()),
+    Ok(config)
+}
+
+/// Puts a fresh adapter, as `config` describes it, on the model's linear layers.
+///
+/// # Errors
+/// [`Error::Input`] if `config` fits none of them.
+pub fn attach_new_adapter(model: &Llama, config: &AdapterConfig, seed: u64) -> Result<()> {
+    let targets: HashSet<String> = config.modules(model.config())?.into_iter().map(|(name, _)| name).collect();
+    for (site, (name, linear)) in model.linears().into_iter().enumerate() {
+        if targets.contains(&name) {
+            let (r, scaling) = (config.rank(&name)?, config.scaling(&name)? as f32);
+            let init = LoraInit { r, scaling, dropout: config.lora_dropout as f32, seed };
+            linear.attach(Lora::new(init, site as u32, linear.weight.get().shape(), &model.device())?)?;
+        }
     }
+    Ok(())
 }

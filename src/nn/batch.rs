@@ -6,7 +6,7 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::attention::Segments;
-use crate::ops::cross_entropy::IGNORE_INDEX;
+use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::Dropout;
 use crate::ops::rope::RopeTable;
 
@@ -51,14 +51,14 @@ impl Batch {
             }
             ids.extend_from_slice(&sequence.input_ids);
             positions.extend((0..length).map(|i| i as u32));
-            targets.extend(sequence.labels.iter().copied().skip(1).chain([IGNORE_INDEX]).take(length));
+            targets.extend(sequence.labels.iter().copied().skip(1).chain([IGNORE]).take(length));
             lengths.push(length);
         }
         let rows = ids.len();
         Ok(Self {
             input_ids: Tensor::from_slice(device, [rows], &ids)?,
             positions: Tensor::from_slice(device, [rows], &positions)?,
-            supervised: targets.iter().filter(|&&t| t != IGNORE_INDEX).count(),
+            supervised: targets.iter().filter(|&&t| t != IGNORE).count(),
             targets: Tensor::from_slice(device, [rows], &targets)?,
             longest: lengths.iter().copied().max().unwrap_or(0),
             segments: Segments::packed(&lengths),

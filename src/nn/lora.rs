@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::lora::lora;
+use crate::shape::Shape;
 
 /// An adapter of one linear layer: `scaling * (dropout(x) Aᵀ) Bᵀ` is added to its output.
 #[derive(Debug)]
@@ -40,8 +41,10 @@ pub struct LoraInit {
 
 impl Lora {
     /// PEFT's initial values: `A` uniform in ±1/sqrt(in), `B` zero, so that the model starts unchanged.
-    pub fn new(init: LoraInit, site: u32, out_features: usize, in_features: usize, device: &Device) -> Result<Self> {
+    /// `weight` is the layer's shape, `[out, in]`.
+    pub fn new(init: LoraInit, site: u32, weight: Shape, device: &Device) -> Result<Self> {
         let LoraInit { r, scaling, dropout, seed } = init;
+        let (out_features, in_features) = (weight.rows(), weight.last());
         if r == 0 {
             return Err(Error::input("--lora-r", "the rank of an adapter must be at least 1"));
         }

@@ -3,8 +3,9 @@
 use vicugna::autograd::backward;
 use vicugna::device::Device;
 use vicugna::dtype::DType;
-use vicugna::io::model::ModelFiles;
-use vicugna::nn::{Batch, BlockHook, Checkpoint, DropoutSeed, LoraInit, Plain};
+use vicugna::io::adapter::AdapterConfig;
+use vicugna::io::model::{ModelFiles, attach_new_adapter};
+use vicugna::nn::{Batch, BlockHook, Checkpoint, DropoutSeed, Plain};
 
 use crate::fixture::{self, Expected};
 
@@ -14,8 +15,8 @@ fn run(full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
     if full {
         model.train_weights().unwrap();
     }
-    let targets = vicugna::models::llama::Llama::LINEAR_NAMES.map(String::from);
-    model.add_lora(&targets, LoraInit { r: 4, scaling: 2.0, dropout: 0.3, seed: 1 }).unwrap();
+    let adapter = AdapterConfig { lora_dropout: 0.3, ..AdapterConfig::default() };
+    attach_new_adapter(&model, &adapter, 1).unwrap();
     // B = 0 would hide A's gradient.
     model.visit_adapters(&mut |_, p| {
         p.update(|t| Ok(t.slice_mut::<f32>()?.iter_mut().for_each(|v| *v += 0.1))).unwrap()

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use vicugna::autograd::{Gradients, Tensor, backward};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
-use vicugna::io::model::ModelFiles;
+use vicugna::io::model::{ModelFiles, attach_adapter};
 use vicugna::models::llama::Llama;
 use vicugna::nn::{Batch, Plain, Sequence};
 
@@ -57,7 +57,7 @@ pub fn model(case: &str) -> Llama {
     let model = ModelFiles::open(&folder(case)).unwrap().load(DType::F32, &Device::Cpu).unwrap();
     let adapter = folder(case).join("adapter");
     match adapter.exists() {
-        true => vicugna::io::adapter::attach(&model, &adapter).unwrap(),
+        true => drop(attach_adapter(&model, &adapter).unwrap()),
         false => model.train_weights().unwrap(),
     }
     model

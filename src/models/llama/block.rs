@@ -12,7 +12,7 @@ use crate::shape::Shape;
 
 /// Self-attention and a gated feed-forward layer, each added to the residual stream.
 #[derive(Debug)]
-struct Block {
+pub(super) struct Block {
     input_layernorm: RmsNorm,
     q_proj: Linear,
     k_proj: Linear,
@@ -26,7 +26,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(config: &LlamaConfig, prefix: &str, load: &mut Load<'_>) -> Result<Self> {
+    pub(super) fn new(config: &LlamaConfig, prefix: &str, load: &mut Load<'_>) -> Result<Self> {
         let (h, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (q, kv) = (config.num_attention_heads * d, config.num_key_value_heads * d);
         let mut weight = |name: &str, shape: Shape| load(&format!("{prefix}{name}.weight"), shape);
@@ -50,7 +50,7 @@ impl Block {
     }
 
     /// `[rows, H]` → `[rows, H]`; with a cache, the rows continue what it holds.
-    fn forward(&self, x: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor> {
         let normed = self.input_layernorm.forward(x)?;
         let q = self.q_proj.forward(&normed, pass)?;
         let k = self.k_proj.forward(&normed, pass)?;
@@ -70,7 +70,7 @@ impl Block {
         add(&x, &self.down_proj.forward(&gated, pass)?)
     }
 
-    fn linears(&self) -> [(&'static str, &Linear); 7] {
+    pub(super) fn linears(&self) -> [(&'static str, &Linear); 7] {
         [
             ("self_attn.q_proj", &self.q_proj),
             ("self_attn.k_proj", &self.k_proj),
@@ -82,7 +82,7 @@ impl Block {
         ]
     }
 
-    fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
+    pub(super) fn norms(&self) -> [(&'static str, &RmsNorm); 2] {
         [("input_layernorm", &self.input_layernorm), ("post_attention_layernorm", &self.post_attention_layernorm)]
     }
 }

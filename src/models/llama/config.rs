@@ -1,5 +1,6 @@
 //! A Llama's shape.
 
+use crate::ops::attention::Heads;
 use crate::ops::rope::RopeScaling;
 use crate::shape::Shape;
 
@@ -37,6 +38,12 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
+    /// How many heads, and how wide.
+    pub(super) fn heads(&self) -> Heads {
+        let Self { num_attention_heads, num_key_value_heads, head_dim, .. } = *self;
+        Heads { num_attention_heads, num_key_value_heads, head_dim }
+    }
+
     /// What in it cannot be, in words that name the field; `None` if all fits.
     pub fn contradiction(&self) -> Option<String> {
         /// Keeps every product of two sizes far from overflow, and lists of all weights short.

@@ -3,6 +3,9 @@
 mod block;
 mod config;
 
+use block::Block;
+pub use config::LlamaConfig;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::autograd::Tensor;
@@ -10,15 +13,13 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Batch, BlockHook, DropoutSeed, Embedding, KvCache, LayerCache, Linear, Lora, LoraInit, Parameter, Pass, RmsNorm,
+    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm,
     Visitor,
 };
-use crate::ops::attention::{Heads, Segments, attention};
 use crate::ops::cross_entropy::cross_entropy;
-use crate::ops::elementwise::{add, cast};
+use crate::ops::elementwise::cast;
 use crate::ops::matmul::matmul;
-use crate::ops::rope::{RopeScaling, RopeTable, rope};
-use crate::ops::swiglu::swiglu;
+use crate::ops::rope::RopeTable;
 use crate::shape::Shape;
 
 /// Where a model's weights come from: the weight of a Hugging Face name, which must have that shape.
@@ -40,9 +41,6 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// The linear layers of a block that an adapter can sit on.
-    pub const LINEAR_NAMES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
     /// Asks `load` for each weight once, block by block.
     ///
     /// # Errors
@@ -125,25 +123,6 @@ impl Llama {
         }
         cache.advance(rows);
         self.norm.forward(&x)
-    }
-
-    /// Puts a fresh adapter on every linear layer whose name ends in one of `targets`.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if a target names no layer.
-    pub fn add_lora(&self, targets: &[String], init: LoraInit) -> Result<()> {
-        if let Some(unknown) = targets.iter().find(|t| !Self::LINEAR_NAMES.contains(&t.as_str())) {
-            let known = Self::LINEAR_NAMES.join(", ");
-            return Err(Error::input("--target-modules", format!("{unknown} is not one of {known}")));
-        }
-        let device = self.device();
-        for (site, (name, linear)) in self.linears().into_iter().enumerate() {
-            if targets.iter().any(|t| name.ends_with(t.as_str())) {
-                let weight = linear.weight.get().shape();
-                linear.attach(Lora::new(init, site as u32, weight.rows(), weight.last(), &device)?)?;
-            }
-        }
-        Ok(())
     }
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.

@@ -1,0 +1,44 @@
+use crate::command::{fixture, vicugna};
+
+#[test]
+fn prints_loss_argmax_and_gradient_norms() {
+    let model = fixture("gqa");
+    let folder = tempfile::tempdir().unwrap();
+    let (logits, grads) = (folder.path().join("l.safetensors"), folder.path().join("g.safetensors"));
+    let ran = vicugna(&[
+        "inspect", "--model", &model, "--input-ids", "1,2,3,4", "--labels", "-100,2,3,4", "--json",
+        "--logits", logits.to_str().unwrap(), "--grads", grads.to_str().unwrap(),
+    ]);
+    let json = ran.json();
+    assert!(json["loss"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["argmax"].as_array().unwrap().len(), 4);
+    assert!(json["grad_norms"]["model.layers.0.self_attn.q_proj.weight"].as_f64().unwrap() > 0.0);
+    let bytes = std::fs::read(&logits).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("logits").unwrap().shape()[0], 4);
+    let bytes = std::fs::read(&grads).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), json["grad_norms"].as_object().unwrap().len());
+}
+
+#[test]
+fn a_batch_is_the_mean_over_all_its_supervised_tokens() {
+    let model = fixture("mha");
+    let loss = |args: &[&str]| {
+        let all = [&["inspect", "--model", &model, "--json"], args].concat();
+        vicugna(&all).json()["loss"].as_f64().unwrap()
+    };
+    let one = loss(&["--input-ids", "5,6,7,8"]);
+    let other = loss(&["--input-ids", "9,10"]);
+    let both = loss(&["--input-ids", "5,6,7,8", "--input-ids", "9,10"]);
+    assert!((both - (3.0 * one + other) / 4.0).abs() < 1e-5, "{one} {other} {both}");
+}
+
+#[test]
+fn with_an_adapter_only_its_gradients_are_given() {
+    let (model, adapter) = (fixture("lora"), fixture("lora/adapter"));
+    let json = vicugna(&["inspect", "--model", &model, "--adapter", &adapter, "--input-ids", "1,2,3", "--json"]).json();
+    let norms = json["grad_norms"].as_object().unwrap();
+    assert!(norms.keys().all(|name| name.starts_with("base_model.model.model.layers.")), "{norms:?}");
+    assert!(norms.contains_key("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
+}

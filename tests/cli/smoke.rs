@@ -1,0 +1,41 @@
+use crate::command::{fixture, vicugna};
+
+#[test]
+fn devices_lists_the_cpu() {
+    let json = vicugna(&["devices", "--json"]).json();
+    assert_eq!(json["devices"][0]["device"], "cpu");
+}
+
+#[test]
+fn generate_continues_a_prompt_the_same_way_each_time() {
+    let model = fixture("gguf_llama_spm/tiny.gguf");
+    let run = |extra: &[&str]| {
+        let args = ["generate", "--model", &model, "--prompt", "hello", "--max-new-tokens", "8", "--json"];
+        vicugna(&[&args, extra].concat()).json()
+    };
+    let greedy = run(&[]);
+    assert_eq!(greedy["token_ids"], run(&["--threads", "1"])["token_ids"]);
+    assert_eq!(greedy["finish_reason"], "length");
+    assert_eq!(greedy["token_ids"].as_array().unwrap().len(), 8);
+    let sampled = |seed| run(&["--temperature", "1.5", "--top-k", "50", "--seed", seed])["token_ids"].clone();
+    assert_eq!(sampled("1"), sampled("1"));
+    assert_ne!(sampled("1"), sampled("2"));
+}
+
+#[test]
+fn merge_gives_the_adapters_logits_without_it() {
+    let (model, adapter) = (fixture("lora"), fixture("lora/adapter"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("merged");
+    let out = out.to_str().unwrap();
+    vicugna(&["merge", "--model", &model, "--adapter", &adapter, "--out", out, "--json"]).json();
+    let loss = |args: &[&str]| {
+        let json = vicugna(&[&["inspect", "--input-ids", "1,2,3,4,5", "--json"], args].concat()).json();
+        json["loss"].as_f64().unwrap()
+    };
+    let (adapted, merged) = (loss(&["--model", &model, "--adapter", &adapter]), loss(&["--model", out]));
+    assert!((adapted - merged).abs() < 1e-5, "{adapted} {merged}");
+    let again = vicugna(&["merge", "--model", &model, "--adapter", &adapter, "--out", out]);
+    assert_eq!(again.code, 1);
+    assert!(again.stderr.contains("is there already"), "{}", again.stderr);
+}
