@@ -1,0 +1,60 @@
+//! Rows in parallel; the cosines and sines of a row's position serve all of its heads.
+
+use super::{OP, RopeTable};
+use crate::autograd::Tensor;
+use crate::device::{Device, host};
+use crate::dispatch_float;
+use crate::dtype::{DType, Float};
+use crate::error::{Error, Result};
+
+/// `[positions, D]`: for each position the cosines of its angles, then their sines.
+pub fn table(positions: usize, frequencies: &[f64]) -> Result<Tensor> {
+    let d = 2 * frequencies.len();
+    let mut table = Tensor::uninit(&Device::Cpu, DType::F32, [positions, d])?;
+    host::par_rows(table.slice_mut::<f32>()?, d, |first, rows| {
+        for (row, position) in rows.chunks_mut(d).zip(first..) {
+            let (cos, sin) = row.split_at_mut(d / 2);
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
+                let angle = (position as f64 * frequency).sin_cos();
+                (*sin, *cos) = (angle.0 as f32, angle.1 as f32);
+            }
+        }
+    });
+    Ok(table)
+}
+
+/// Refuses a position that the table does not hold.
+pub fn refuse_beyond(table: &RopeTable, positions: &Tensor) -> Result<()> {
+    let end = table.positions();
+    match positions.slice::<u32>()?.iter().enumerate().find(|(_, position)| **position as usize >= end) {
+        Some((row, position)) => {
+            Err(Error::input(OP, format!("position {position} of row {row} is beyond the table of {end}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Turns the pairs of `x` in place, by their angles times `direction` (1 or -1).
+pub fn rotate(x: &mut Tensor, table: &RopeTable, positions: &Tensor, direction: f32) -> Result<()> {
+    let (width, d) = (x.shape().last(), table.head_dim());
+    let (table, positions) = (table.cos_sin.slice::<f32>()?, positions.slice::<u32>()?);
+    dispatch_float!(OP, x.dtype(), T => {
+        host::par_rows(x.slice_mut::<T>()?, width, #[inline(always)] |first, x| {
+            for (row, position) in x.chunks_mut(width).zip(&positions[first..]) {
+                let cos_sin = &table[*position as usize * d..][..d];
+                row.chunks_mut(d).for_each(#[inline(always)] |head| rotate_head(head, cos_sin, direction));
+            }
+        });
+        Ok(())
+    })
+}
+
+#[inline(always)]
+fn rotate_head<T: Float>(head: &mut [T], cos_sin: &[f32], direction: f32) {
+    let (first, second) = head.split_at_mut(cos_sin.len() / 2);
+    let (cos, sin) = cos_sin.split_at(cos_sin.len() / 2);
+    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+        let (x, y, sin) = (a.to_f32(), b.to_f32(), direction * sin);
+        (*a, *b) = (T::from_f32(x * cos - y * sin), T::from_f32(y * cos + x * sin));
+    }
+}
