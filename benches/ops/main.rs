@@ -5,6 +5,7 @@ use criterion::{criterion_group, criterion_main};
 mod dropout;
 mod floor;
 mod rmsnorm;
+mod rope;
 
-criterion_group!(benches, dropout::bench, rmsnorm::bench);
+criterion_group!(benches, dropout::bench, rmsnorm::bench, rope::bench);
 criterion_main!(benches);

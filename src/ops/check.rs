@@ -2,6 +2,7 @@
 
 use crate::autograd::Tensor;
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
@@ -14,11 +15,17 @@ pub fn shape(op: &'static str, name: &str, tensor: &Tensor, shape: impl Into<Sha
     Err(Error::shape(op, format!("{name} must be {shape}, got {}", tensor.shape())))
 }
 
+/// Refuses `tensor` unless it has `dtype`.
+pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, dtype: DType) -> Result<()> {
+    if tensor.dtype() == dtype {
+        return Ok(());
+    }
+    Err(Error::dtype(op, format!("{name} must be {dtype}, got {}", tensor.dtype())))
+}
+
 /// Refuses `tensor` unless it has the float dtype of `like` and lives on its device.
 pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
-    if tensor.dtype() != like.dtype() {
-        return Err(Error::dtype(op, format!("{name} must be {}, got {}", like.dtype(), tensor.dtype())));
-    }
+    dtype(op, name, tensor, like.dtype())?;
     same_device(op, name, tensor, like)
 }
 

@@ -13,6 +13,7 @@ pub mod dropout;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;
+pub mod rope;
 
 /// A number that a specification can be evaluated with.
 pub trait Real:

@@ -8,3 +8,4 @@ mod dropout;
 mod lora;
 mod matmul;
 mod rmsnorm;
+mod rope;
