@@ -76,8 +76,11 @@ impl Sampler {
         let weight = |id: u32| f64::from((logits[id as usize] - largest) / temperature).exp();
         let mut candidates: Vec<(u32, f64)> = order.into_iter().map(|id| (id, weight(id))).collect();
         let enough = f64::from(top_p) * candidates.iter().map(|&(_, p)| p).sum::<f64>();
-        let mut sum = 0.0;
-        let kept = candidates.iter().take_while(|&&(_, p)| std::mem::replace(&mut sum, sum + p) < enough).count();
+        let before = candidates.iter().scan(0.0, |sum, &(_, p)| {
+            *sum += p;
+            Some(*sum - p)
+        });
+        let kept = before.take_while(|&sum| sum < enough).count();
         candidates.truncate(kept.max(1));
         candidates
     }

@@ -16,6 +16,7 @@ use crate::nn::{
     Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm,
     Visitor,
 };
+use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::cast;
 use crate::ops::matmul::matmul;
@@ -164,13 +165,9 @@ impl Llama {
     /// All that is trained, under the names it is stored with.
     pub fn trained(&self) -> Vec<(String, &Parameter)> {
         let mut trained = Vec::new();
-        let mut keep = |name, parameter: &'_ _| {
-            if Parameter::is_trained(parameter) {
-                trained.push((name, parameter));
-            }
-        };
-        self.visit_weights(&mut keep);
-        self.visit_adapters(&mut keep);
+        self.visit_weights(&mut |name, parameter| trained.push((name, parameter)));
+        self.visit_adapters(&mut |name, parameter| trained.push((name, parameter)));
+        trained.retain(|(_, parameter)| parameter.is_trained());
         trained
     }
 
