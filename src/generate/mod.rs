@@ -5,7 +5,7 @@ mod stop;
 
 use std::time::Instant;
 
-pub use sampler::{Sampler, Sampling};
+pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 
 use crate::autograd::{Tensor, no_grad};
