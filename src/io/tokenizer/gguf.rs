@@ -25,25 +25,25 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
 
-impl Tokenizer {
-    /// Builds the tokenizer that the metadata of `gguf` describes: byte-level BPE (`gpt2`), or SentencePiece (`llama`).
+impl Gguf {
+    /// The tokenizer that the metadata describes: byte-level BPE (`gpt2`), or SentencePiece (`llama`).
     ///
     /// # Errors
     /// [`Error::File`](crate::error::Error::File) if it is of another kind or splits text in an unknown way, or if the
     /// metadata is incomplete or contradicts itself; the message names the key.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let pieces = Pieces::read(gguf)?;
-        match gguf.require(MODEL, gguf.string(MODEL)?)? {
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let pieces = Pieces::read(self)?;
+        match self.require(MODEL, self.string(MODEL)?)? {
             "gpt2" => {
-                let pre = pre_tokenizer(gguf)?;
-                let inner = byte_level(gguf, &pieces, pre)?;
-                finish(gguf, &pieces, inner, pre.add_bos, [None; 3])
+                let pre = pre_tokenizer(self)?;
+                let inner = byte_level(self, &pieces, pre)?;
+                finish(self, &pieces, inner, pre.add_bos, [None; 3])
             }
             "llama" => {
-                let inner = sentence_piece(gguf, &pieces)?;
-                finish(gguf, &pieces, inner, true, [Some(1), Some(2), Some(0)])
+                let inner = sentence_piece(self, &pieces)?;
+                finish(self, &pieces, inner, true, [Some(1), Some(2), Some(0)])
             }
-            other => Err(gguf.key_error(MODEL, format!("must be gpt2 or llama, is {other}"))),
+            other => Err(self.key_error(MODEL, format!("must be gpt2 or llama, is {other}"))),
         }
     }
 }

@@ -86,7 +86,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::File`] if they cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let tokenizer = self.inner.to_string(true).map_err(|e| tokenizer_error(&self.path, e))?;
         let config = serde_json::to_string_pretty(&self.config).map_err(|e| tokenizer_error(&self.path, e.into()))?;
