@@ -49,7 +49,7 @@ fn fill<const N: usize, T: Element>(
 
 /// Straight-line, so that loops over it vectorise: the exponent is moved to f32's place, then scaled to f32's bias.
 #[inline(always)]
-fn f16_to_f32(bytes: [u8; 2]) -> f32 {
+pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     const BIAS: f32 = f32::from_bits((127 + 112) << 23); // 2^112
     let bits = u32::from(u16::from_le_bytes(bytes));
     let magnitude = f32::from_bits((bits & 0x7fff) << 13) * BIAS;

@@ -8,9 +8,11 @@ pub mod adapter;
 pub mod atomic;
 pub mod config;
 pub mod folder;
+pub mod gguf;
 pub mod hub;
 pub mod model;
 pub mod safetensors;
+pub mod tokenizer;
 
 use std::collections::HashSet;
 use std::path::Path;

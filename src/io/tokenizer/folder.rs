@@ -1,0 +1,101 @@
+//! Tokenizers of Hugging Face folders.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::{Tokenizer, tokenizer_error};
+use crate::error::{Error, Result};
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a folder and, where they are, `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no `tokenizer.json`, or one of them cannot be read.
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join("tokenizer.json");
+        let Some(text) = read(&path)? else { return Err(no_tokenizer(folder)) };
+        refuse_overlong_merges(&path, &text)?;
+        let inner = text.parse().map_err(|e| tokenizer_error(&path, e))?;
+        let mut config = read_object(&folder.join("tokenizer_config.json"))?;
+        for (name, token) in read_object(&folder.join("special_tokens_map.json"))? {
+            config.entry(name).or_insert(token);
+        }
+        if let Some(template) = read(&folder.join("chat_template.jinja"))? {
+            config.insert("chat_template".to_owned(), Value::String(template));
+        }
+        Self::new(folder, inner, config)
+    }
+}
+
+fn no_tokenizer(folder: &Path) -> Error {
+    let error = Error::file(folder, "has no tokenizer.json");
+    if folder.join("tokenizer.model").exists() {
+        return error.with_hint(
+            "tokenizer.model alone is not read: transformers writes a tokenizer.json from it when it saves",
+        );
+    }
+    error.with_hint("get the model's tokenizer files too: tokenizer.json and tokenizer_config.json")
+}
+
+/// The content of a file; `None` if there is no such file.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    let Some(text) = read(path)? else { return Ok(Map::new()) };
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
+}
+
+/// Refuses a merge that makes more than the longest token: the `tokenizers` crate panics on it.
+fn refuse_overlong_merges(path: &Path, text: &str) -> Result<()> {
+    let Ok(Outline { model }) = serde_json::from_str::<Outline>(text) else { return Ok(()) };
+    let longest = model.vocab.keys().map(|token| token.len()).max().unwrap_or(0);
+    let prefix = model.continuing_subword_prefix.unwrap_or_default().len();
+    for (i, merge) in model.merges.iter().enumerate() {
+        let (left, right) = match merge {
+            Merge::Pair(left, right) => (left.as_ref(), right.as_ref()),
+            Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+        };
+        if right.len() < prefix || left.len() + right.len() - prefix > longest {
+            return Err(Error::file(path, format!("merge {i}, {left:?} and {right:?}, makes no token")));
+        }
+    }
+    Ok(())
+}
+
+/// The part of a BPE tokenizer.json that [`refuse_overlong_merges`] looks at.
+#[derive(Deserialize)]
+struct Outline<'a> {
+    #[serde(borrow)]
+    model: Model<'a>,
+}
+
+#[derive(Deserialize)]
+struct Model<'a> {
+    #[serde(borrow)]
+    vocab: HashMap<Cow<'a, str>, IgnoredAny>,
+    #[serde(borrow)]
+    merges: Vec<Merge<'a>>,
+    continuing_subword_prefix: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge<'a> {
+    Pair(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>),
+    Line(#[serde(borrow)] Cow<'a, str>),
+}

@@ -1,0 +1,227 @@
+//! Tokenizers of GGUF files, from their metadata.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+
+use super::pretokenize::{self, PreTokenizer};
+use super::{Tokenizer, tokenizer_error};
+use crate::error::Result;
+use crate::io::WeightSource;
+use crate::io::gguf::Gguf;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const KINDS: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// The types of tokens that matter here.
+const NORMAL: i64 = 1;
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+const UNUSED: i64 = 5;
+
+impl Gguf {
+    /// The tokenizer that the metadata describes: byte-level BPE (`gpt2`), or SentencePiece (`llama`).
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::error::Error::File) if it is of another kind or splits text in an unknown way, or if the
+    /// metadata is incomplete or contradicts itself; the message names the key.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let pieces = Pieces::read(self)?;
+        match self.require(MODEL, self.string(MODEL)?)? {
+            "gpt2" => {
+                let pre = pre_tokenizer(self)?;
+                let inner = byte_level(self, &pieces, pre)?;
+                finish(self, &pieces, inner, pre.add_bos, [None; 3])
+            }
+            "llama" => {
+                let inner = sentence_piece(self, &pieces)?;
+                finish(self, &pieces, inner, true, [Some(1), Some(2), Some(0)])
+            }
+            other => Err(self.key_error(MODEL, format!("must be gpt2 or llama, is {other}"))),
+        }
+    }
+}
+
+/// The vocabulary by id, and by token.
+struct Pieces<'a> {
+    tokens: Vec<String>,
+    kinds: Vec<i64>,
+    vocab: Vocab,
+    gguf: &'a Gguf,
+}
+
+impl<'a> Pieces<'a> {
+    fn read(gguf: &'a Gguf) -> Result<Self> {
+        let tokens = gguf.require(TOKENS, gguf.strings(TOKENS)?)?;
+        // llama.cpp's name for a token without text
+        let named =
+            |(id, token): (usize, &&str)| if token.is_empty() { format!("[EMPTY_{id}]") } else { (*token).to_owned() };
+        let tokens: Vec<String> = tokens.iter().enumerate().map(named).collect();
+        let kinds = gguf.integers(KINDS)?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
+        if kinds.len() != tokens.len() {
+            return Err(gguf.key_error(KINDS, format!("{} types for {} tokens", kinds.len(), tokens.len())));
+        }
+        let mut vocab = Vocab::default();
+        for (id, token) in (0..).zip(&tokens) {
+            if let Some(first) = vocab.insert(token.clone(), id) {
+                return Err(gguf.key_error(TOKENS, format!("tokens {first} and {id} are both {token:?}")));
+            }
+        }
+        Ok(Self { tokens, kinds, vocab, gguf })
+    }
+
+    /// The tokens that are found in a text before anything else is done with it.
+    fn added(&self) -> impl Iterator<Item = AddedToken> {
+        let pieces = self.tokens.iter().zip(&self.kinds);
+        let added = pieces.filter(|(_, kind)| matches!(**kind, CONTROL | UNKNOWN | USER_DEFINED));
+        added.map(|(token, &kind)| AddedToken::from(token.as_str(), kind != USER_DEFINED).normalized(false))
+    }
+
+    /// The token with the id that `key` names; else the one with the id `default`, if there is one.
+    fn named(&self, key: &str, default: Option<usize>) -> Result<Option<&str>> {
+        let id = self.gguf.unsigned(key)?;
+        let token = id.or(default).and_then(|id| self.tokens.get(id));
+        match (token, id) {
+            (None, Some(id)) => {
+                Err(self.gguf.key_error(key, format!("{id} is not one of {} tokens", self.tokens.len())))
+            }
+            (token, _) => Ok(token.map(String::as_str)),
+        }
+    }
+}
+
+fn pre_tokenizer(gguf: &Gguf) -> Result<&'static PreTokenizer> {
+    let hint = || format!("known are {}", pretokenize::names());
+    let Some(name) = gguf.string(PRE)? else {
+        let error = gguf.key_error(PRE, "is missing: it says how text is split into words");
+        return Err(error.with_hint("the file was made by an old converter: convert the model again"));
+    };
+    pretokenize::find(name).ok_or_else(|| gguf.key_error(PRE, format!("{name:?} is not known")).with_hint(hint()))
+}
+
+fn byte_level(gguf: &Gguf, pieces: &Pieces, pre: &PreTokenizer) -> Result<tokenizers::Tokenizer> {
+    let merges = listed_merges(gguf, &pieces.vocab)?;
+    let model = BPE::builder().vocab_and_merges(pieces.vocab.clone(), merges).ignore_merges(pre.ignore_merges);
+    let model = model.build().map_err(|e| tokenizer_error(gguf.path(), e))?;
+    let mut inner = tokenizers::Tokenizer::new(model);
+    let split = |regex| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let steps: Vec<Value> = pre.regexes.iter().map(split).chain([bytes.clone()]).collect();
+    inner.with_pre_tokenizer(Some(component::<tokenizers::PreTokenizerWrapper>(
+        gguf,
+        json!({"type": "Sequence", "pretokenizers": steps}),
+    )?));
+    inner.with_decoder(Some(component::<tokenizers::DecoderWrapper>(gguf, bytes)?));
+    Ok(inner)
+}
+
+/// The merges of the file, best first.
+fn listed_merges(gguf: &Gguf, vocab: &Vocab) -> Result<Merges> {
+    let merges = gguf.require(MERGES, gguf.strings(MERGES)?)?;
+    let parse = |(i, merge): (usize, &&str)| {
+        // The left half is never empty, but may begin with a space.
+        let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
+        let pair = space.map(|(at, _)| (&merge[..at], &merge[at + 1..]));
+        let known = pair.filter(|(left, right)| {
+            [*left, *right, &[*left, *right].concat()].iter().all(|token| vocab.contains_key(*token))
+        });
+        let pair = known.map(|(left, right)| (left.to_owned(), right.to_owned()));
+        pair.ok_or_else(|| gguf.key_error(MERGES, format!("merge {i}, {merge:?}, is not of two tokens into a third")))
+    };
+    merges.iter().enumerate().map(parse).collect()
+}
+
+fn sentence_piece(gguf: &Gguf, pieces: &Pieces) -> Result<tokenizers::Tokenizer> {
+    let merges = merges_by_score(gguf, pieces)?;
+    let mut model = BPE::builder().vocab_and_merges(pieces.vocab.clone(), merges).byte_fallback(true).fuse_unk(true);
+    if let Some(unknown) = pieces.named("tokenizer.ggml.unknown_token_id", Some(0))? {
+        model = model.unk_token(unknown.to_owned());
+    }
+    let mut inner = tokenizers::Tokenizer::new(model.build().map_err(|e| tokenizer_error(gguf.path(), e))?);
+    let prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
+    let normalizer: tokenizers::NormalizerWrapper = component(gguf, normalizer)?;
+    inner.with_normalizer(Some(normalizer)).map_err(|e| tokenizer_error(gguf.path(), e))?;
+    let decoder = json!({"type": "Sequence", "decoders": decoders});
+    inner.with_decoder(Some(component::<tokenizers::DecoderWrapper>(gguf, decoder)?));
+    Ok(inner)
+}
+
+/// SentencePiece joins the neighbours that make the piece of the highest score. As merges: all ways to cut a piece into
+/// two, by the piece's score. (As in Llama 2's tokenizer.json, cuts of one piece, which SentencePiece takes from left to
+/// right, are tried by the ids of their halves.)
+fn merges_by_score(gguf: &Gguf, pieces: &Pieces) -> Result<Merges> {
+    let scores = gguf.require(SCORES, gguf.floats(SCORES)?)?;
+    if scores.len() != pieces.tokens.len() {
+        return Err(gguf.key_error(SCORES, format!("{} scores for {} tokens", scores.len(), pieces.tokens.len())));
+    }
+    let mut merges = Vec::new();
+    for ((id, piece), score) in pieces.tokens.iter().enumerate().zip(scores) {
+        if !matches!(pieces.kinds.get(id), Some(&(NORMAL | UNUSED))) {
+            continue;
+        }
+        let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
+        let ids = |(left, right)| Some((pieces.vocab.get(left)?, pieces.vocab.get(right)?));
+        merges.extend(cuts.filter_map(|cut| Some((score, id, ids(cut)?, cut))));
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    Ok(merges.into_iter().map(|(.., (left, right))| (left.to_owned(), right.to_owned())).collect())
+}
+
+/// Adds the special tokens and what tokenizer_config.json would say. `defaults` are the ids of the beginning of a text,
+/// its end, and the unknown token.
+fn finish(
+    gguf: &Gguf,
+    pieces: &Pieces,
+    mut inner: tokenizers::Tokenizer,
+    add_bos: bool,
+    defaults: [Option<usize>; 3],
+) -> Result<Tokenizer> {
+    inner.add_tokens(pieces.added()).map_err(|e| tokenizer_error(gguf.path(), e))?;
+    let mut config = Map::new();
+    let [bos, eos, unknown] = defaults;
+    for (name, key, default) in [
+        ("bos_token", "bos", bos),
+        ("eos_token", "eos", eos),
+        ("unk_token", "unknown", unknown),
+        ("pad_token", "padding", None),
+    ] {
+        if let Some(token) = pieces.named(&format!("tokenizer.ggml.{key}_token_id"), default)? {
+            config.insert(name.to_owned(), token.into());
+        }
+    }
+    for (name, default) in [("add_bos_token", add_bos), ("add_eos_token", false)] {
+        let add = gguf.bool(&format!("tokenizer.ggml.{name}"))?.unwrap_or(default);
+        config.insert(name.to_owned(), add.into());
+    }
+    if let Some(template) = gguf.string("tokenizer.chat_template")? {
+        config.insert("chat_template".to_owned(), template.into());
+    }
+    if let Some(context) = gguf.unsigned("llama.context_length")? {
+        config.insert("model_max_length".to_owned(), context.into());
+    }
+    config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
+    config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
+    Tokenizer::new(gguf.path(), inner, config)
+}
+
+/// A part of a tokenizer, from what tokenizer.json would say.
+fn component<T: DeserializeOwned>(gguf: &Gguf, description: Value) -> Result<T> {
+    serde_json::from_value(description).map_err(|e| tokenizer_error(gguf.path(), e.into()))
+}
