@@ -20,3 +20,5 @@ pub mod io;
 
 pub mod nn;
 pub mod generate;
+
+pub mod data;

@@ -1,0 +1,245 @@
+//! From texts to tokens and labels.
+
+use std::fmt;
+
+use rayon::prelude::*;
+
+use super::records::{Example, Message, Record};
+use super::rows::Place;
+use crate::error::{Error, Result};
+use crate::nn::Sequence;
+use crate::ops::cross_entropy::IGNORE;
+
+/// A text to tokens, with what the tokenizer puts around a text (BOS, mostly) or without.
+pub type Encode<'a> = dyn Fn(&str, bool) -> Result<Vec<u32>> + Sync + 'a;
+
+/// A conversation to text by the model's chat template, with the opening of the assistant's next turn or without.
+pub type Render<'a> = dyn Fn(&[Message], bool) -> Result<String> + Sync + 'a;
+
+/// How texts become sequences.
+pub struct Tokenizing<'a> {
+    /// The tokenizer. Data of `input_ids` never asks it.
+    pub encode: &'a Encode<'a>,
+    /// The chat template. Only conversations ask it.
+    pub render: &'a Render<'a>,
+    /// What ends a completion or a text, where the model has such a token.
+    pub eos_token_id: Option<u32>,
+    /// V; ids must be below.
+    pub vocab_size: usize,
+    /// The most tokens of a sequence; at least 2.
+    pub max_input_length: usize,
+    /// Whether the prompt is learned too.
+    pub train_on_prompt: bool,
+}
+
+/// Tokenizes `records`, in their order.
+///
+/// - A completion's prompt and answer are tokenized apart, so that no merge crosses their border and the mask is exact;
+///   the prompt gets what the tokenizer puts before a text, the answer gets EOS, which is supervised.
+/// - A conversation is written turn by turn; of an assistant's turn all is supervised that follows its opening, with the
+///   template's own end of turn.
+/// - A text becomes as many sequences as it takes; each but the first begins with the last token of the one before, so
+///   that every token but the very first is predicted once.
+/// - Any other sequence longer than `max_input_length` is cut on the right. One without a supervised token is skipped.
+///
+/// # Errors
+/// [`Error::File`] naming the record: what the tokenizer or the template refuses, an id or label outside the vocabulary,
+/// a chat template that rewrites earlier turns; no supervised token in all of the data.
+/// [`Error::Input`] if `max_input_length` is below 2.
+pub fn tokenize(records: &[Record], how: &Tokenizing) -> Result<(Vec<Sequence>, Report)> {
+    if how.max_input_length < 2 {
+        return Err(Error::input("--max-input-length", format!("must be at least 2, got {}", how.max_input_length)));
+    }
+    let sequences: Vec<Result<Vec<Sequence>>> = records.par_iter().map(|record| how.sequences(record)).collect();
+    let mut report = Report { records: records.len(), max_input_length: how.max_input_length, ..Report::default() };
+    let mut kept = Vec::new();
+    for (record, sequences) in records.iter().zip(sequences) {
+        for sequence in sequences? {
+            kept.extend(report.count(sequence, &record.place));
+        }
+    }
+    match (kept.is_empty(), records.first()) {
+        (true, Some(first)) => Err(report.nothing_left(&first.place)),
+        _ => Ok((kept, report)),
+    }
+}
+
+impl Tokenizing<'_> {
+    fn sequences(&self, record: &Record) -> Result<Vec<Sequence>> {
+        let whole = self.whole(&record.example).and_then(|sequence| self.checked(sequence));
+        let whole = whole.map_err(|e| record.place.blame(e))?;
+        Ok(match record.example {
+            Example::Text(_) => self.windows(&whole.input_ids).map(|window| labelled(window, true)).collect(),
+            _ => vec![whole],
+        })
+    }
+
+    /// The sequence of an example of any length.
+    fn whole(&self, example: &Example) -> Result<Sequence> {
+        Ok(match example {
+            Example::Text(text) => labelled(&self.ended((self.encode)(text, true)?), true),
+            Example::Completion { prompt, completion } => {
+                let prompt = self.opened((self.encode)(prompt, true)?);
+                let completion = self.ended((self.encode)(completion, false)?);
+                joined([labelled(&prompt, self.train_on_prompt), labelled(&completion, true)])
+            }
+            Example::Chat(messages) => self.chat(messages)?,
+            Example::Tokens { input_ids, labels: None } => labelled(input_ids, true),
+            Example::Tokens { input_ids, labels: Some(labels) } => {
+                Sequence { input_ids: input_ids.clone(), labels: labels.clone() }
+            }
+        })
+    }
+
+    /// A beginning that more follows, whatever the tokenizer puts at the end of a text.
+    fn opened(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        ids.pop_if(|last| Some(*last) == self.eos_token_id);
+        ids
+    }
+
+    /// A text with its end, which the tokenizer may have put there.
+    fn ended(&self, ids: Vec<u32>) -> Vec<u32> {
+        let mut ids = self.opened(ids);
+        ids.extend(self.eos_token_id);
+        ids
+    }
+
+    /// Stretches of `max_input_length` that overlap by one token.
+    fn windows<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = &'a [u32]> {
+        let (length, stride) = (self.max_input_length, self.max_input_length - 1);
+        let starts = (0..ids.len().saturating_sub(1).max(1)).step_by(stride);
+        starts.map(move |start| ids.get(start..ids.len().min(start + length)).unwrap_or_default())
+    }
+
+    /// The template is asked for every beginning of the conversation, since it alone knows where turns start and end.
+    fn chat(&self, messages: &[Message]) -> Result<Sequence> {
+        let mut parts = Vec::new();
+        let mut written = String::new();
+        let mut go_on_to = |text: String, is_answer: bool| -> Result<()> {
+            let new = text.strip_prefix(&*written).ok_or_else(rewritten)?;
+            parts.push(labelled(&(self.encode)(new, false)?, is_answer || self.train_on_prompt));
+            written = text;
+            Ok(())
+        };
+        for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+            go_on_to((self.render)(&messages[..turn], true)?, false)?;
+            go_on_to((self.render)(&messages[..=turn], false)?, true)?;
+        }
+        go_on_to((self.render)(messages, false)?, false)?;
+        Ok(joined(parts))
+    }
+
+    /// Refuses ids and labels that the model does not know.
+    fn checked(&self, sequence: Sequence) -> Result<Sequence> {
+        let is_known = |id: usize| id < self.vocab_size;
+        if let Some(id) = sequence.input_ids.iter().find(|&&id| !is_known(id as usize)) {
+            return Err(Error::input(
+                "input_ids",
+                format!("{id} is outside the model's vocabulary of {}", self.vocab_size),
+            ));
+        }
+        let is_label = |label: i32| label == IGNORE || usize::try_from(label).is_ok_and(is_known);
+        match sequence.labels.iter().find(|&&label| !is_label(label)) {
+            Some(label) => Err(Error::input(
+                "labels",
+                format!("{label} is neither -100 nor in the model's vocabulary of {}", self.vocab_size),
+            )),
+            None => Ok(sequence),
+        }
+    }
+}
+
+/// The tokens `ids`, all supervised or none.
+fn labelled(ids: &[u32], is_supervised: bool) -> Sequence {
+    // an id that no i32 holds is outside every vocabulary, which is checked next
+    let label = |&id| if is_supervised { i32::try_from(id).unwrap_or(i32::MAX) } else { IGNORE };
+    Sequence { input_ids: ids.to_vec(), labels: ids.iter().map(label).collect() }
+}
+
+fn joined(parts: impl IntoIterator<Item = Sequence>) -> Sequence {
+    parts.into_iter().fold(Sequence::default(), |mut whole, part| {
+        whole.input_ids.extend(part.input_ids);
+        whole.labels.extend(part.labels);
+        whole
+    })
+}
+
+fn rewritten() -> Error {
+    Error::input("messages", "the model's chat template rewrites earlier turns, so the answers cannot be told apart")
+        .with_hint("give each answer a record of its own, or write the conversation out as instruction and response")
+}
+
+/// What became of the data. Nothing is left out that is not counted here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Records read.
+    pub records: usize,
+    /// Sequences made of them.
+    pub sequences: usize,
+    /// Tokens in the sequences.
+    pub tokens: usize,
+    /// Tokens that the loss is computed for.
+    pub supervised: usize,
+    /// The tokens of the longest sequence before it was cut.
+    pub longest: usize,
+    /// What longer sequences were cut to.
+    pub max_input_length: usize,
+    /// Sequences that were cut.
+    pub cut: usize,
+    /// Tokens that were cut off.
+    pub cut_tokens: usize,
+    /// Where the records stand that had no supervised token, or none left.
+    pub skipped: Vec<Place>,
+}
+
+impl Report {
+    /// Cuts `sequence`, counts it, and gives it back unless it is to be skipped.
+    fn count(&mut self, mut sequence: Sequence, place: &Place) -> Option<Sequence> {
+        let length = sequence.input_ids.len();
+        let cut = length.saturating_sub(self.max_input_length);
+        sequence.input_ids.truncate(self.max_input_length);
+        sequence.labels.truncate(self.max_input_length);
+        self.longest = self.longest.max(length);
+        // the first token is predicted from nothing
+        let supervised = sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE).count();
+        if supervised == 0 {
+            self.skipped.push(place.clone());
+            return None;
+        }
+        self.cut += usize::from(cut > 0);
+        self.cut_tokens += cut;
+        self.sequences += 1;
+        self.tokens += sequence.input_ids.len();
+        self.supervised += supervised;
+        Some(sequence)
+    }
+
+    fn nothing_left(&self, first: &Place) -> Error {
+        let Self { records, max_input_length, longest, .. } = self;
+        let detail = format!(
+            "none of {records} records has a supervised token within --max-input-length {max_input_length}; \
+            the longest has {longest} tokens"
+        );
+        Error::file(first.path(), detail).with_hint("raise --max-input-length, or give labels that are not all -100")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records, sequences, tokens, supervised, longest, max_input_length, cut, cut_tokens, skipped } = self;
+        write!(f, "{records} records: {sequences} sequences, {tokens} tokens, {supervised} supervised")?;
+        write!(f, "; the longest has {longest} tokens")?;
+        if *cut > 0 {
+            write!(f, "\n{cut} cut to {max_input_length} tokens, {cut_tokens} tokens lost")?;
+        }
+        if let [first, ..] = &skipped[..] {
+            write!(f, "\n{} skipped, no supervised token left: {first}", skipped.len())?;
+            let more = skipped.iter().skip(1).take(9);
+            more.into_iter().try_for_each(|place| write!(f, ", {place}"))?;
+            if skipped.len() > 10 {
+                f.write_str(", …")?
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! What records are taken for, and the prompts they get, byte for byte.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::json;
+use vicugna::data::records::{Example, Message, Prompting, Record, read};
+use vicugna::error::{Error, Result};
+
+use super::{file, folder};
+
+/// The reference's own worked example, and what it is answered by.
+const FELIX_LUNA: &str = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nWhen did Felix Luna die?\n\n### Input:\nFélix César Luna (30 September 1925 – 5 November 2009) was an Argentine writer, lyricist and historian.\n\n\n\n### Response:\n";
+const FELIX_LUNA_CONTEXT: &str =
+    "Félix César Luna (30 September 1925 – 5 November 2009) was an Argentine writer, lyricist and historian.";
+
+fn completion(prompt: &str, completion: &str) -> Example {
+    Example::Completion { prompt: prompt.into(), completion: completion.into() }
+}
+
+fn examples(path: &Path, prompting: &Prompting) -> Vec<Example> {
+    read(path, prompting).unwrap().into_iter().map(|record| record.example).collect()
+}
+
+/// The examples of a file of this name and content.
+fn of(name: &str, content: &str) -> Vec<Example> {
+    let (_folder, path) = file(name, content);
+    examples(&path, &Prompting::default())
+}
+
+fn refusal(read: Result<Vec<Record>>) -> (String, Option<String>) {
+    let error = read.unwrap_err();
+    assert!(matches!(error, Error::File { .. }), "{error}");
+    (error.to_string(), error.hint().map(str::to_owned))
+}
+
+#[test]
+fn dolly_gets_jumpstarts_prompt() {
+    let dolly = json!({ "instruction": "When did Felix Luna die?", "context": FELIX_LUNA_CONTEXT,
+        "response": "Felix Luna died on November 5th, 2009", "category": "summarization" });
+    assert_eq!(of("a.jsonl", &dolly.to_string()), [completion(FELIX_LUNA, " Felix Luna died on November 5th, 2009")]);
+}
+
+#[test]
+fn without_context_the_prompt_has_no_input() {
+    let prompt = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nName a llama.\n\n\n\n### Response:\n";
+    for record in [
+        json!({ "instruction": "Name a llama.", "context": "", "response": "Kuzco" }),
+        json!({ "instruction": "Name a llama.", "context": null, "response": "Kuzco" }),
+        json!({ "instruction": "Name a llama.", "response": "Kuzco" }),
+    ] {
+        assert_eq!(of("a.jsonl", &record.to_string()), [completion(prompt, " Kuzco")], "{record}");
+    }
+}
+
+#[test]
+fn the_demarcation_can_be_left_out() {
+    let (_folder, path) = file("a.jsonl", r#"{"instruction":"i","context":"c","response":"r"}"#);
+    let [Example::Completion { prompt, completion }] =
+        &examples(&path, &Prompting { demarcation: false, ..Prompting::default() })[..]
+    else {
+        panic!("not a completion")
+    };
+    assert!(prompt.ends_with("### Instruction:\ni\n\n### Input:\nc\n\n"), "{prompt:?}");
+    assert_eq!(completion, " r");
+}
+
+#[test]
+fn alpaca_gets_its_own_prompt() {
+    let array = json!([
+        { "instruction": "Add.", "input": "1 and 2", "output": "3", "text": "another way to write it all" },
+        { "instruction": "Name a llama.", "input": "", "output": "Kuzco" },
+    ]);
+    let with = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:";
+    let without = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nName a llama.\n\n### Response:";
+    let wanted = [completion(with, "3"), completion(without, "Kuzco")];
+    assert_eq!(of("alpaca.json", &serde_json::to_string_pretty(&array).unwrap()), wanted);
+    assert_eq!(of("alpaca.jsonl", &format!("{}\r\n\n{}\n", array[0], array[1])), wanted);
+}
+
+#[test]
+fn other_records_are_told_by_their_fields() {
+    let content = r#"
+        {"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1]}
+        {"input_ids": [4]}
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+        {"text": "All of it.", "meta": {"pages": 3}}"#;
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let wanted = [
+        Example::Tokens { input_ids: vec![1, 2, 3], labels: Some(vec![-100, 2, 3]) },
+        Example::Tokens { input_ids: vec![4], labels: None },
+        Example::Chat(vec![message("user", "Hi"), message("assistant", "Hello")]),
+        Example::Text("All of it.".into()),
+    ];
+    assert_eq!(of("any.jsonl", content), wanted);
+    assert_eq!(of("any.data", &format!("\u{feff}{content}")), wanted);
+}
+
+#[test]
+fn a_jumpstart_folder_brings_its_template() {
+    let folder = folder([
+        ("train.jsonl", r#"{"question": "Who?", "context": "{x}", "answer": "I"}"#),
+        ("template.json", r#"{"prompt": "Q: {question} {{{context}}}", "completion": "A: {answer}"}"#),
+        ("other.json", "ignored"),
+    ]);
+    let demarcated = examples(folder.path(), &Prompting::default());
+    assert_eq!(demarcated, [completion("Q: Who? {{x}}\n\n### Response:\n", "A: I")]);
+    let own = folder.path().join("own.json");
+    std::fs::write(&own, r#"{"prompt": "{question}", "completion": "{answer}"}"#).unwrap();
+    let plain = Prompting { template: Some(own), demarcation: false };
+    assert_eq!(examples(folder.path(), &plain), [completion("Who?", "I")]);
+}
+
+#[test]
+fn a_folder_of_plain_text_is_learned_as_text() {
+    let texts = |files: [&str; 2]| vec![Example::Text(files[0].into()), Example::Text(files[1].into())];
+    let csv = "id,text\r\n1,\"one, \"\"two\"\"\r\nthree\"\r\n2,four\r\n";
+    assert_eq!(
+        examples(folder([("a.csv", csv)]).path(), &Prompting::default()),
+        texts(["one, \"two\"\r\nthree", "four"])
+    );
+    let first = "body,id\nfive,1\nsix,2";
+    assert_eq!(examples(folder([("a.csv", first)]).path(), &Prompting::default()), texts(["five", "six"]));
+    let json = r#"[{"z": "seven", "a": "x"}, {"z": "eight", "a": "y"}]"#;
+    assert_eq!(examples(folder([("a.json", json)]).path(), &Prompting::default()), texts(["seven", "eight"]));
+    let text = "Nine.\n\nTen.\n";
+    assert_eq!(examples(folder([("a.TXT", text)]).path(), &Prompting::default()), [Example::Text(text.into())]);
+
+    let (message, hint) = refusal(read(folder([("a.csv", csv), ("b.txt", text)]).path(), &Prompting::default()));
+    assert!(message.contains("no train.jsonl and 2 csv, json or txt files"), "{message}");
+    assert!(hint.unwrap().contains("template.json"));
+}
+
+#[test]
+fn bad_records_are_named_by_line_and_field() {
+    let dolly = r#"{"instruction":"i","context":"c","response":"r"}"#;
+    for (name, bad, says) in [
+        ("a.jsonl", r#"{"instruction": "i", "#, "line 3, column 21: EOF while parsing a value"),
+        ("a.jsonl", r#"{"instruction": "i"} x"#, "line 3, column 22: trailing characters"),
+        ("a.jsonl", r#"["i"]"#, "line 3, column 0: invalid type: sequence, expected a JSON object"),
+        ("a.jsonl", r#"{"text": "a", "text": "b"}"#, "field \"text\" stands twice"),
+        (
+            "a.jsonl",
+            r#"{"instruction": "i", "context": "c"}"#,
+            "line 3: there is neither \"response\" nor \"output\"; there are fields [instruction, context]",
+        ),
+        ("a.jsonl", r#"{"context": "c", "response": "r"}"#, "line 3: fields [context, response] make no known record"),
+        (
+            "a.jsonl",
+            r#"{"instruction": "i", "context": "c", "output": "o"}"#,
+            "\"output\" does not go with \"context\"",
+        ),
+        (
+            "a.jsonl",
+            r#"{"instruction": "i", "response": "r", "output": "o"}"#,
+            "\"response\" does not go with \"output\"",
+        ),
+        (
+            "a.jsonl",
+            r#"{"instruction": 5, "response": "r"}"#,
+            "line 3: field \"instruction\" must be text, got a number",
+        ),
+        ("a.jsonl", r#"{"instruction": "i", "response": null}"#, "line 3: field \"response\" must be text, got null"),
+        (
+            "a.jsonl",
+            r#"{"instruction": "i", "context": ["c"], "response": "r"}"#,
+            "field \"context\" must be text, got a list",
+        ),
+        ("a.jsonl", r#"{"instruction": "i", "messages": []}"#, "line 3: has messages and instruction at once"),
+        (
+            "a.jsonl",
+            r#"{"input_ids": [1, -2]}"#,
+            "line 3: field \"input_ids\" must be a list of token ids: invalid value: integer `-2`",
+        ),
+        (
+            "a.jsonl",
+            r#"{"input_ids": "1"}"#,
+            "line 3: field \"input_ids\" must be a list of token ids: invalid type: string",
+        ),
+        (
+            "a.jsonl",
+            r#"{"input_ids": [1, 2], "labels": [1]}"#,
+            "line 3: field \"labels\" must be as long as \"input_ids\", 2, got 1",
+        ),
+        (
+            "a.jsonl",
+            r#"{"input_ids": [1, 2], "attention_mask": [1, 0]}"#,
+            "line 3: field \"attention_mask\" hides tokens",
+        ),
+        (
+            "a.jsonl",
+            r#"{"messages": [{"role": "user"}]}"#,
+            "line 3: field \"messages\" must be a list of objects of role and content",
+        ),
+        ("a.jsonl", "{}", "line 3: fields [] make no known record"),
+    ] {
+        let (_folder, path) = file(name, &format!("{dolly}\n\n{bad}\n{dolly}\n"));
+        let (message, _) = refusal(read(&path, &Prompting::default()));
+        assert!(message.starts_with(&*path.to_string_lossy()) && message.contains(says), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn bad_files_are_named() {
+    for (name, content, says) in [
+        ("a.jsonl", "", "holds no records"),
+        ("a.txt", " \n", "holds no records"),
+        ("a.json", "[]", "holds no records"),
+        ("a.csv", "text\n", "holds no records"),
+        ("a.json", "[{\"text\": \"a\"},\n 5]", "line 2, column 2: invalid type: integer `5`, expected a JSON object"),
+        ("a.json", "[{\"text\": \"a\"}, {\"text\": 1}]", "record 2: field \"text\" must be text, got a number"),
+        ("a.json", "[{\"text\": \"a\"}", "line 1, column 14: EOF while parsing a list"),
+        ("a.csv", "text,b\n1,2\n\n3\n", "line 4: has 1 cells where the header has 2"),
+        ("a.csv", "text\n\"a\nb\"c\n", "line 2: text after a closing quote"),
+        ("a.csv", "text\na\n\"b\n\n", "line 3: a quoted cell is not closed"),
+    ] {
+        let (_folder, path) = file(name, content);
+        let (message, _) = refusal(read(&path, &Prompting::default()));
+        assert!(message.ends_with(says) || message.contains(&format!(": {says}")), "{content:?}: {message}");
+    }
+    let (folder, path) = file("a.jsonl", "");
+    std::fs::write(&path, b"{\"text\": \"a\"}\n\xff\n").unwrap();
+    let (message, _) = refusal(read(&path, &Prompting::default()));
+    assert!(message.ends_with("line 2: not UTF-8 text"), "{message}");
+    let (message, _) = refusal(read(&folder.path().join("none.jsonl"), &Prompting::default()));
+    assert!(message.contains("none.jsonl") && message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn bad_templates_are_named() {
+    let (_folder, data) = file("a.jsonl", "{\"question\": \"q\", \"answer\": \"a\"}\n{\"answer\": \"a\"}\n");
+    for (template, says) in [
+        (
+            r#"{"prompt": "{question}", "completion": "{answer}"}"#,
+            "line 2: the template's {question} is missing; there are fields [answer]",
+        ),
+        (
+            r#"{"prompt": "{quest}", "completion": "{answer}"}"#,
+            "line 1: the template's {quest} is missing; there are fields [question, answer]",
+        ),
+        (r#"{"prompt": "{question}"}"#, "missing field `completion`"),
+        (r#"{"prompt": "", "completion": "", "system": ""}"#, "unknown field `system`"),
+        (r#"{"prompt": "{question", "completion": ""}"#, "prompt: the { before \"question\" has no partner"),
+        (r#"{"prompt": "", "completion": "a} b"}"#, "completion: the } before \" b\" has no partner"),
+        (r#"{"prompt": "{}", "completion": ""}"#, "prompt: {} is not the plain name of a field"),
+        (r#"{"prompt": "{question!r}", "completion": ""}"#, "{question!r} is not the plain name of a field"),
+    ] {
+        let (_folder, path) = file("template.json", template);
+        let (message, _) = refusal(read(&data, &Prompting { template: Some(path), ..Prompting::default() }));
+        assert!(message.contains(says), "{template}: {message}");
+    }
+}
+
+/// As Python's `csv.writer` writes it.
+fn written(rows: &[Vec<String>]) -> String {
+    let quoted = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    rows.iter().map(|row| row.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n").collect()
+}
+
+proptest! {
+    #[test]
+    fn csv_gives_back_what_was_written(texts in prop::collection::vec("[a,\"\r\n é]{1,8}", 1..6)) {
+        let mut rows = vec![vec!["n".to_owned(), "text".to_owned()]];
+        rows.extend(texts.iter().map(|text| vec!["1".to_owned(), text.clone()]));
+        prop_assert_eq!(of("a.csv", &written(&rows)), texts.into_iter().map(Example::Text).collect::<Vec<_>>());
+    }
+
+    /// What `str.format` does to a template, said the other way round: double its braces, put fields between.
+    #[test]
+    fn templates_fill_in_nothing_but_their_fields(parts in prop::collection::vec("[{}a\n]{0,5}", 1..5), value in "[{}b]{0,5}") {
+        let template = parts.iter().map(|part| part.replace('{', "{{").replace('}', "}}")).collect::<Vec<_>>().join("{x}");
+        let (_folder, path) = file("template.json", &json!({ "prompt": template, "completion": "{x}" }).to_string());
+        let (_folder, data) = file("a.jsonl", &json!({ "x": value }).to_string());
+        let made = examples(&data, &Prompting { template: Some(path), demarcation: false });
+        prop_assert_eq!(made, [completion(&parts.join(&value), &value)]);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(content in "[\\[\\]{}\":,a0\n\r]{0,40}", name in prop::sample::select(vec!["a.json", "a.csv", "a.txt"])) {
+        let (_folder, path) = file(name, &content);
+        let _ = read(&path, &Prompting::default());
+    }
+}
