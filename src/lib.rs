@@ -14,11 +14,14 @@ pub mod autograd;
 
 pub mod ops;
 
+pub mod nn;
+
 pub mod models;
 
 pub mod io;
 
-pub mod nn;
+pub mod data;
+
 pub mod generate;
 
-pub mod data;
+pub mod cli;
