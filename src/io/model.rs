@@ -68,7 +68,7 @@ impl ModelFiles {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.weights {
             Weights::Folder(_) => Tokenizer::from_folder(&self.path),
-            Weights::Gguf(gguf) => Tokenizer::from_gguf(gguf),
+            Weights::Gguf(gguf) => gguf.tokenizer(),
         }
     }
 
@@ -76,7 +76,7 @@ impl ModelFiles {
     pub fn write_companions(&self, folder: &Path) -> Result<()> {
         match &self.weights {
             Weights::Folder(_) => copy_companions(&self.path, folder),
-            Weights::Gguf(gguf) => Tokenizer::from_gguf(gguf)?.save(folder),
+            Weights::Gguf(gguf) => gguf.tokenizer()?.write(folder),
         }
     }
 
