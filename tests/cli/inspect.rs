@@ -6,8 +6,18 @@ fn prints_loss_argmax_and_gradient_norms() {
     let folder = tempfile::tempdir().unwrap();
     let (logits, grads) = (folder.path().join("l.safetensors"), folder.path().join("g.safetensors"));
     let ran = vicugna(&[
-        "inspect", "--model", &model, "--input-ids", "1,2,3,4", "--labels", "-100,2,3,4", "--json",
-        "--logits", logits.to_str().unwrap(), "--grads", grads.to_str().unwrap(),
+        "inspect",
+        "--model",
+        &model,
+        "--input-ids",
+        "1,2,3,4",
+        "--labels",
+        "-100,2,3,4",
+        "--json",
+        "--logits",
+        logits.to_str().unwrap(),
+        "--grads",
+        grads.to_str().unwrap(),
     ]);
     let json = ran.json();
     assert!(json["loss"].as_f64().unwrap() > 0.0);

@@ -53,7 +53,13 @@ fn a_config_that_contradicts_the_weights_is_refused() {
 #[test]
 fn an_adapter_that_does_not_fit_is_refused() {
     let ran = vicugna(&[
-        "inspect", "--model", &fixture("mha"), "--adapter", &fixture("lora_qv_rslora/adapter"), "--input-ids", "1,2",
+        "inspect",
+        "--model",
+        &fixture("mha"),
+        "--adapter",
+        &fixture("lora_qv_rslora/adapter"),
+        "--input-ids",
+        "1,2",
     ]);
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("lora_"), "{}", ran.stderr);
