@@ -32,9 +32,7 @@ pub(super) fn run(_: &Args, report: &Report) -> Result<()> {
         memory_bytes: Some(gpu.total_memory),
     };
     let rows: Vec<Row> = std::iter::once(cpu).chain(gpus()?.into_iter().map(gpu)).collect();
-    report.result(&serde_json::json!({ "devices": rows }), || {
-        rows.iter().map(describe).collect::<Vec<_>>().join("\n")
-    })
+    report.result(&serde_json::json!({ "devices": rows }), || rows.iter().map(describe).collect::<Vec<_>>().join("\n"))
 }
 
 fn describe(row: &Row) -> String {

@@ -68,7 +68,8 @@ fn gradients(model: &Llama, loss: &Tensor) -> Result<BTreeMap<String, Tensor>> {
     let mut gradients = backward(loss)?;
     let taken = model.trained().into_iter().map(|(name, parameter)| {
         let weight = parameter.get();
-        let gradient = gradients.take(&weight).map_or_else(|| Tensor::zeros(&weight.device(), DType::F32, weight.shape()), Ok)?;
+        let gradient =
+            gradients.take(&weight).map_or_else(|| Tensor::zeros(&weight.device(), DType::F32, weight.shape()), Ok)?;
         Ok((name, cast(&gradient, DType::F32)?))
     });
     taken.collect()
@@ -95,6 +96,7 @@ fn sequences(args: &Args) -> Result<Vec<Sequence>> {
 }
 
 fn parse<T: std::str::FromStr>(option: &str, list: &str) -> Result<Vec<T>> {
-    let number = |s: &str| s.trim().parse().map_err(|_| Error::input(option, format!("{:?} is not a token id", s.trim())));
+    let number =
+        |s: &str| s.trim().parse().map_err(|_| Error::input(option, format!("{:?} is not a token id", s.trim())));
     list.split(',').map(number).collect()
 }

@@ -39,7 +39,9 @@ fn write_rows<T: Element>(to: &mut Tensor, first: usize, rows: &Tensor) -> Resul
     let target = to.slice_mut::<T>()?.get_mut(first * width..first * width + rows.shape().numel());
     match target {
         Some(target) if rows.shape().last() == width => target.copy_from_slice(rows.slice()?),
-        _ => return Err(Error::shape("kv_cache", format!("{} rows after {first} do not fit {capacity}", rows.shape()))),
+        _ => {
+            return Err(Error::shape("kv_cache", format!("{} rows after {first} do not fit {capacity}", rows.shape())));
+        }
     }
     Ok(())
 }

@@ -12,10 +12,7 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::nn::{
-    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm,
-    Visitor,
-};
+use crate::nn::{Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor};
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::cast;
@@ -128,9 +125,8 @@ impl Llama {
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
-        let named = |(i, block): (usize, &'_ Arc<Block>)| {
-            block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"))
-        };
+        let named =
+            |(i, block): (usize, &'_ Arc<Block>)| block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"));
         let names = self.blocks.iter().enumerate().flat_map(named);
         names.zip(self.blocks.iter().flat_map(|block| block.linears().map(|(_, linear)| linear))).collect()
     }
