@@ -3,9 +3,20 @@
 use criterion::{criterion_group, criterion_main};
 
 mod dropout;
+mod elementwise;
+mod embedding;
 mod floor;
 mod rmsnorm;
 mod rope;
+mod swiglu;
 
-criterion_group!(benches, dropout::bench, rmsnorm::bench, rope::bench);
+criterion_group!(
+    benches,
+    dropout::bench,
+    elementwise::bench,
+    embedding::bench,
+    rmsnorm::bench,
+    rope::bench,
+    swiglu::bench,
+);
 criterion_main!(benches);

@@ -118,11 +118,35 @@ pub fn par_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]
     out.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(i, chunk)| task(&f, i * rows, chunk));
 }
 
+/// [`par_rows`] over two outputs of as many rows: `f(first_row, rows_a, rows_b)`.
+pub fn par_rows2<A: Send, B: Send>(
+    (a, a_width): (&mut [A], usize),
+    (b, b_width): (&mut [B], usize),
+    f: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+) {
+    let rows = rows_per_task(a_width.max(b_width));
+    let (a_width, b_width) = ((rows * a_width).max(1), (rows * b_width).max(1));
+    if a.len() <= a_width {
+        return a.chunks_mut(a_width).zip(b.chunks_mut(b_width)).for_each(|(a, b)| task2(&f, 0, a, b));
+    }
+    let pairs = a.par_chunks_mut(a_width).zip(b.par_chunks_mut(b_width));
+    pairs.enumerate().for_each(|(i, (a, b))| task2(&f, i * rows, a, b));
+}
+
 /// The one place that calls `f`, so that it is inlined into its vectorised copies.
 #[inline(never)]
 fn task<T>(f: &impl Fn(usize, &mut [T]), first_row: usize, rows: &mut [T]) {
     vectorize(
         #[inline(always)]
         || f(first_row, rows),
+    );
+}
+
+/// As [`task`].
+#[inline(never)]
+fn task2<A, B>(f: &impl Fn(usize, &mut [A], &mut [B]), first_row: usize, a: &mut [A], b: &mut [B]) {
+    vectorize(
+        #[inline(always)]
+        || f(first_row, a, b),
     );
 }

@@ -1,7 +1,6 @@
 //! One op, one room: the public function with its backward in `mod.rs`, the CPU code in `cpu.rs`, the launch of its
 //! kernels in `cuda.rs`. An op uses another only by its public function.
 
-mod cast;
 mod check;
 mod gemm;
 mod math;
@@ -10,7 +9,10 @@ mod philox;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod elementwise;
+pub mod embedding;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;
+pub mod swiglu;

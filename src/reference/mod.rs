@@ -10,10 +10,13 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod elementwise;
+pub mod embedding;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;
+pub mod swiglu;
 
 /// A number that a specification can be evaluated with.
 pub trait Real:

@@ -8,7 +8,7 @@ use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
-use crate::ops::cast::cast;
+use crate::ops::elementwise::cast;
 use crate::ops::gemm::{Matrix, gemm_add, product};
 use crate::ops::math::exp;
 
@@ -44,7 +44,7 @@ pub fn forward(
         }
     }
     let loss = Tensor::from_slice(&Device::Cpu, [], &[(loss / f64::from(normalizer)) as f32])?;
-    let dlm_head = dlm_head.map(|dlm_head| cast(OP, &dlm_head, lm_head.dtype())).transpose()?;
+    let dlm_head = dlm_head.map(|dlm_head| cast(&dlm_head, lm_head.dtype())).transpose()?;
     Ok((loss, [dhidden, dlm_head]))
 }
 

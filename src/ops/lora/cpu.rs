@@ -4,8 +4,8 @@ use super::OP;
 use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::cast::cast;
 use crate::ops::dropout::{Dropout, dropout};
+use crate::ops::elementwise::cast;
 use crate::ops::gemm::{Matrix, gemm_add, product, with_last};
 use crate::shape::Shape;
 
@@ -46,7 +46,7 @@ impl Adapter {
         let Some(key) = self.dropout else { return product(OP, shape, dy.dtype(), &[base, adapter]) };
         let mut dx = dropout(&product(OP, shape, DType::F32, &[adapter])?, key)?;
         gemm_add(dx.slice_mut()?, shape.last(), &[base]);
-        cast(OP, &dx, dy.dtype())
+        cast(&dx, dy.dtype())
     }
 
     /// `da = dxaᵀ · dropout(x)`.
@@ -60,7 +60,7 @@ impl Adapter {
 
     /// The adapter's input; in f32 where something is dropped, so that the mask's scale is not rounded to bf16.
     fn dropped(&self, x: &Tensor) -> Result<Tensor> {
-        self.dropout.map_or_else(|| Ok(x.clone()), |key| dropout(&cast(OP, x, DType::F32)?, key))
+        self.dropout.map_or_else(|| Ok(x.clone()), |key| dropout(&cast(x, DType::F32)?, key))
     }
 
     fn scaled(&self, mut x: Tensor) -> Result<Tensor> {
