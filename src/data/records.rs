@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::rows::{self, Fields, Place, has_extension};
 use super::template::{self, Template};
 use crate::error::{Error, Result};
+use crate::io::tokenizer::Message;
 
 const FORMS: &str = "records are instruction, context, response (Dolly); instruction, input, output (Alpaca); \
     messages (chat); input_ids, labels (tokens); or text; any others need a --template";
@@ -39,15 +40,6 @@ pub enum Example {
         /// `[T]`; without them all tokens are learned.
         labels: Option<Vec<i32>>,
     },
-}
-
-/// A turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or another that the chat template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
 }
 
 /// How records of named fields become prompts.

@@ -4,9 +4,10 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::records::{Example, Message, Record};
+use super::records::{Example, Record};
 use super::rows::Place;
 use crate::error::{Error, Result};
+use crate::io::tokenizer::Message;
 use crate::nn::Sequence;
 use crate::ops::cross_entropy::IGNORE;
 
@@ -188,8 +189,8 @@ pub struct Report {
     pub cut: usize,
     /// Tokens that were cut off.
     pub cut_tokens: usize,
-    /// Where the records stand that had no supervised token, or none left.
-    pub skipped: Vec<Place>,
+    /// The records that had no supervised token, or none left: where they stand, and how many tokens they had.
+    pub skipped: Vec<(Place, usize)>,
 }
 
 impl Report {
@@ -203,7 +204,7 @@ impl Report {
         // the first token is predicted from nothing
         let supervised = sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE).count();
         if supervised == 0 {
-            self.skipped.push(place.clone());
+            self.skipped.push((place.clone(), length));
             return None;
         }
         self.cut += usize::from(cut > 0);
@@ -232,14 +233,15 @@ impl fmt::Display for Report {
         if *cut > 0 {
             write!(f, "\n{cut} cut to {max_input_length} tokens, {cut_tokens} tokens lost")?;
         }
-        if let [first, ..] = &skipped[..] {
-            write!(f, "\n{} skipped, no supervised token left: {first}", skipped.len())?;
-            let more = skipped.iter().skip(1).take(9);
-            more.into_iter().try_for_each(|place| write!(f, ", {place}"))?;
-            if skipped.len() > 10 {
-                f.write_str(", …")?
-            }
+        if !skipped.is_empty() {
+            let named = skipped.iter().take(SHOWN).map(|(place, length)| format!("{place} ({length} tokens)"));
+            let more = if skipped.len() > SHOWN { ", …" } else { "" };
+            let named = named.collect::<Vec<_>>().join(", ");
+            write!(f, "\n{} skipped, no supervised token left: {named}{more}", skipped.len())?;
         }
         Ok(())
     }
 }
+
+/// How many skipped records a report names.
+const SHOWN: usize = 5;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::json;
-use vicugna::data::records::{Example, Message, Prompting, Record, read};
+use vicugna::data::records::{Example, Prompting, Record, read};
 use vicugna::error::{Error, Result};
+use vicugna::io::tokenizer::Message;
 
 use super::{file, folder};
 

@@ -1,9 +1,10 @@
 //! Labels, borders, cuts and counts, with a tokenizer small enough to follow by eye.
 
 use proptest::prelude::*;
-use vicugna::data::records::{Message, Prompting, Record, read};
+use vicugna::data::records::{Prompting, Record, read};
 use vicugna::data::tokenize::{Report, Tokenizing, tokenize};
 use vicugna::error::{Error, Result};
+use vicugna::io::tokenizer::Message;
 use vicugna::nn::Sequence;
 use vicugna::ops::cross_entropy::IGNORE;
 
@@ -172,8 +173,9 @@ fn what_is_cut_and_skipped_is_counted() {
         {\"input_ids\": []}";
     let (sequences, report) = tokenize(&records(lines), &tokenizing(3)).unwrap();
     assert_eq!(sequences.iter().map(length).collect::<Vec<_>>(), [3, 2]);
-    let places: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();
-    assert_eq!(places, ["line 2", "line 4", "line 5", "line 6"]);
+    let skipped: Vec<(String, usize)> =
+        report.skipped.iter().map(|(place, length)| (place.to_string(), *length)).collect();
+    assert_eq!(skipped, [("line 2", 5), ("line 4", 1), ("line 5", 2), ("line 6", 0)].map(|(at, n)| (at.to_owned(), n)));
     let counted = Report { skipped: Vec::new(), ..report.clone() };
     let wanted = Report {
         records: 6,
@@ -189,7 +191,7 @@ fn what_is_cut_and_skipped_is_counted() {
     assert_eq!(counted, wanted);
     let told = "6 records: 2 sequences, 5 tokens, 3 supervised; the longest has 5 tokens\n\
         1 cut to 3 tokens, 2 tokens lost\n\
-        4 skipped, no supervised token left: line 2, line 4, line 5, line 6";
+        4 skipped, no supervised token left: line 2 (5 tokens), line 4 (1 tokens), line 5 (2 tokens), line 6 (0 tokens)";
     assert_eq!(report.to_string(), told);
 }
 
