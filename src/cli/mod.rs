@@ -1,7 +1,6 @@
 //! The command line: one subcommand, one file.
 
 mod devices;
-mod eval;
 mod generate;
 mod inspect;
 mod merge;
@@ -32,7 +31,6 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(generate::Args),
-    Eval(eval::Args),
     Inspect(inspect::Args),
     Merge(merge::Args),
     Devices(devices::Args),
@@ -44,7 +42,6 @@ pub fn main() -> ExitCode {
     let report = Report { json: cli.json, quiet: cli.quiet };
     let done = match cli.command {
         Command::Generate(args) => generate::run(&args, &report),
-        Command::Eval(args) => eval::run(&args, &report),
         Command::Inspect(args) => inspect::run(&args, &report),
         Command::Merge(args) => merge::run(&args, &report),
         Command::Devices(args) => devices::run(&args, &report),
