@@ -14,8 +14,7 @@ impl<'a> StopFilter<'a> {
     /// Takes the next piece; true if a stop string is complete, after the text before it was passed on.
     pub(super) fn push(&mut self, piece: &str, emit: &mut dyn FnMut(String)) -> bool {
         self.held.push_str(piece);
-        let first = self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
-        if let Some(at) = first {
+        if let Some((_, at)) = first_complete(&self.held, self.stops) {
             self.held.truncate(at);
             self.flush(emit);
             return true;
@@ -46,9 +45,15 @@ impl<'a> StopFilter<'a> {
     }
 }
 
+/// The end and the start of the stop string in `text` that is complete first; of those that end together the longest.
+fn first_complete(text: &str, stops: &[String]) -> Option<(usize, usize)> {
+    let stops = stops.iter().filter(|stop| !stop.is_empty());
+    stops.filter_map(|stop| text.find(stop.as_str()).map(|at| (at + stop.len(), at))).min()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::StopFilter;
+    use super::{StopFilter, first_complete};
     use proptest::prelude::*;
 
     proptest! {
@@ -56,7 +61,7 @@ mod tests {
         fn streaming_equals_searching_the_whole(
             text in "[abé]{0,40}", stops in prop::collection::vec("[abé]{1,4}", 0..4), cut in 1..6usize,
         ) {
-            let whole = stops.iter().filter_map(|s| text.find(s.as_str())).min().map_or(text.as_str(), |at| &text[..at]);
+            let whole = first_complete(&text, &stops).map_or(text.as_str(), |(_, at)| &text[..at]);
             let (mut filter, mut found, mut stopped) = (StopFilter::new(&stops), String::new(), false);
             let chars: Vec<char> = text.chars().collect();
             for piece in chars.chunks(cut) {
