@@ -176,6 +176,9 @@ impl<T: Float> Forward<'_, T> {
             tile::load(&mut v, width, 1.0, views.key_rows(views.v, kv_head, keys));
             for tile in tiles.iter_mut() {
                 let keys = keys_to_visit(&tile.visible, start);
+                if keys == 0 {
+                    continue;
+                }
                 let scores = &mut scores[..keys * ROWS];
                 scores.fill(0.0);
                 let (k, v) = (Matrix { data: &k, width }, Matrix { data: &v, width });
@@ -188,9 +191,11 @@ impl<T: Float> Forward<'_, T> {
                     scores,
                 );
                 tile::mask(scores, start, &tile.visible);
-                let correction = tile::online_softmax(scores, &mut tile.max, &mut tile.sum);
+                let correction = tile::online_softmax(simd, scores, &mut tile.max, &mut tile.sum);
                 for (out, correction) in tile.out.chunks_exact_mut(width).zip(correction) {
-                    out.iter_mut().for_each(|out| *out *= correction);
+                    if correction != 1.0 {
+                        out.iter_mut().for_each(|out| *out *= correction);
+                    }
                 }
                 tile::add_transposed_product(simd, ROWS, keys, Matrix { data: scores, width: ROWS }, v, &mut tile.out);
             }

@@ -191,12 +191,15 @@ impl QueryTile {
     fn differentiate<S: Simd>(&self, simd: S, d: usize, keys: Keys, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
         let width = keys.k.width;
         let n = keys_to_visit(&self.visible, keys.start);
+        if n == 0 {
+            return;
+        }
         let (mut scores, mut ds) = ([0.0; KEYS * ROWS], [0.0; KEYS * ROWS]);
         let (scores, ds) = (&mut scores[..n * ROWS], &mut ds[..n * ROWS]);
         tile::add_product(simd, n, d, keys.k, Matrix { data: &self.q_transposed, width: ROWS }, scores);
         tile::add_product(simd, n, d, keys.v, Matrix { data: &self.dout_transposed, width: ROWS }, ds);
         tile::mask(scores, keys.start, &self.visible);
-        tile::softmax_backward(scores, ds, &self.lse, &self.delta);
+        tile::softmax_backward(simd, scores, ds, &self.lse, &self.delta);
         let (p, ds) = (Matrix { data: scores, width: ROWS }, Matrix { data: ds, width: ROWS });
         tile::add_product(simd, n, ROWS, p, Matrix { data: &self.dout, width }, dv);
         tile::add_product(simd, n, ROWS, ds, Matrix { data: &self.q, width }, dk);
