@@ -46,7 +46,7 @@ pub fn merge(
 
 fn merged(base: &Tensor, a: &Tensor, b: &Tensor, scaling: f64, dtype: DType) -> Result<Tensor> {
     let (output, input, rank) = (base.shape().rows(), base.shape().last(), a.shape().rows());
-    if a.shape() != [rank, input].into() || b.shape() != [output, rank].into() {
+    if rank == 0 || a.shape() != [rank, input].into() || b.shape() != [output, rank].into() {
         let found = format!("{} and {}", a.shape(), b.shape());
         return Err(Error::shape(OP, format!("a weight {} takes no lora_A and lora_B {found}", base.shape())));
     }
@@ -57,23 +57,28 @@ fn merged(base: &Tensor, a: &Tensor, b: &Tensor, scaling: f64, dtype: DType) -> 
             let rows = base[first * input..].chunks(input).zip(b[first * rank..].chunks(rank));
             let mut sums = vec![0.0; input];
             for (out, (base, b)) in out.chunks_mut(input).zip(rows) {
-                for (sum, base) in sums.iter_mut().zip(base) {
-                    *sum = f64::from(*base);
-                }
-                for (a, b) in a.chunks(input).zip(b) {
-                    let factor = scaling * f64::from(*b);
-                    for (sum, a) in sums.iter_mut().zip(a) {
-                        *sum += factor * f64::from(*a);
-                    }
-                }
-                for (out, sum) in out.iter_mut().zip(&sums) {
-                    *out = T::from_f32(*sum as f32);
-                }
+                merge_row(out, base, &a, b, scaling, &mut sums);
             }
         });
         Ok(())
     })?;
     Ok(out)
+}
+
+#[inline(always)]
+fn merge_row<T: Float>(out: &mut [T], base: &[f32], a: &[f32], b: &[f32], scaling: f64, sums: &mut [f64]) {
+    for (sum, base) in sums.iter_mut().zip(base) {
+        *sum = f64::from(*base);
+    }
+    for (a, b) in a.chunks(base.len()).zip(b) {
+        let factor = scaling * f64::from(*b);
+        for (sum, a) in sums.iter_mut().zip(a) {
+            *sum += factor * f64::from(*a);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = T::from_f32(*sum as f32);
+    }
 }
 
 /// What stands beside the weights in a Hugging Face folder and stays true when they change: the tokenizer, how to

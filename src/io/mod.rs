@@ -37,7 +37,7 @@ pub trait WeightSource {
     /// [`Error::File`] if there is none.
     fn shape(&self, name: &str) -> Result<Shape>;
 
-    /// The narrowest of f32 and bf16 that holds all of its tensors exactly.
+    /// The narrowest of f32 and bf16 that holds all of its weights exactly.
     fn dtype(&self) -> DType {
         DType::F32
     }

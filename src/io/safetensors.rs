@@ -63,10 +63,8 @@ impl Checkpoint {
         for (i, (shard, file)) in shards.iter().zip(&files).enumerate() {
             for name in shard.names() {
                 if listed.get(&name) != Some(*file) {
-                    return Err(Error::file(
-                        &shard.path,
-                        format!("holds tensor {name}, which {INDEX} does not place here"),
-                    ));
+                    let detail = format!("holds tensor {name}, which {INDEX} does not place here");
+                    return Err(Error::file(&shard.path, detail));
                 }
                 shard_of.insert(name, i);
             }
@@ -109,8 +107,9 @@ impl WeightSource for Checkpoint {
     }
 
     fn dtype(&self) -> DType {
-        let mut infos = self.shard_of.keys().filter_map(|name| Some(self.find(name).ok()?.1));
-        if infos.all(|info| info.dtype == Dtype::BF16) { DType::Bf16 } else { DType::F32 }
+        let mut weights = self.shard_of.keys().filter(|name| name.ends_with(".weight"));
+        let all_bf16 = weights.all(|name| self.find(name).is_ok_and(|(_, info)| info.dtype == Dtype::BF16));
+        if all_bf16 { DType::Bf16 } else { DType::F32 }
     }
 
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -57,7 +57,7 @@ impl Modules {
         match self {
             Self::Names(names) => Ok(names.iter().any(|name| is_end_of(name, module))),
             Self::Pattern(shorthand) if shorthand.eq_ignore_ascii_case("all-linear") => Ok(true),
-            Self::Pattern(pattern) => Ok(regex(&format!("^(?:{pattern})$"))?.is_match(module)),
+            Self::Pattern(pattern) => Ok(regex("^(?:", pattern, ")$")?.is_match(module)),
         }
     }
 }
@@ -66,9 +66,10 @@ fn is_end_of(name: &str, module: &str) -> bool {
     module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-fn regex(pattern: &str) -> Result<Regex> {
+/// `pattern` between two parts that PEFT puts around it.
+fn regex(before: &str, pattern: &str, after: &str) -> Result<Regex> {
     let detail = "is not a regular expression (look-around is not supported)";
-    Regex::new(pattern).map_err(|_| Error::input(pattern, detail))
+    Regex::new(&format!("{before}{pattern}{after}")).map_err(|_| Error::input(pattern, detail))
 }
 
 impl Default for AdapterConfig {
@@ -90,7 +91,8 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// The modules of `model` that have an adapter, in the order of the computation, with their weights' shape `[out, in]`.
+    /// The modules of `model` that have an adapter, in the order of the computation, each with its weight's shape
+    /// `[out, in]`.
     ///
     /// # Errors
     /// [`Error::Input`] if none has, or if something in this config is not a regular expression.
@@ -104,12 +106,9 @@ impl AdapterConfig {
             }
         }
         if modules.is_empty() {
-            let targets = json!(self.target_modules);
-            return Err(Error::input(
-                "target_modules",
-                format!("{targets} matches no linear layer of the model's blocks"),
-            )
-            .with_hint("q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj are there"));
+            let detail = format!("{} matches no linear layer of the model's blocks", json!(self.target_modules));
+            let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj are there";
+            return Err(Error::input("target_modules", detail).with_hint(hint));
         }
         Ok(modules)
     }
@@ -130,7 +129,7 @@ impl AdapterConfig {
         let anything = [String::from("[^.]*")];
         let patterns = self.layers_pattern.as_deref().filter(|patterns| !patterns.is_empty()).unwrap_or(&anything);
         for pattern in patterns {
-            if let Some(found) = regex(&format!(r"^(?:.*?\.)??(?:{pattern})\.(?<layer>\d+)\."))?.captures(module) {
+            if let Some(found) = regex(r"^(?:.*?\.)??(?:", pattern, r")\.(?<layer>\d+)\.")?.captures(module) {
                 let layer = found.name("layer").and_then(|layer| layer.as_str().parse().ok());
                 return Ok(layer.is_some_and(|layer| layers.contains(&layer)));
             }
@@ -160,7 +159,7 @@ impl AdapterConfig {
 /// The value of the first pattern that matches the end of a module's path.
 fn by_pattern<T: Copy>(patterns: &BTreeMap<String, T>, module: &str, default: T) -> Result<T> {
     for (pattern, &value) in patterns {
-        if regex(&format!(r"^(.*\.)?({pattern})$"))?.is_match(module) {
+        if regex(r"^(.*\.)?(", pattern, ")$")?.is_match(module) {
             return Ok(value);
         }
     }
@@ -192,7 +191,8 @@ impl AdapterConfig {
     /// Reads `adapter_config.json` in `folder`.
     ///
     /// # Errors
-    /// [`Error::File`] naming the key: not a LoRA, a wrong type, a feature that changes the result and is not supported.
+    /// [`Error::File`] naming the key: not a LoRA, a wrong type, or a feature that changes the result and is not
+    /// supported.
     pub fn read(folder: &Path) -> Result<Self> {
         let object = Object::read(&folder.join(CONFIG))?;
         refuse_unsupported(&object)?;
@@ -232,8 +232,9 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::File`] if the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
+        let alphas: BTreeMap<_, _> = self.alpha_pattern.iter().map(|(key, &alpha)| (key, number(alpha))).collect();
         let mut fields = json!({
-            "alpha_pattern": self.alpha_pattern.iter().map(|(key, &alpha)| (key, number(alpha))).collect::<BTreeMap<_, _>>(),
+            "alpha_pattern": alphas,
             "base_model_name_or_path": self.base_model_name_or_path,
             "bias": "none",
             "ensure_weight_tying": false,

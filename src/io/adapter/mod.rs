@@ -43,7 +43,7 @@ impl Adapter {
         let mut tensors = BTreeMap::new();
         for (module, shape) in config.modules(model).map_err(in_config)? {
             let &[output, input] = shape.dims() else { continue };
-            config.scaling(&module).map_err(in_config)?;
+            config.scaling(&module).map_err(in_config)?; // so that it cannot fail later, where the file is not known
             let r = config.rank(&module).map_err(in_config)?;
             let mut load = |which, shape: [usize; 2]| {
                 let name = stored_name(&mut names, &module, which);

@@ -1,0 +1,268 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use vicugna::dtype::DType;
+use vicugna::io::config::{read_config, write_config};
+use vicugna::models::llama::LlamaConfig;
+use vicugna::ops::rope::RopeScaling;
+
+use crate::files::{assert_refused, fixture};
+
+fn folder(config: &Value) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+fn read(config: &Value) -> LlamaConfig {
+    read_config(folder(config).path()).unwrap()
+}
+
+/// A small Llama with some keys changed; a null removes one.
+fn tiny(changes: Value) -> Value {
+    let mut config = json!({
+        "model_type": "llama", "hidden_size": 32, "intermediate_size": 88, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 101, "max_position_embeddings": 128,
+    });
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    config
+}
+
+#[track_caller]
+fn refused(changes: Value, message: &str) {
+    let folder = folder(&tiny(changes));
+    assert_refused(read_config(folder.path()), folder.path(), &format!("config.json: {message}"), None);
+}
+
+#[test]
+fn absent_keys_have_the_defaults_of_transformers() {
+    let llama_2_7b = LlamaConfig {
+        hidden_size: 4096,
+        intermediate_size: 11008,
+        num_hidden_layers: 32,
+        num_attention_heads: 32,
+        num_key_value_heads: 32,
+        head_dim: 128,
+        vocab_size: 32000,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10000.0,
+        rope_scaling: None,
+        tie_word_embeddings: false,
+        bos_token_id: Some(1),
+        eos_token_ids: vec![2],
+    };
+    assert_eq!(read(&json!({"model_type": "llama"})), llama_2_7b);
+    assert_eq!(read(&json!({"architectures": ["LlamaForCausalLM"]})), llama_2_7b);
+}
+
+#[test]
+fn smollm2_is_read() {
+    // As published, with the keys that only its authors' own tools know.
+    let config = read(&json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1,
+        "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+        "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192, "mlp_bias": false,
+        "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+        "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
+        "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers.js_config": {
+        "kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}}, "use_cache": true, "vocab_size": 49152
+    }));
+    assert_eq!((config.head_dim, config.num_key_value_heads, config.rope_theta), (64, 3, 100_000.0));
+    assert!(config.tie_word_embeddings);
+}
+
+#[test]
+fn llama_3_2_is_read() {
+    let config = read(&json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 8192, "max_position_embeddings": 131072, "model_type": "llama",
+        "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8, "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192, "rope_type": "llama3"}, "rope_theta": 500000.0,
+        "tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": 128256
+    }));
+    assert_eq!(config.eos_token_ids, [128001, 128008, 128009]);
+    let scaling = RopeScaling::Llama3 {
+        factor: 32.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    assert_eq!((config.rope_theta, config.rope_scaling), (500_000.0, Some(scaling)));
+}
+
+#[test]
+fn keys_of_transformers_4_and_5_mean_the_same() {
+    let folder = TempDir::new().unwrap();
+    std::fs::copy(fixture("llama3_rope/config.transformers5.json"), folder.path().join("config.json")).unwrap();
+    let config = read_config(folder.path()).unwrap();
+    assert_eq!(config, read_config(&fixture("llama3_rope")).unwrap());
+    assert!(matches!(config.rope_scaling, Some(RopeScaling::Llama3 { .. })));
+}
+
+#[test]
+fn head_dim_is_given_null_or_implied() {
+    assert_eq!(read(&tiny(json!({}))).head_dim, 8);
+    assert_eq!(read(&tiny(json!({"head_dim": null}))).head_dim, 8);
+    assert_eq!(read(&tiny(json!({"head_dim": 10}))).head_dim, 10);
+    // Given, it need not be hidden_size / num_attention_heads, nor need that be whole.
+    assert_eq!(read(&tiny(json!({"num_attention_heads": 6, "head_dim": 16}))).head_dim, 16);
+    assert_eq!(read_config(&fixture("gqa_head_dim")).unwrap().head_dim, 16);
+}
+
+#[test]
+fn rope_is_found_where_transformers_finds_it() {
+    let theta = |changes| read(&tiny(changes)).rope_theta;
+    assert_eq!(theta(json!({"rope_theta": 5e5})), 5e5);
+    assert_eq!(theta(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}})), 5e5);
+    assert_eq!(theta(json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}})), 5e5);
+    assert_eq!(theta(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2}})), 5e5);
+    let scaling = |changes| read(&tiny(changes)).rope_scaling;
+    assert_eq!(
+        scaling(json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        Some(RopeScaling::Linear { factor: 2.0 })
+    );
+    assert_eq!(scaling(json!({"rope_scaling": {}, "rope_parameters": {"rope_type": "default"}})), None);
+    let llama3 = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4});
+    let Some(RopeScaling::Llama3 { original_max_position_embeddings, .. }) = scaling(json!({"rope_scaling": llama3}))
+    else {
+        panic!("no llama3 scaling")
+    };
+    assert_eq!(original_max_position_embeddings, 128);
+}
+
+#[test]
+fn token_ids_may_be_one_many_or_none() {
+    let ids = |changes| {
+        let config = read(&tiny(changes));
+        (config.bos_token_id, config.eos_token_ids)
+    };
+    assert_eq!(ids(json!({})), (Some(1), vec![2]));
+    assert_eq!(ids(json!({"bos_token_id": null, "eos_token_id": null})), (None, vec![]));
+    assert_eq!(ids(json!({"eos_token_id": [5, 6]})), (Some(1), vec![5, 6]));
+    // As in Llama 3 Instruct, where only generation_config.json lists the end of a turn.
+    let folder = folder(&tiny(json!({"eos_token_id": 5})));
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [5, 9]}"#).unwrap();
+    assert_eq!(read_config(folder.path()).unwrap().eos_token_ids, [5, 9]);
+}
+
+#[test]
+fn what_changes_the_math_is_refused() {
+    refused(json!({"attention_bias": true}), "attention_bias is true, which is not supported");
+    refused(json!({"mlp_bias": true}), "mlp_bias is true, which is not supported");
+    refused(json!({"hidden_act": "gelu"}), r#"hidden_act is "gelu", which is not supported"#);
+    refused(json!({"sliding_window": 4096}), "sliding_window is 4096, which is not supported");
+    refused(json!({"attention_dropout": 0.1}), "attention_dropout is 0.1, which is not supported");
+    refused(json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5, which is not supported");
+    refused(json!({"model_type": "mistral"}), r#"model_type is "mistral": only "llama" is supported"#);
+    refused(json!({"model_type": null}), r#"model_type must be "llama", and is missing"#);
+    let quantized = json!({"quant_method": "gptq", "bits": 4});
+    let message = r#"quantization_config is {"bits":4,"quant_method":"gptq"}, which is not supported"#;
+    refused(json!({"quantization_config": quantized}), message);
+    for other in ["dynamic", "yarn", "longrope", "proportional", "su"] {
+        let message = format!(r#"rope_scaling.rope_type is "{other}", which is not supported"#);
+        refused(json!({"rope_scaling": {"rope_type": other, "factor": 2.0}}), &message);
+    }
+    let message = r#"rope_parameters.type is "yarn", which is not supported"#;
+    refused(json!({"rope_parameters": {"type": "yarn"}}), message);
+    let message = "rope_parameters.partial_rotary_factor is 0.25, which is not supported";
+    refused(json!({"rope_parameters": {"partial_rotary_factor": 0.25}}), message);
+}
+
+#[test]
+fn what_changes_nothing_is_not_refused() {
+    let plain = read(&tiny(json!({})));
+    for (key, value) in [
+        ("pretraining_tp", json!(4)),
+        ("attention_bias", json!(false)),
+        ("sliding_window", json!(null)),
+        ("quantization_config", json!(null)),
+        ("hidden_act", json!("swish")),
+        ("partial_rotary_factor", json!(1.0)),
+        ("attention_dropout", json!(0)),
+        ("initializer_range", json!(0.1)),
+        ("somebody_elses_key", json!({"a": [1, "b"]})),
+    ] {
+        assert_eq!(read(&tiny(json!({key: value}))), plain, "{key}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    refused(json!({"num_key_value_heads": 3}), "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
+    refused(json!({"num_attention_heads": 0}), "num_attention_heads must be from 1 to 268435456, got 0");
+    refused(json!({"vocab_size": 0}), "vocab_size must be from 1 to 268435456, got 0");
+    refused(json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers must be from 1 to 16384, got 1000000");
+    refused(json!({"head_dim": 7}), "head_dim must be even, got 7");
+    let message = "hidden_size 32 is not a multiple of num_attention_heads 6, and head_dim is not given";
+    refused(json!({"num_attention_heads": 6}), message);
+    refused(json!({"rms_norm_eps": -1.0}), "rms_norm_eps must not be negative, got -1");
+    refused(json!({"rope_theta": 0}), "rope_theta must be positive, got 0");
+    let message = "the factor of the rope scaling must be at least 1, got 0.5";
+    refused(json!({"rope_scaling": {"type": "linear", "factor": 0.5}}), message);
+    let llama3 = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4});
+    refused(json!({"rope_scaling": llama3}), "high_freq_factor 4 must be above low_freq_factor 4, and both above 0");
+}
+
+#[test]
+fn wrong_types_are_refused() {
+    refused(json!({"hidden_size": "32"}), r#"hidden_size must be a whole number, got "32""#);
+    refused(json!({"hidden_size": -32}), "hidden_size must be a whole number, got -32");
+    refused(json!({"hidden_size": 32.5}), "hidden_size must be a whole number, got 32.5");
+    refused(json!({"rope_scaling": "linear"}), r#"rope_scaling must be an object, got "linear""#);
+    refused(json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor must be a number, and is missing");
+    refused(json!({"eos_token_id": [1, "x"]}), r#"eos_token_id must be a token id or a list of them, got [1,"x"]"#);
+    let folder = TempDir::new().unwrap();
+    let message = "config.json: No such file or directory (os error 2)";
+    assert_refused(read_config(folder.path()), folder.path(), message, None);
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama","#).unwrap();
+    let message = "config.json: is not a JSON object: EOF while parsing a value at line 1 column 23";
+    assert_refused(read_config(folder.path()), folder.path(), message, None);
+}
+
+fn rope_scaling() -> impl Strategy<Value = Option<RopeScaling>> {
+    let llama3 =
+        (1.0..64.0, 0.1..2.0, 2.1..9.0, 1..9000usize).prop_map(|(factor, low, high, original)| RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        });
+    prop_oneof![Just(None), (1.0..8.0).prop_map(|factor| Some(RopeScaling::Linear { factor })), llama3.prop_map(Some)]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        (kv, group, half) in (1..5usize, 1..4usize, 1..9usize),
+        (layers, vocab) in (1..9usize, 1..999usize),
+        (eps, theta, tied) in (1e-9..1e-3, 1.0..1e7, any::<bool>()),
+        rope_scaling in rope_scaling(),
+        bos in any::<Option<u32>>(),
+        eos in prop::collection::vec(any::<u32>(), 0..4),
+    ) {
+        let config = LlamaConfig {
+            hidden_size: 7 * half, intermediate_size: 3 * half, num_hidden_layers: layers,
+            num_attention_heads: kv * group, num_key_value_heads: kv, head_dim: 2 * half, vocab_size: vocab,
+            max_position_embeddings: vocab, rms_norm_eps: eps, rope_theta: theta, rope_scaling,
+            tie_word_embeddings: tied, bos_token_id: bos, eos_token_ids: eos,
+        };
+        let folder = TempDir::new().unwrap();
+        write_config(folder.path(), &config, DType::Bf16).unwrap();
+        prop_assert_eq!(read_config(folder.path()).unwrap(), config);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>, at in 0..500usize, byte: u8) {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, bytes).unwrap();
+        prop_assert!(read_config(folder.path()).is_err());
+        let mut spoilt = std::fs::read(fixture("llama3_rope/config.json")).unwrap();
+        spoilt[at] = byte;
+        std::fs::write(&path, spoilt).unwrap();
+        let _ = read_config(folder.path());
+    }
+}
