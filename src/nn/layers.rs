@@ -31,12 +31,11 @@ impl Linear {
     /// [`Error::Shape`] if the layer has an adapter already or the shapes do not fit.
     pub fn attach(&self, lora: Lora) -> Result<()> {
         let (w, a, b) = (self.weight.get().shape(), lora.a.get().shape(), lora.b.get().shape());
-        if let ([out, inner], [r, a_in], [b_out, b_r]) = (w.dims(), a.dims(), b.dims()) {
-            if (out, inner, r) == (b_out, a_in, b_r) {
-                return self.lora.set(lora).map_err(|_| Error::shape("lora", "the layer has an adapter already"));
-            }
+        let r = a.rows();
+        if a != [r, w.last()].into() || b != [w.rows(), r].into() {
+            return Err(Error::shape("lora", format!("A {a} and B {b} do not fit the weight {w}")));
         }
-        Err(Error::shape("lora", format!("A {a} and B {b} do not fit the weight {w}")))
+        self.lora.set(lora).map_err(|_| Error::shape("lora", "the layer has an adapter already"))
     }
 
     /// Its adapter.

@@ -225,10 +225,10 @@ fn locate(
 ) -> Result<Range<usize>> {
     let Some(kind) = Encoding::from_number(encoding) else { return Ok(0..0) };
     let (block, size) = kind.block();
-    if shape.last() % block != 0 {
+    if !shape.last().is_multiple_of(block) {
         return Err(reader.error(format!("rows of {} values are not whole {kind} blocks of {block}", shape.last())));
     }
-    if offset % alignment != 0 {
+    if !offset.is_multiple_of(alignment) {
         return Err(reader.error(format!("its offset {offset} is not a multiple of the alignment {alignment}")));
     }
     let start = data.checked_add(offset).and_then(|start| usize::try_from(start).ok());
