@@ -37,8 +37,8 @@ pub struct Tokenizing<'a> {
 ///
 /// - A completion's prompt and answer are tokenized apart, so that no merge crosses their border and the mask is exact;
 ///   the prompt gets what the tokenizer puts before a text, the answer gets EOS, which is supervised.
-/// - A conversation is written turn by turn; of an assistant's turn all is supervised that follows its opening, with the
-///   template's own end of turn.
+/// - A conversation is written turn by turn; of an assistant's turn all is supervised that follows its opening, up to
+///   and with the template's own end token, if that is EOS, else to the turn's end.
 /// - A text becomes as many sequences as it takes; each but the first begins with the last token of the one before, so
 ///   that every token but the very first is predicted once.
 /// - Any other sequence longer than `max_input_length` is cut on the right. One without a supervised token is skipped.
@@ -118,7 +118,7 @@ impl Tokenizing<'_> {
         let mut written = String::new();
         let mut go_on_to = |text: String, is_answer: bool| -> Result<()> {
             let new = text.strip_prefix(&*written).ok_or_else(rewritten)?;
-            parts.push(labelled(&(self.encode)(new, false)?, is_answer || self.train_on_prompt));
+            parts.push(self.turn(&(self.encode)(new, false)?, is_answer));
             written = text;
             Ok(())
         };
@@ -128,6 +128,13 @@ impl Tokenizing<'_> {
         }
         go_on_to((self.render)(messages, false)?, false)?;
         Ok(joined(parts))
+    }
+
+    /// An answer is over at the end token: what the template writes after it is never generated.
+    fn turn(&self, ids: &[u32], is_answer: bool) -> Sequence {
+        let end = ids.iter().rposition(|&id| Some(id) == self.eos_token_id).map_or(ids.len(), |last| last + 1);
+        let (answer, rest) = ids.split_at(end);
+        joined([labelled(answer, is_answer || self.train_on_prompt), labelled(rest, self.train_on_prompt)])
     }
 
     /// Refuses ids and labels that the model does not know.

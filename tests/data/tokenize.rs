@@ -29,10 +29,10 @@ fn encode(text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// `<role:content>` for each turn, the opening `<assistant:` where it is asked for.
+/// `<role:content$>` for each turn, the opening `<assistant:` where it is asked for.
 #[expect(clippy::unnecessary_wraps, reason = "has the type of a chat template")]
 fn render(messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-    let turns: String = messages.iter().map(|message| format!("<{}:{}>", message.role, message.content)).collect();
+    let turns: String = messages.iter().map(|message| format!("<{}:{}\u{2}>", message.role, message.content)).collect();
     Ok(turns + if add_generation_prompt { "<assistant:" } else { "" })
 }
 
@@ -136,8 +136,10 @@ fn of_a_conversation_the_answers_are_supervised() {
         {"role": "user", "content": "W"}]}"#
         .replace('\n', "");
     let sequence = sequences(&chat, &tokenizing(1024)).remove(0);
-    assert_eq!(text(&sequence.input_ids), "<system:S><user:U><assistant:A><user:V><assistant:B><user:W>");
-    assert_eq!(learned(&sequence), "A>B>");
+    assert_eq!(text(&sequence.input_ids), "<system:S$><user:U$><assistant:A$><user:V$><assistant:B$><user:W$>");
+    assert_eq!(learned(&sequence), "A$B$");
+    let endless = Tokenizing { eos_token_id: None, ..tokenizing(1024) };
+    assert_eq!(learned(&sequences(&chat, &endless)[0]), "A$>B$>", "the template's own end, whatever it is");
     assert_eq!(supervised(&labelled_prompt(&chat)), length(&sequence) - 1);
 }
 
