@@ -1,8 +1,7 @@
 //! Training data: from a file of records to batches of tokens.
 //!
 //! [`records::read`] → [`tokenize::tokenize`] → [`split::split`], and for every epoch [`shuffle::order`] →
-//! [`packing::pack`] →
-//! [`Batch`](crate::nn::Batch).
+//! [`packing::pack`] → [`Batch`](crate::nn::Batch).
 
 mod csv;
 pub mod packing;
