@@ -246,7 +246,7 @@ pub fn write(
     })
 }
 
-/// [`write`] of tensors that are there already.
+/// [`write()`] of tensors that are there already.
 ///
 /// # Errors
 /// [`Error::File`] if the disk fails.
