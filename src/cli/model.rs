@@ -27,6 +27,9 @@ pub(super) struct ModelArgs {
     /// How weights and activations are stored
     #[arg(long, default_value = "f32")]
     dtype: DTypeArg,
+    /// How frozen weights are compressed
+    #[arg(long, default_value = "none")]
+    quantize: Quantize,
     /// Threads of the CPU; all by default
     #[arg(long)]
     threads: Option<usize>,
@@ -39,6 +42,11 @@ pub(super) struct ModelArgs {
 enum DTypeArg {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Quantize {
+    None,
 }
 
 impl From<DTypeArg> for DType {
@@ -59,6 +67,7 @@ impl ModelArgs {
 
     /// Loads the weights, with the adapter where one was given.
     pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
+        let Quantize::None = self.quantize;
         let model = files.load(self.dtype(), &self.device()?)?;
         if let Some(adapter) = self.find_adapter(report)? {
             attach_adapter(&model, &adapter)?;
