@@ -1,0 +1,13 @@
+// All inline PTX, one function an instruction. PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution/
+#pragma once
+
+#include <stdint.h>
+
+#define DEVICE __device__ __forceinline__
+
+// Two floats rounded to nearest even bfloat16: `low` in the lower half of the word.
+DEVICE uint32_t cvt_bf16x2(float low, float high) {
+    uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
