@@ -36,7 +36,7 @@ template <typename F> DEVICE void for_chunk(const Tensor* tensors, const Chunk* 
         const Chunk chunk = chunks[blockIdx.x];
         const Tensor t = tensors[chunk.tensor];
         const int64_t first = chunk.index * CHUNK;
-        shared = {t.param + first, t.grad + first, t.m + first, t.v + first, min(CHUNK, t.n - first)};
+        shared = {t.param + first, t.grad + first, t.m + first, t.v + first, least(CHUNK, t.n - first)};
     }
     __syncthreads();
     const Tensor part = {global(shared.param), global(shared.grad), global(shared.m), global(shared.v), shared.n};
@@ -65,7 +65,7 @@ grad_norm_finish(float* __restrict__ norm, float* __restrict__ scale, const floa
     const float root = sqrtf(block_sum(squares));
     if (threadIdx.x != 0) return;
     *norm = root;
-    *scale = root < INFINITY ? fminf(1.0f, max_norm / (root + 1e-6f)) : NAN;
+    *scale = root < INFINITY ? least(1.0f, max_norm / (root + 1e-6f)) : NAN;
 }
 
 KERNEL(256)

@@ -9,7 +9,8 @@
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 
 constexpr int WARP = 32;
-constexpr unsigned FULL = 0xffffffff;
+
+template <typename T> DEVICE constexpr T least(T a, T b) { return a < b ? a : b; }
 
 DEVICE int lane_id() { return threadIdx.x % WARP; }
 DEVICE int warp_id() { return threadIdx.x / WARP; }
@@ -37,7 +38,8 @@ template <typename T> DEVICE T* global(T* p) {
 }
 
 // One element for the whole warp: one lane asks for it.
-template <typename T> DEVICE T load_for_warp(const T* p) { return __shfl_sync(FULL, lane_id() == 0 ? *p : T{}, 0); }
+DEVICE uint32_t load_for_warp(const uint32_t* p) { return shfl(lane_id() == 0 ? *p : 0, 0); }
+DEVICE float load_for_warp(const float* p) { return __uint_as_float(shfl(lane_id() == 0 ? __float_as_uint(*p) : 0, 0)); }
 
 // ---- packs
 
@@ -91,7 +93,7 @@ template <int N, typename F> DEVICE void for_packs(int64_t n, F f) {
 // Over the warp, the same bits in every lane.
 DEVICE float warp_sum(float v) {
 #pragma unroll
-    for (int distance = WARP / 2; distance > 0; distance /= 2) v += __shfl_xor_sync(FULL, v, distance);
+    for (int distance = WARP / 2; distance > 0; distance /= 2) v += shfl_xor(v, distance);
     return v;
 }
 

@@ -39,7 +39,7 @@ DEVICE void dropout(T* y, const T* x, int64_t n, uint64_t first, uint64_t seed, 
         for (int j = 0; j < N; j += 4) {
             const Words words = philox((first + i + j) / 4, step, site, seed);
 #pragma unroll
-            for (int e = 0; e < min(N, 4); ++e) {
+            for (int e = 0; e < least(N, 4); ++e) {
                 uint32_t word = words.w[e];
                 if (N == 1) {
                     const int w = (first + i) % 4;

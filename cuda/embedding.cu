@@ -27,7 +27,7 @@ DEVICE void sort(uint32_t* order, uint32_t* runs, const uint32_t* ids, int rows)
         __syncthreads();
         tile[threadIdx.x] = first + threadIdx.x < rows ? ids[first + threadIdx.x] : 0;
         __syncthreads();
-        const int count = min(256, rows - first);
+        const int count = least(256, rows - first);
         for (int i = 0; i < count; ++i) {
             smaller += tile[i] < id;
             equal += tile[i] == id;
@@ -52,7 +52,7 @@ DEVICE void backward(T* dtable, const T* dy, const uint32_t* ids, const uint32_t
         uint32_t rows = 0;
         for (int i = 0; i < run; ++i) {
             if (i % WARP == 0) rows = i + lane_id() < run ? order[place + i + lane_id()] : 0;
-            const int64_t row = __shfl_sync(FULL, rows, i % WARP);
+            const int64_t row = shfl(rows, i % WARP);
             if (c >= H) continue;
             const Pack<T, N> d = load<N>(dy + row * H + c);
 #pragma unroll

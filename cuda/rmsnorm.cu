@@ -141,7 +141,7 @@ DEVICE void backward_weight(float* partial, const T* dy, const T* x, const float
                             int rows_per_slice) {
     constexpr int WARPS = 8, TILE = WARP * N;
     const int c = blockIdx.x * TILE + lane_id() * N;
-    const int64_t first = int64_t(blockIdx.y) * rows_per_slice, end = min(int64_t(rows), first + rows_per_slice);
+    const int64_t first = int64_t(blockIdx.y) * rows_per_slice, end = least(int64_t(rows), first + rows_per_slice);
     float sums[N] = {};
 #pragma unroll 1
     for (int64_t row = first + warp_id(); row < end; row += WARPS) {

@@ -22,7 +22,7 @@ template <int N> DEVICE void load_angles(float (&v)[N], const float* table, int 
     for (int j = 0; j < N; j += 4) {
         const Pack<float, (N < 4 ? N : 4)> run = load<(N < 4 ? N : 4)>(table + angle<N>(i + j, half));
 #pragma unroll
-        for (int e = 0; e < min(N, 4); ++e) v[j + e] = run[e];
+        for (int e = 0; e < least(N, 4); ++e) v[j + e] = run[e];
     }
 }
 
