@@ -127,7 +127,7 @@ DEVICE void backward_x(T* dx, const T* dy, const T* dsum, const T* x, const T* w
             float v[N];
 #pragma unroll
             for (int j = 0; j < N; ++j) {
-                v[j] = r * (g[i][j] - held[i][j] * scale);
+                v[j] = __fmul_rn(r, g[i][j] - held[i][j] * scale);  // not one fma with the sum below
                 if (RESIDUAL) v[j] = round_to<T>(v[j]) + d[j];
             }
             store(dx + c, rounded<T>(v));

@@ -1,10 +1,10 @@
 // Rotary position embedding. Su et al. 2021, https://arxiv.org/abs/2104.09864; Llama pairs element i with i + D/2.
 //
-//   rope  (a, b) = (x[i], x[i + D/2]), c = cos[position, i], s = sign * sin[position, i]:
-//         x[i] = a * c - b * s, x[i + D/2] = b * c + a * s; sign = 1 forward, -1 backward
+//   rope  (a, b) = (x[i], x[i + D/2]), c = cos of the position's angle i, s = direction * its sin:
+//         x[i] = a * c - b * s, x[i + D/2] = b * c + a * s; direction = 1 forward, -1 backward
 //
-// Pointers: q [rows, NH, D] and k [rows, NKV, D] in the kernel's dtype, changed in place; cos sin [positions, D/2] in f32,
-//   made by the host in f64; positions [rows] in u32, each below the table's length. NKV may be 0.
+// Pointers: q [rows, NH, D] and k [rows, NKV, D] in the kernel's dtype, changed in place, NH or NKV may be 0; cos_sin
+//   [table length, D] in f32: a position's D/2 cosines, then its sines; positions [rows] in u32, below table length.
 // Launch: grid rows, block a multiple of 32 up to 256; D even, at most 512.
 // Numerics: f32, rounded once when stored.
 #include "common.cuh"
@@ -27,15 +27,15 @@ template <int N> DEVICE void load_angles(float (&v)[N], const float* table, int 
 }
 
 template <int N, typename T>
-DEVICE void rotate(T* q, T* k, const float* cos, const float* sin, const uint32_t* positions, int NH, int NKV, int D,
-                   float sign) {
+DEVICE void rotate(T* q, T* k, const float* cos_sin, const uint32_t* positions, int NH, int NKV, int D,
+                   float direction) {
     __shared__ alignas(16) float cosines[MAX_HALF], sines[MAX_HALF];
     const int64_t row = blockIdx.x;
     const int half = D / 2, packs = half / N;
-    const int64_t position = load_for_warp(positions + row);
+    const float* angles = cos_sin + int64_t(load_for_warp(positions + row)) * D;
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
-        cosines[angle<N>(i, half)] = cos[position * half + i];
-        sines[angle<N>(i, half)] = sign * sin[position * half + i];
+        cosines[angle<N>(i, half)] = angles[i];
+        sines[angle<N>(i, half)] = direction * angles[half + i];
     }
     __syncthreads();
     for (int item = threadIdx.x; item < (NH + NKV) * packs; item += blockDim.x) {
@@ -57,10 +57,10 @@ DEVICE void rotate(T* q, T* k, const float* cos, const float* sin, const uint32_
 
 #define KERNELS(T, DTYPE)                                                                                              \
     KERNEL(256)                                                                                                        \
-    rope_##DTYPE(T* __restrict__ q, T* __restrict__ k, const float* __restrict__ cos, const float* __restrict__ sin,   \
-                 const uint32_t* __restrict__ positions, int NH, int NKV, int D, float sign) {                         \
-        if (D % (2 * PACK<T>) == 0) rotate<PACK<T>>(q, k, cos, sin, positions, NH, NKV, D, sign);                      \
-        else rotate<1>(q, k, cos, sin, positions, NH, NKV, D, sign);                                                   \
+    rope_##DTYPE(T* __restrict__ q, T* __restrict__ k, const float* __restrict__ cos_sin,                              \
+                 const uint32_t* __restrict__ positions, int NH, int NKV, int D, float direction) {                    \
+        if (D % (2 * PACK<T>) == 0) rotate<PACK<T>>(q, k, cos_sin, positions, NH, NKV, D, direction);                  \
+        else rotate<1>(q, k, cos_sin, positions, NH, NKV, D, direction);                                               \
     }
 
 KERNELS(float, f32)
