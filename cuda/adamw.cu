@@ -5,8 +5,8 @@
 //   grad_norm_finish  norm = sqrt(sum of partial), scale = min(1, max_norm / (norm + 1e-6)); where norm is not finite,
 //                     scale is NaN
 //   adamw             g = grad * scale, m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g²,
-//                     param = param * (1 - lr * decay) - lr / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps);
-//                     where scale is NaN, nothing changes
+//                     param = param (1 - lr decay) - lr m / correction1 / (sqrt(v / correction2) + eps), where correctioni
+//                     is 1 - betai^step; where scale is NaN, nothing changes
 //
 // Pointers: tensors [] and chunks [] as below; partial [chunks] norm [1] scale [1] in f32. All that tensors point to is
 //   f32, [n], on 16-byte boundaries.

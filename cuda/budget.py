@@ -19,9 +19,9 @@ SHARED_LIMIT = 99 * 1024
 HEAD = """# What the kernels take
 
 Written by `cuda/build.sh` from what `ptxas` 13.0 reports; CI compares it. No kernel spills or has local memory: the
-assembler is told to refuse. *Block* is the largest that a kernel may be launched with, *shared* the most bytes of shared
-memory it takes there. Under each architecture: registers a thread, then the warps that a multiprocessor holds at once
-of those it could, and what keeps it from more.
+assembler is told to refuse. *Block* is the largest that a kernel may be launched with, *shared* the bytes of shared
+memory it takes there. Under each architecture: registers a thread, then the warps that a multiprocessor holds at once of
+those it could, and what keeps it from more.
 """
 
 

@@ -30,7 +30,7 @@ install_compiler() {
   [[ "$(cat .cuda/wheels 2>/dev/null)" == "${wheels[*]}" ]] && return
   rm -rf .cuda
   python3 -m venv .cuda || fail "python3 has no venv module; on Debian: apt install python3-venv"
-  if ! .cuda/bin/pip install --quiet --disable-pip-version-check --retries 1 --no-deps "${wheels[@]}" 2>"$temp/pip"; then
+  if ! .cuda/bin/pip install -q --disable-pip-version-check --retries 1 --no-deps "${wheels[@]}" 2>"$temp/pip"; then
     cat "$temp/pip" >&2
     if $check && grep -qiE "connection|timed out|name resolution|network" "$temp/pip"; then
       echo "SKIPPED: ptx/ was not compared with cuda/: the compiler's package index cannot be reached"
@@ -82,7 +82,7 @@ python3 cuda/budget.py cuda "$temp/ptx" "$temp/ptxas" >"$temp/kernel-budget.md"
 
 if $check; then
   diff -rq ptx "$temp/ptx" || fail "ptx/ is not what cuda/ compiles to: run cuda/build.sh"
-  diff -u docs/kernel-budget.md "$temp/kernel-budget.md" || fail "docs/kernel-budget.md is out of date: run cuda/build.sh"
+  diff -u docs/kernel-budget.md "$temp/kernel-budget.md" || fail "docs/kernel-budget.md is old: run cuda/build.sh"
   echo "ptx/ and docs/kernel-budget.md are what cuda/ compiles to"
 else
   rm -rf ptx && cp -r "$temp/ptx" ptx && cp "$temp/kernel-budget.md" docs/kernel-budget.md

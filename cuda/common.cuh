@@ -1,7 +1,7 @@
 // What every kernel shares: storage types, packs of elements moved by one access, and sums in a fixed order.
 //
-// Kernels are written over packs of N neighbours: N = PACK<T> (16 bytes) where every row of the data starts on a 16-byte
-// boundary, else N = 1. Lane i of a warp takes the i-th pack, so either way a warp's access is one contiguous run.
+// Kernels are written over packs of N neighbours: N = PACK<T> (16 bytes) where every row of the data starts on a
+// 16-byte boundary, else N = 1. Lane i takes the i-th pack, so either way a warp's access is one contiguous run.
 #pragma once
 
 #include "ptx.cuh"
@@ -39,7 +39,9 @@ template <typename T> DEVICE T* global(T* p) {
 
 // One element for the whole warp: one lane asks for it.
 DEVICE uint32_t load_for_warp(const uint32_t* p) { return shfl(lane_id() == 0 ? *p : 0, 0); }
-DEVICE float load_for_warp(const float* p) { return __uint_as_float(shfl(lane_id() == 0 ? __float_as_uint(*p) : 0, 0)); }
+DEVICE float load_for_warp(const float* p) {
+    return __uint_as_float(shfl(lane_id() == 0 ? __float_as_uint(*p) : 0, 0));
+}
 
 // ---- packs
 

@@ -35,5 +35,9 @@ KERNEL(256) add_f32(float* y, const float* a, const float* b, int64_t n) { add(y
 KERNEL(256) add_bf16(bf16* y, const bf16* a, const bf16* b, int64_t n) { add(y, a, b, n); }
 KERNEL(256) scale_f32(float* y, const float* x, int64_t n, float factor) { scale<float, 4>(y, x, n, factor); }
 KERNEL(256) scale_bf16(bf16* y, const bf16* x, int64_t n, float factor) { scale<bf16, 8>(y, x, n, factor); }
-KERNEL(256) cast_f32_bf16(bf16* __restrict__ y, const float* __restrict__ x, int64_t n) { scale<bf16, 4>(y, x, n, 1.0f); }
-KERNEL(256) cast_bf16_f32(float* __restrict__ y, const bf16* __restrict__ x, int64_t n) { scale<float, 4>(y, x, n, 1.0f); }
+KERNEL(256) cast_f32_bf16(bf16* __restrict__ y, const float* __restrict__ x, int64_t n) {
+    scale<bf16, 4>(y, x, n, 1.0f);
+}
+KERNEL(256) cast_bf16_f32(float* __restrict__ y, const bf16* __restrict__ x, int64_t n) {
+    scale<float, 4>(y, x, n, 1.0f);
+}

@@ -1,20 +1,20 @@
-// Rows of a table, and the gradient of that table without float atomics.
+// Rows of a table of vectors, and the gradient of that table without float atomics.
 //
-//   embedding_fwd   y[row] = table[ids[row]]
-//   embedding_sort  order = the rows sorted by id, equal ids by row; runs = the length of the run of equal ids that begins
-//                   at this place of order, 0 inside a run
-//   embedding_bwd   dtable[id] = sum of dy[row] over the rows with that id, in order; rows of other ids are not written
+//   embedding_fwd   y[row] = weight[ids[row]]
+//   embedding_sort  order = the rows sorted by id, equal ids by row; runs = how many equal ids begin at this place of
+//                   order, 0 inside such a run
+//   embedding_bwd   dweight[id] = sum of dy[row] over the rows with that id, in order; other rows are not written
 //
-// Pointers: y dy [rows, H] and table dtable [V, H] in the kernel's dtype; ids order runs [rows] in u32, ids below V.
-//   The caller clears dtable.
+// Pointers: y dy [rows, H] and weight dweight [V, H] in the kernel's dtype; ids order runs [rows] in u32, ids below V.
+//   The caller clears dweight.
 // Launch: fwd, bwd: grid rows, block a multiple of 32 up to 256. sort: grid ceil(rows / 256), block 256.
 // Numerics: fwd copies; bwd adds in f32 and rounds once.
 #include "common.cuh"
 
-template <int N, typename T> DEVICE void forward(T* y, const T* table, const uint32_t* ids, int H) {
+template <int N, typename T> DEVICE void forward(T* y, const uint32_t* ids, const T* weight, int H) {
     const int64_t row = blockIdx.x;
     const int64_t id = load_for_warp(ids + row);
-    for (int c = threadIdx.x * N; c < H; c += blockDim.x * N) store(y + row * H + c, load<N>(table + id * H + c));
+    for (int c = threadIdx.x * N; c < H; c += blockDim.x * N) store(y + row * H + c, load<N>(weight + id * H + c));
 }
 
 // Each thread compares its row with all: rows² comparisons, but one launch and no scratch memory.
@@ -41,7 +41,7 @@ DEVICE void sort(uint32_t* order, uint32_t* runs, const uint32_t* ids, int rows)
 
 // The run of rows that begins at this block's place in `order`, if one does; the warps share the columns.
 template <int N, typename T>
-DEVICE void backward(T* dtable, const T* dy, const uint32_t* ids, const uint32_t* order, const uint32_t* runs, int H) {
+DEVICE void backward(T* dweight, const T* dy, const uint32_t* ids, const uint32_t* order, const uint32_t* runs, int H) {
     const int64_t place = blockIdx.x;
     const int run = load_for_warp(runs + place);
     if (run == 0) return;
@@ -58,7 +58,7 @@ DEVICE void backward(T* dtable, const T* dy, const uint32_t* ids, const uint32_t
 #pragma unroll
             for (int j = 0; j < N; ++j) sums[j] += d[j];
         }
-        if (c < H) store(dtable + id * H + c, rounded<T>(sums));
+        if (c < H) store(dweight + id * H + c, rounded<T>(sums));
     }
 }
 
@@ -69,15 +69,15 @@ embedding_sort(uint32_t* __restrict__ order, uint32_t* __restrict__ runs, const 
 
 #define KERNELS(T, DTYPE)                                                                                              \
     KERNEL(256)                                                                                                        \
-    embedding_fwd_##DTYPE(T* __restrict__ y, const T* __restrict__ table, const uint32_t* __restrict__ ids, int H) {   \
-        if (H % PACK<T> == 0) forward<PACK<T>>(y, table, ids, H);                                                      \
-        else forward<1>(y, table, ids, H);                                                                             \
+    embedding_fwd_##DTYPE(T* __restrict__ y, const uint32_t* __restrict__ ids, const T* __restrict__ weight, int H) {  \
+        if (H % PACK<T> == 0) forward<PACK<T>>(y, ids, weight, H);                                                     \
+        else forward<1>(y, ids, weight, H);                                                                            \
     }                                                                                                                  \
     KERNEL(256)                                                                                                        \
-    embedding_bwd_##DTYPE(T* __restrict__ dtable, const T* __restrict__ dy, const uint32_t* __restrict__ ids,          \
+    embedding_bwd_##DTYPE(T* __restrict__ dweight, const T* __restrict__ dy, const uint32_t* __restrict__ ids,         \
                           const uint32_t* __restrict__ order, const uint32_t* __restrict__ runs, int H) {              \
-        if (H % PACK<T> == 0) backward<PACK<T>>(dtable, dy, ids, order, runs, H);                                      \
-        else backward<1>(dtable, dy, ids, order, runs, H);                                                             \
+        if (H % PACK<T> == 0) backward<PACK<T>>(dweight, dy, ids, order, runs, H);                                     \
+        else backward<1>(dweight, dy, ids, order, runs, H);                                                            \
     }
 
 KERNELS(float, f32)

@@ -28,7 +28,8 @@ template <int N> DEVICE int column(int span, int i) { return span + (i * blockDi
 // The thread's packs of a span; zeros beyond the row.
 template <int N, typename T> DEVICE void fetch(Pack<T, N> (&held)[HELD<N>], const T* row, int span, int H) {
 #pragma unroll
-    for (int i = 0; i < HELD<N>; ++i) held[i] = column<N>(span, i) < H ? load<N>(row + column<N>(span, i)) : Pack<T, N>{};
+    for (int i = 0; i < HELD<N>; ++i)
+        held[i] = column<N>(span, i) < H ? load<N>(row + column<N>(span, i)) : Pack<T, N>{};
 }
 
 // held = held + residual, rounded, and stored in sum.

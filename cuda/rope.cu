@@ -13,9 +13,7 @@ constexpr int MAX_HALF = 256;
 
 // Where angle i of a row lies in shared memory: in such an order that neighbouring lanes, which want N neighbours each,
 // read neighbouring runs of 4, without bank conflicts.
-template <int N> DEVICE int angle(int i, int half) {
-    return N == 8 ? i / 4 % 2 * (half / 2) + i / 8 * 4 + i % 4 : i;
-}
+template <int N> DEVICE int angle(int i, int half) { return N == 8 ? i / 4 % 2 * (half / 2) + i / 8 * 4 + i % 4 : i; }
 
 template <int N> DEVICE void load_angles(float (&v)[N], const float* table, int i, int half) {
 #pragma unroll

@@ -3,7 +3,7 @@
 //   swiglu_fwd  y = gate * s * up, s = 1 / (1 + exp(-gate))
 //   swiglu_bwd  dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s
 //
-// Pointers: all [n] in the kernel's dtype; dgate may be gate and dup may be up (the backward pass in place).
+// Pointers: all [n] in the kernel's dtype; dgate and dup may each take the place of dy, gate or up.
 // Launch: any grid, block 256; one 16-byte pack a thread where grid * 256 * 16 bytes reach n.
 // Numerics: f32, rounded once when stored.
 #include "common.cuh"
@@ -42,7 +42,7 @@ template <typename T> DEVICE void backward(T* dgate, T* dup, const T* dy, const 
     swiglu_fwd_##DTYPE(T* __restrict__ y, const T* __restrict__ gate, const T* __restrict__ up, int64_t n) {           \
         forward(y, gate, up, n);                                                                                       \
     }                                                                                                                  \
-    KERNEL(256) swiglu_bwd_##DTYPE(T* dgate, T* dup, const T* __restrict__ dy, const T* gate, const T* up, int64_t n) {\
+    KERNEL(256) swiglu_bwd_##DTYPE(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t n) {             \
         backward(dgate, dup, dy, gate, up, n);                                                                         \
     }
 
