@@ -1,0 +1,215 @@
+// Root-mean-square normalisation. Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467
+//
+//   rmsnorm_fwd             rstd = 1 / sqrt(mean(x²) + eps) over a row, y = x * rstd * weight
+//   rmsnorm_residual_fwd    sum = x + residual, then the same of sum
+//   rmsnorm_bwd_x           dx = rstd * (dy * weight - x * rstd² * mean(dy * weight * x))
+//   rmsnorm_residual_bwd_x  the same + dsum, where x is the saved sum: the gradient of both x and residual
+//   rmsnorm_bwd_weight      partial = sum over a slice of rows of dy * x * rstd
+//   rmsnorm_bwd_weight_sum  dweight = sum of partial over slices
+//
+// Pointers: x residual sum y dx dy dsum [rows, H] and weight dweight [H] in the kernel's dtype; rstd [rows] and
+//   partial [slices, H] in f32.
+// Launch: fwd, bwd_x: grid rows, block a multiple of 32 up to 1024; a row is read once where 16 * block >= H and H is
+//   a multiple of 16 bytes. bwd_weight: grid (ceil(H / (32 N)), slices) with N = 8 (bf16) or 4 (f32) where H is a
+//   multiple of 16 bytes, else 1; slices = ceil(rows / rows_per_slice); block 256. bwd_weight_sum: grid ceil(H / 256),
+//   block 256.
+// Numerics: f32 throughout, sums as trees over lanes and warps; rounds when it stores. `sum` is rounded before it is
+//   normalised and dx before dsum is added, so the fused kernels give the bits of the separate ones.
+#include "common.cuh"
+
+// A block walks its row in spans of blockDim.x * HELD packs, of which each thread holds HELD in registers; where one
+// span is not the whole row, the way back reads again, from the end, what the cache still has.
+template <int N> constexpr int HELD = N == 1 ? 1 : 16 / N;
+
+template <int N> DEVICE int span_width() { return blockDim.x * HELD<N> * N; }
+template <int N> DEVICE int last_span(int H) { return (H - 1) / span_width<N>() * span_width<N>(); }
+template <int N> DEVICE int column(int span, int i) { return span + (i * blockDim.x + threadIdx.x) * N; }
+
+// The thread's packs of a span; zeros beyond the row.
+template <int N, typename T> DEVICE void fetch(Pack<T, N> (&held)[HELD<N>], const T* row, int span, int H) {
+#pragma unroll
+    for (int i = 0; i < HELD<N>; ++i)
+        held[i] = column<N>(span, i) < H ? load<N>(row + column<N>(span, i)) : Pack<T, N>{};
+}
+
+// held = held + residual, rounded, and stored in sum.
+template <int N, typename T>
+DEVICE void add_residual(Pack<T, N> (&held)[HELD<N>], T* sum, const T* residual, int span, int H) {
+#pragma unroll
+    for (int i = 0; i < HELD<N>; ++i) {
+        const int c = column<N>(span, i);
+        if (c >= H) break;
+        const Pack<T, N> r = load<N>(residual + c);
+        float v[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) v[j] = held[i][j] + r[j];
+        held[i] = rounded<T>(v);
+        store(sum + c, held[i]);
+    }
+}
+
+template <int N, bool RESIDUAL, typename T>
+DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, const T* weight, int H, float eps) {
+    const int64_t row = blockIdx.x;
+    y += row * H, sum += row * H, x += row * H, residual += row * H;
+    Pack<T, N> held[HELD<N>];
+
+    float squares = 0.0f;
+#pragma unroll 1
+    for (int span = 0; span < H; span += span_width<N>()) {
+        fetch(held, x, span, H);
+        if (RESIDUAL) add_residual(held, sum, residual, span, H);
+#pragma unroll
+        for (int i = 0; i < HELD<N>; ++i)
+#pragma unroll
+            for (int j = 0; j < N; ++j) squares += held[i][j] * held[i][j];
+    }
+    const float scale = 1.0f / sqrtf(block_sum(squares) / H + eps);
+    if (threadIdx.x == 0) rstd[row] = scale;
+
+#pragma unroll 1
+    for (int span = last_span<N>(H); span >= 0; span -= span_width<N>()) {
+        if (span != last_span<N>(H)) fetch(held, RESIDUAL ? sum : x, span, H);
+#pragma unroll
+        for (int i = 0; i < HELD<N>; ++i) {
+            const int c = column<N>(span, i);
+            if (c >= H) break;
+            const Pack<T, N> w = load<N>(weight + c);
+            float v[N];
+#pragma unroll
+            for (int j = 0; j < N; ++j) v[j] = held[i][j] * scale * w[j];
+            store(y + c, rounded<T>(v));
+        }
+    }
+}
+
+// Holds the thread's packs of x and of g = dy * weight; returns the thread's part of their dot product.
+template <int N, typename T>
+DEVICE float fetch_product(float (&g)[HELD<N>][N], Pack<T, N> (&held)[HELD<N>], const T* dy, const T* x,
+                           const T* weight, int span, int H) {
+    Pack<T, N> d[HELD<N>], w[HELD<N>];
+    fetch(d, dy, span, H);
+    fetch(held, x, span, H);
+    fetch(w, weight, span, H);
+    float dot = 0.0f;
+#pragma unroll
+    for (int i = 0; i < HELD<N>; ++i)
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            g[i][j] = d[i][j] * w[i][j];
+            dot += g[i][j] * held[i][j];
+        }
+    return dot;
+}
+
+template <int N, bool RESIDUAL, typename T>
+DEVICE void backward_x(T* dx, const T* dy, const T* dsum, const T* x, const T* weight, const float* rstd, int H) {
+    const int64_t row = blockIdx.x;
+    dx += row * H, dy += row * H, dsum += row * H, x += row * H;
+    float g[HELD<N>][N];
+    Pack<T, N> held[HELD<N>];
+    __shared__ float row_rstd;  // one thread reads it for all; the barrier is block_sum's
+    if (threadIdx.x == 0) row_rstd = rstd[row];
+
+    float dot = 0.0f;
+#pragma unroll 1
+    for (int span = 0; span < H; span += span_width<N>()) dot += fetch_product(g, held, dy, x, weight, span, H);
+    const float mean = block_sum(dot) / H;
+    const float r = row_rstd, scale = r * r * mean;
+
+#pragma unroll 1
+    for (int span = last_span<N>(H); span >= 0; span -= span_width<N>()) {
+        if (span != last_span<N>(H)) fetch_product(g, held, dy, x, weight, span, H);
+#pragma unroll
+        for (int i = 0; i < HELD<N>; ++i) {
+            const int c = column<N>(span, i);
+            if (c >= H) break;
+            const Pack<T, N> d = RESIDUAL ? load<N>(dsum + c) : Pack<T, N>{};
+            float v[N];
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+                v[j] = __fmul_rn(r, g[i][j] - held[i][j] * scale);  // not one fma with the sum below
+                if (RESIDUAL) v[j] = round_to<T>(v[j]) + d[j];
+            }
+            store(dx + c, rounded<T>(v));
+        }
+    }
+}
+
+// A slice of rows of 32 packs of columns: each of the 8 warps adds every 8th row, then the warps are added in order.
+template <int N, typename T>
+DEVICE void backward_weight(float* partial, const T* dy, const T* x, const float* rstd, int rows, int H,
+                            int rows_per_slice) {
+    constexpr int WARPS = 8, TILE = WARP * N;
+    const int c = blockIdx.x * TILE + lane_id() * N;
+    const int64_t first = int64_t(blockIdx.y) * rows_per_slice, end = least(int64_t(rows), first + rows_per_slice);
+    float sums[N] = {};
+#pragma unroll 1
+    for (int64_t row = first + warp_id(); row < end; row += WARPS) {
+        const float r = load_for_warp(rstd + row);
+        if (c >= H) continue;
+        const Pack<T, N> d = load<N>(dy + row * H + c), v = load<N>(x + row * H + c);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sums[j] += d[j] * v[j] * r;
+    }
+    __shared__ float shared[WARPS * TILE];
+#pragma unroll
+    for (int j = 0; j < N; ++j) shared[warp_id() * TILE + j * WARP + lane_id()] = sums[j];
+    __syncthreads();
+    // Column j * WARP + lane of `shared` belongs to column lane * N + j of the tile.
+    const int i = threadIdx.x, column = blockIdx.x * TILE + i;
+    if (i >= TILE || column >= H) return;
+    float sum = 0.0f;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) sum += shared[warp * TILE + i % N * WARP + i / N];
+    partial[int64_t(blockIdx.y) * H + column] = sum;
+}
+
+template <typename T> DEVICE void backward_weight_sum(T* dweight, const float* partial, int slices, int H) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= H) return;
+    float sum = 0.0f;
+    for (int64_t slice = 0; slice < slices; ++slice) sum += partial[slice * H + c];
+    dweight[c] = from_float<T>(sum);
+}
+
+#define KERNELS(T, DTYPE)                                                                                              \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_fwd_##DTYPE(T* __restrict__ y, float* __restrict__ rstd, const T* __restrict__ x,                          \
+                        const T* __restrict__ weight, int H, float eps) {                                              \
+        if (H % PACK<T> == 0) forward<PACK<T>, false, T>(y, nullptr, rstd, x, nullptr, weight, H, eps);                \
+        else forward<1, false, T>(y, nullptr, rstd, x, nullptr, weight, H, eps);                                       \
+    }                                                                                                                  \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_residual_fwd_##DTYPE(T* __restrict__ y, T* __restrict__ sum, float* __restrict__ rstd,                     \
+                                 const T* __restrict__ x, const T* __restrict__ residual,                              \
+                                 const T* __restrict__ weight, int H, float eps) {                                     \
+        if (H % PACK<T> == 0) forward<PACK<T>, true>(y, sum, rstd, x, residual, weight, H, eps);                       \
+        else forward<1, true>(y, sum, rstd, x, residual, weight, H, eps);                                              \
+    }                                                                                                                  \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_bwd_x_##DTYPE(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ x,                       \
+                          const T* __restrict__ weight, const float* __restrict__ rstd, int H) {                       \
+        if (H % PACK<T> == 0) backward_x<PACK<T>, false, T>(dx, dy, nullptr, x, weight, rstd, H);                      \
+        else backward_x<1, false, T>(dx, dy, nullptr, x, weight, rstd, H);                                             \
+    }                                                                                                                  \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_residual_bwd_x_##DTYPE(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ dsum,           \
+                                   const T* __restrict__ x, const T* __restrict__ weight,                              \
+                                   const float* __restrict__ rstd, int H) {                                            \
+        if (H % PACK<T> == 0) backward_x<PACK<T>, true>(dx, dy, dsum, x, weight, rstd, H);                             \
+        else backward_x<1, true>(dx, dy, dsum, x, weight, rstd, H);                                                    \
+    }                                                                                                                  \
+    KERNEL(256)                                                                                                        \
+    rmsnorm_bwd_weight_##DTYPE(float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x,         \
+                               const float* __restrict__ rstd, int rows, int H, int rows_per_slice) {                  \
+        if (H % PACK<T> == 0) backward_weight<PACK<T>>(partial, dy, x, rstd, rows, H, rows_per_slice);                 \
+        else backward_weight<1>(partial, dy, x, rstd, rows, H, rows_per_slice);                                        \
+    }                                                                                                                  \
+    KERNEL(256)                                                                                                        \
+    rmsnorm_bwd_weight_sum_##DTYPE(T* __restrict__ dweight, const float* __restrict__ partial, int slices, int H) {    \
+        backward_weight_sum(dweight, partial, slices, H);                                                              \
+    }
+
+KERNELS(float, f32)
+KERNELS(bf16, bf16)
