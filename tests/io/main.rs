@@ -3,8 +3,12 @@
 mod files;
 
 mod adapter;
+mod chat;
 mod config;
 mod folder;
+mod gguf;
+mod gguf_file;
 mod hub;
 mod hub_server;
 mod safetensors;
+mod tokenizer;

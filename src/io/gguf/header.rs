@@ -78,9 +78,10 @@ impl Kind {
     ];
 
     fn read(reader: &mut Reader) -> Result<Self> {
+        let at = reader.at;
         let number = reader.u32()?;
-        let kind = usize::try_from(number).ok().and_then(|number| Self::ALL.get(number));
-        kind.copied().ok_or_else(|| reader.error(format!("value type {number} is not known")))
+        let kind = Self::ALL.get(number as usize).copied();
+        kind.ok_or_else(|| reader.error_at(at, format!("value type {number} is not known")))
     }
 
     /// Bytes of a value, unless they vary.
@@ -114,24 +115,26 @@ fn check_magic(reader: &mut Reader) -> Result<()> {
         return Err(Error::file(reader.path, "is not a GGUF file: it does not begin with \"GGUF\""));
     }
     reader.take(MAGIC.len())?;
-    match reader.u32()? {
-        2 | 3 => Ok(()),
-        1 => Err(reader.error("GGUF version 1 is not supported").with_hint("convert the model again with llama.cpp")),
-        version if version.swap_bytes() <= 3 => Err(reader.error("big-endian files are not supported")),
-        version => Err(reader.error(format!("GGUF version {version} is not supported, only 2 and 3"))),
-    }
+    let at = reader.at;
+    let detail = match reader.u32()? {
+        2 | 3 => return Ok(()),
+        version if version.swap_bytes() <= 3 => "big-endian files are not supported".to_owned(),
+        version => format!("GGUF version {version} is not supported, only 2 and 3"),
+    };
+    Err(reader.error_at(at, detail).with_hint("convert the model again with llama.cpp"))
 }
 
 fn read_metadata(reader: &mut Reader, count: u64) -> Result<BTreeMap<String, Entry>> {
     let mut metadata = BTreeMap::new();
     for i in 0..count {
         reader.place = format!("metadata entry {i} of {count}");
+        let at = reader.at;
         let key = reader.string()?.to_owned();
         reader.place = format!("metadata key {key:?}");
         let kind = Kind::read(reader)?;
         let entry = read_value(reader, kind)?;
         if metadata.insert(key, entry).is_some() {
-            return Err(reader.error("occurs twice"));
+            return Err(reader.error_at(at, "occurs twice"));
         }
     }
     Ok(metadata)
@@ -181,9 +184,9 @@ fn read_tensors(reader: &mut Reader, count: u64, alignment: u64) -> Result<BTree
     let mut found = Vec::new();
     for i in 0..count {
         reader.place = format!("tensor {i} of {count}");
+        let at = reader.at;
         let name = reader.string()?.to_owned();
         reader.place = format!("tensor {name:?}");
-        let at = reader.at;
         found.push((name, at, read_shape(reader)?, reader.u32()?, reader.u64()?));
     }
     let data = (reader.at as u64).next_multiple_of(alignment);
@@ -200,16 +203,17 @@ fn read_tensors(reader: &mut Reader, count: u64, alignment: u64) -> Result<BTree
 }
 
 fn read_shape(reader: &mut Reader) -> Result<Shape> {
+    let at = reader.at;
     let rank = reader.u32()?;
     if rank == 0 || rank as usize > Shape::MAX_RANK {
-        return Err(reader.error(format!("{rank} dimensions, must be 1 to {}", Shape::MAX_RANK)));
+        return Err(reader.error_at(at, format!("{rank} dimensions, must be 1 to {}", Shape::MAX_RANK)));
     }
     let mut sizes = (0..rank).map(|_| reader.length()).collect::<Result<Vec<_>>>()?;
     sizes.reverse();
     // Every product of sizes must be a number, those with a size of 0 too.
     let numel = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)));
     if numel.is_none_or(|numel| numel > isize::MAX as usize / size_of::<f32>()) {
-        return Err(reader.error(format!("its sizes {sizes:?} are too large")));
+        return Err(reader.error_at(at, format!("its sizes {sizes:?} are too large")));
     }
     Shape::try_from(sizes.as_slice())
 }

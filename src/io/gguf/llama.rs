@@ -70,7 +70,7 @@ impl Gguf {
     /// The model's shape.
     ///
     /// # Errors
-    /// [`Error::File`](crate::error::Error::File) if the file does not hold a Llama, or one whose computation or weights
+    /// [`Error::File`] if the file does not hold a Llama, or one whose computation or weights
     /// are not supported; the message names the key or tensor.
     pub fn config(&self) -> Result<LlamaConfig> {
         self.refuse_unsupported()?;
@@ -102,6 +102,10 @@ impl Gguf {
         let architecture = self.require("general.architecture", self.string("general.architecture")?)?;
         if architecture != "llama" {
             return Err(self.key_error("general.architecture", format!("must be llama, is {architecture}")));
+        }
+        if self.unsigned("split.count")?.is_some_and(|parts| parts > 1) {
+            let error = self.key_error("split.count", "the model is in several files");
+            return Err(error.with_hint("join them: llama-gguf-split --merge"));
         }
         for key in UNSUPPORTED {
             if self.float(key)?.is_some_and(|value| value != 0.0) {

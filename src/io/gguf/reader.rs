@@ -20,8 +20,13 @@ impl<'a> Reader<'a> {
         Self { path, file, at: 0, place: "header".to_owned() }
     }
 
+    /// An error about what is at the next byte.
     pub fn error(&self, detail: impl std::fmt::Display) -> Error {
-        Error::file(self.path, format!("{}, at byte {}: {detail}", self.place, self.at))
+        self.error_at(self.at, detail)
+    }
+
+    pub fn error_at(&self, at: usize, detail: impl std::fmt::Display) -> Error {
+        Error::file(self.path, format!("{}, at byte {at}: {detail}", self.place))
     }
 
     pub fn rest(&self) -> &'a [u8] {
@@ -56,13 +61,15 @@ impl<'a> Reader<'a> {
 
     /// A 64-bit size.
     pub fn length(&mut self) -> Result<usize> {
+        let at = self.at;
         let length = self.u64()?;
-        usize::try_from(length).map_err(|_| self.error(format!("a size of {length} is too large")))
+        usize::try_from(length).map_err(|_| self.error_at(at, format!("a size of {length} is too large")))
     }
 
     pub fn string(&mut self) -> Result<&'a str> {
         let length = self.length()?;
+        let at = self.at;
         let bytes = self.take(length)?;
-        std::str::from_utf8(bytes).map_err(|e| self.error(format!("a string is not UTF-8: {e}")))
+        std::str::from_utf8(bytes).map_err(|e| self.error_at(at, format!("a string is not UTF-8: {e}")))
     }
 }

@@ -171,3 +171,24 @@ fn civil(days: u64) -> (u64, usize, u64) {
     let month = if month < 10 { month + 3 } else { month - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month as usize, day)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::strftime;
+
+    #[test]
+    fn dates_are_the_calendars() {
+        for (seconds, expected) in [
+            (0, "Thursday Thu 01 January Jan 1970 70 01 00:00:00"),
+            (951_825_599, "Tuesday Tue 29 February Feb 2000 00 02 11:59:59"),
+            (1_767_225_599, "Wednesday Wed 31 December Dec 2025 25 12 23:59:59"),
+            (4_107_542_400, "Monday Mon 01 March Mar 2100 00 03 00:00:00"),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(strftime(time, "%A %a %d %B %b %Y %y %m %H:%M:%S").unwrap(), expected);
+        }
+        assert_eq!(strftime(SystemTime::UNIX_EPOCH, "é 100%% %").unwrap(), "é 100% %");
+    }
+}

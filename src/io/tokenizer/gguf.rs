@@ -164,8 +164,7 @@ fn sentence_piece(gguf: &Gguf, pieces: &Pieces) -> Result<tokenizers::Tokenizer>
 }
 
 /// SentencePiece joins the neighbours that make the piece of the highest score. As merges: all ways to cut a piece into
-/// two, by the piece's score. (As in Llama 2's tokenizer.json, cuts of one piece, which SentencePiece takes from left to
-/// right, are tried by the ids of their halves.)
+/// two tokens, by the piece's score, then in the order of Llama 2's tokenizer.json, by the ids of the halves.
 fn merges_by_score(gguf: &Gguf, pieces: &Pieces) -> Result<Merges> {
     let scores = gguf.require(SCORES, gguf.floats(SCORES)?)?;
     if scores.len() != pieces.tokens.len() {

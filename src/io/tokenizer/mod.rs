@@ -114,8 +114,9 @@ impl Tokenizer {
             return Ok(());
         }
         let empty = self.encode("", true)?;
-        let bos = bos.unwrap_or_else(|| self.bos().is_some_and(|id| empty.first() == Some(&id)));
-        let eos = eos.unwrap_or_else(|| self.eos().is_some_and(|id| empty.last() == Some(&id)));
+        let adds_bos = self.bos().is_some_and(|id| empty.first() == Some(&id));
+        let adds_eos = self.eos().is_some_and(|id| empty.iter().skip(adds_bos.into()).next_back() == Some(&id));
+        let (bos, eos) = (bos.unwrap_or(adds_bos), eos.unwrap_or(adds_eos));
         let mut ends = Vec::new();
         for name in [bos.then_some("bos_token"), eos.then_some("eos_token")].into_iter().flatten() {
             let known = self.special(name).zip(self.special_id(name));

@@ -1,7 +1,7 @@
-//! How byte-level BPE splits a text into words before it merges: llama.cpp's names for it, and what the models' own
-//! tokenizer.json does.
+//! How byte-level BPE splits a text into words before it merges.
 //!
-//! Source: `llm_tokenizer_bpe` in `src/llama-vocab.cpp` of <https://github.com/ggml-org/llama.cpp>.
+//! Source: `llm_tokenizer_bpe` in `src/llama-vocab.cpp` of <https://github.com/ggml-org/llama.cpp>, where it adapts a
+//! model's own regex (`tekken`, with combining marks) the original from its tokenizer.json.
 
 /// One way to split a text, and what goes with it.
 pub(super) struct PreTokenizer {
@@ -31,7 +31,7 @@ const TEKKEN: &str = concat!(
 );
 
 /// Those that files of Llamas name.
-pub(super) const PRE_TOKENIZERS: [PreTokenizer; 7] = [
+static PRE_TOKENIZERS: [PreTokenizer; 7] = [
     PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
         regexes: &[LLAMA3],
@@ -73,5 +73,5 @@ pub(super) fn find(name: &str) -> Option<&'static PreTokenizer> {
 
 /// All names, for messages.
 pub(super) fn names() -> String {
-    PRE_TOKENIZERS.map(|pre| pre.names.join(", ")).join(", ")
+    PRE_TOKENIZERS.iter().map(|pre| pre.names.join(", ")).collect::<Vec<_>>().join(", ")
 }
