@@ -16,6 +16,8 @@ pub mod ops;
 
 pub mod nn;
 
+pub mod optim;
+
 pub mod models;
 
 pub mod io;

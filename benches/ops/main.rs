@@ -2,19 +2,23 @@
 
 use criterion::{criterion_group, criterion_main};
 
+mod adamw;
 mod dropout;
 mod elementwise;
 mod embedding;
 mod floor;
+mod grad_norm;
 mod rmsnorm;
 mod rope;
 mod swiglu;
 
 criterion_group!(
     benches,
+    adamw::bench,
     dropout::bench,
     elementwise::bench,
     embedding::bench,
+    grad_norm::bench,
     rmsnorm::bench,
     rope::bench,
     swiglu::bench,

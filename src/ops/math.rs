@@ -1,5 +1,7 @@
 //! Elementary functions as straight-line code, so that loops over them vectorise.
 
+use crate::dtype::Float;
+
 /// `eˣ`, to 1 ulp or so over the whole range: 0 below -104, infinity above 88.73, NaN for NaN.
 ///
 /// Cody-Waite reduction to `|r| <= ln 2 / 2`, a polynomial of degree 6, and two halves of the power of two, so that
@@ -30,6 +32,27 @@ pub fn exp(x: f32) -> f32 {
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) << 23) as u32)
+}
+
+const LANES: usize = 16;
+
+/// `sum of a * b` in 16 running sums, so that it vectorises and its order is fixed.
+#[inline(always)]
+pub fn dot<A: Float, B: Float>(a: &[A], b: &[B]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        lanes = add_products(lanes, a, b);
+    }
+    add_products(lanes, a_rest, b_rest).iter().sum()
+}
+
+#[inline(always)]
+fn add_products<A: Float, B: Float>(mut lanes: [f32; LANES], a: &[A], b: &[B]) -> [f32; LANES] {
+    for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+        *lane += a.to_f32() * b.to_f32();
+    }
+    lanes
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ mod gemm;
 mod math;
 mod philox;
 
+pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod grad_norm;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;

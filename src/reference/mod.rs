@@ -7,11 +7,13 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod grad_norm;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;

@@ -2,11 +2,13 @@
 
 mod harness;
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod grad_norm;
 mod lora;
 mod matmul;
 mod rmsnorm;

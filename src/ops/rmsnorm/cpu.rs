@@ -8,6 +8,7 @@ use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
+use crate::ops::math::dot;
 
 /// `y` like `x`, `rstd` `[rows]`.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
@@ -16,16 +17,12 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)
     let mut rstd = Tensor::uninit(&Device::Cpu, DType::F32, [x.shape().rows()])?;
     dispatch_float!(OP, x.dtype(), T => {
         let (x, weight) = (x.slice::<T>()?, weight.slice::<T>()?);
-        host::par_rows(rstd.slice_mut::<f32>()?, 1, #[inline(always)] |first, rstd| {
-            for (rstd, x) in rstd.iter_mut().zip(x[first * h..].chunks(h)) {
+        let (y, rstd) = (y.slice_mut::<T>()?, rstd.slice_mut::<f32>()?);
+        host::par_rows2((y, h), (rstd, 1), #[inline(always)] |first, y, rstd| {
+            for ((y, rstd), x) in y.chunks_mut(h).zip(rstd).zip(x[first * h..].chunks(h)) {
                 *rstd = 1.0 / (dot(x, x) / h as f32 + eps).sqrt();
-            }
-        });
-        let rstd = rstd.slice::<f32>()?;
-        host::par_rows(y.slice_mut::<T>()?, h, #[inline(always)] |first, y| {
-            for ((y, x), rstd) in y.chunks_mut(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]) {
                 for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = T::from_f32(x.to_f32() * rstd * w.to_f32());
+                    *y = T::from_f32(x.to_f32() * *rstd * w.to_f32());
                 }
             }
         });
@@ -43,11 +40,15 @@ pub fn backward_x(dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Re
         let rstd = rstd.slice::<f32>()?;
         host::par_rows(dx.slice_mut::<T>()?, h, #[inline(always)] |first, dx| {
             let rows = dy[first * h..].chunks(h).zip(x[first * h..].chunks(h)).zip(&rstd[first..]);
+            let mut dy_w = vec![0.0f32; h];
             for (dx, ((dy, x), rstd)) in dx.chunks_mut(h).zip(rows) {
-                let mean = dot3(dy, weight, x) / h as f32;
+                for ((dy_w, dy), w) in dy_w.iter_mut().zip(dy).zip(weight) {
+                    *dy_w = dy.to_f32() * w.to_f32();
+                }
+                let mean = dot(&dy_w, x) / h as f32;
                 let scale = rstd * rstd * mean;
-                for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(weight) {
-                    *dx = T::from_f32(rstd * (dy.to_f32() * w.to_f32() - x.to_f32() * scale));
+                for ((dx, dy_w), x) in dx.iter_mut().zip(&dy_w).zip(x) {
+                    *dx = T::from_f32(rstd * (dy_w - x.to_f32() * scale));
                 }
             }
         });
@@ -64,28 +65,14 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor>
         let (dy, x, rstd) = (dy.slice::<T>()?, x.slice::<T>()?, rstd.slice::<f32>()?);
         let rows = host::rows_per_task(h);
         let runs = dy.par_chunks(rows * h).zip(x.par_chunks(rows * h)).zip(rstd.par_chunks(rows));
-        let partial: Vec<Vec<f32>> = runs.map(|((dy, x), rstd)| host::vectorize(#[inline(always)] || weight_sums(dy, x, rstd, h))).collect();
+        let sums = |((dy, x), rstd)| host::vectorize(#[inline(always)] || weight_sums(dy, x, rstd, h));
+        let partial: Vec<Vec<f32>> = runs.map(sums).collect();
         for (i, dw) in dw.slice_mut::<T>()?.iter_mut().enumerate() {
             *dw = T::from_f32(partial.iter().map(|sums| sums[i]).sum());
         }
         Ok(())
     })?;
     Ok(dw)
-}
-
-/// `a + b`, rounded to their dtype.
-pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let mut sum = Tensor::uninit(&Device::Cpu, a.dtype(), a.shape())?;
-    dispatch_float!(OP, a.dtype(), T => {
-        let (a, b) = (a.slice::<T>()?, b.slice::<T>()?);
-        host::par_rows(sum.slice_mut::<T>()?, 1, #[inline(always)] |first, sum| {
-            for ((sum, a), b) in sum.iter_mut().zip(&a[first..]).zip(&b[first..]) {
-                *sum = T::from_f32(a.to_f32() + b.to_f32());
-            }
-        });
-        Ok(())
-    })?;
-    Ok(sum)
 }
 
 #[inline(always)]
@@ -97,28 +84,4 @@ fn weight_sums<T: Float>(dy: &[T], x: &[T], rstd: &[f32], h: usize) -> Vec<f32> 
         }
     }
     sums
-}
-
-const LANES: usize = 16;
-
-#[inline(always)]
-fn dot<T: Float>(a: &[T], b: &[T]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a.to_f32() * b.to_f32();
-        }
-    }
-    lanes.iter().sum()
-}
-
-#[inline(always)]
-fn dot3<T: Float>(a: &[T], b: &[T], c: &[T]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for ((a, b), c) in a.chunks(LANES).zip(b.chunks(LANES)).zip(c.chunks(LANES)) {
-        for (((lane, a), b), c) in lanes.iter_mut().zip(a).zip(b).zip(c) {
-            *lane += a.to_f32() * b.to_f32() * c.to_f32();
-        }
-    }
-    lanes.iter().sum()
 }

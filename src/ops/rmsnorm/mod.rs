@@ -3,6 +3,7 @@
 mod cpu;
 
 use super::check;
+use super::elementwise::add;
 use crate::autograd::{Tensor, record};
 use crate::error::Result;
 
@@ -44,7 +45,7 @@ pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32
     refuse_misfits(x, weight)?;
     check::shape(OP, "residual", residual, x.shape())?;
     check::alike(OP, "residual", residual, x)?;
-    let sum = cpu::add(x, residual)?;
+    let sum = add(&x.detach(), &residual.detach())?;
     let (y, rstd) = cpu::forward(&sum, weight, eps)?;
     let (saved_sum, saved_weight) = (sum.clone(), weight.detach());
     let want_dw = weight.is_tracked();
@@ -52,7 +53,7 @@ pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32
         let Some(dy) = dy else { return Ok([dsum.clone(), dsum, None]) };
         let mut dx = cpu::backward_x(&dy, &saved_sum, &saved_weight, &rstd)?;
         if let Some(dsum) = dsum {
-            dx = cpu::add(&dx, &dsum)?;
+            dx = add(&dx, &dsum)?;
         }
         let dw = want_dw.then(|| cpu::backward_weight(&dy, &saved_sum, &rstd)).transpose()?;
         Ok([Some(dx.clone()), Some(dx), dw])

@@ -1,0 +1,49 @@
+//! Sums over fixed pieces, each in eight lanes, then over the pieces in order.
+
+use rayon::prelude::*;
+
+use super::OP;
+use crate::autograd::Tensor;
+use crate::device::host;
+use crate::dispatch_float;
+use crate::dtype::Float;
+use crate::error::Result;
+
+/// The sum of the squares of each gradient.
+pub fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
+    gradients.par_iter().map(|gradient| squares_of(gradient)).collect()
+}
+
+fn squares_of(gradient: &Tensor) -> Result<f64> {
+    dispatch_float!(OP, gradient.dtype(), T => {
+        let pieces = gradient.slice::<T>()?.par_chunks(host::rows_per_task(1));
+        Ok(pieces.map(squares_of_piece).collect::<Vec<_>>().into_iter().sum())
+    })
+}
+
+fn squares_of_piece<T: Float>(piece: &[T]) -> f64 {
+    host::vectorize(
+        #[inline(always)]
+        || {
+            let mut lanes = [0.0f64; 8];
+            let (whole, rest) = piece.as_chunks::<8>();
+            for values in whole {
+                lanes.iter_mut().zip(values).for_each(
+                    #[inline(always)]
+                    |(lane, value)| *lane += square(*value),
+                );
+            }
+            lanes.iter_mut().zip(rest).for_each(
+                #[inline(always)]
+                |(lane, value)| *lane += square(*value),
+            );
+            lanes.iter().sum()
+        },
+    )
+}
+
+#[inline(always)]
+fn square<T: Float>(value: T) -> f64 {
+    let value = f64::from(value.to_f32());
+    value * value
+}

@@ -1,0 +1,101 @@
+//! The optimizer's state: named, resumable, and the parameters' places on the tape.
+
+use vicugna::autograd::{Tensor, backward};
+use vicugna::device::Device;
+use vicugna::dtype::DType;
+use vicugna::ops::matmul::matmul;
+use vicugna::optim::{AdamW, AdamWOptions, Trained};
+
+const OPTIONS: AdamWOptions =
+    AdamWOptions { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::from_slice(&Device::Cpu, [values.len()], values).unwrap()
+}
+
+/// Two parameters and, for each step, gradients that differ from step to step.
+struct Run {
+    optimizer: AdamW,
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { optimizer: AdamW::new(OPTIONS), a: tensor(&[1.0, -2.0, 3.0]), b: tensor(&[0.5]) }
+    }
+
+    fn steps(&mut self, steps: u64) {
+        for _ in 0..steps {
+            let step = self.optimizer.steps() as f32;
+            let (da, db) = (tensor(&[step.sin(), 0.1, -step]), tensor(&[step - 2.0]));
+            let a = Trained { name: "layers.0.a", parameter: &mut self.a, gradient: &da };
+            let b = Trained { name: "b", parameter: &mut self.b, gradient: &db };
+            self.optimizer.step(vec![a, b], 0.5).unwrap();
+        }
+    }
+
+    fn parameters(&self) -> [Vec<f32>; 2] {
+        [&self.a, &self.b].map(|x| x.to_vec().unwrap())
+    }
+}
+
+#[test]
+fn resumed_run_has_the_bits_of_an_unbroken_one() {
+    let (mut unbroken, mut broken) = (Run::new(), Run::new());
+    unbroken.steps(5);
+    broken.steps(3);
+    let (step, state) = (broken.optimizer.steps(), broken.optimizer.state().collect::<Vec<_>>());
+    broken.optimizer = AdamW::resume(OPTIONS, step, state).unwrap();
+    broken.steps(2);
+    assert_eq!(unbroken.parameters(), broken.parameters());
+    assert_eq!(broken.optimizer.steps(), 5);
+}
+
+#[test]
+fn state_is_named_after_the_parameters() {
+    let mut run = Run::new();
+    assert_eq!(run.optimizer.state().count(), 0);
+    run.steps(1);
+    let state: Vec<_> = run.optimizer.state().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
+    let expected = [("b.m", 1), ("b.v", 1), ("layers.0.a.m", 3), ("layers.0.a.v", 3)];
+    assert_eq!(state, expected.map(|(name, n)| (name.to_string(), vec![n])));
+}
+
+#[test]
+fn a_parameter_stays_the_same_leaf() {
+    // loss = w · x: its gradient is x, before and after a step, and steps lower it.
+    let x = Tensor::from_slice(&Device::Cpu, [1, 2], &[1.0f32, -3.0]).unwrap();
+    let mut w = Tensor::from_slice(&Device::Cpu, [1, 2], &[0.5f32, 0.25]).unwrap().with_grad();
+    let (mut optimizer, mut losses) = (AdamW::new(OPTIONS), Vec::new());
+    for _ in 0..3 {
+        let loss = matmul(&x, &w).unwrap();
+        let gradient = backward(&loss).unwrap().take(&w).unwrap();
+        assert_eq!(gradient.to_vec::<f32>().unwrap(), [1.0, -3.0]);
+        losses.push(loss.to_vec::<f32>().unwrap()[0]);
+        optimizer.step(vec![Trained { name: "w", parameter: &mut w, gradient: &gradient }], 1.0).unwrap();
+    }
+    assert!(losses.is_sorted_by(|a, b| a > b), "{losses:?}");
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let mut optimizer = AdamW::new(OPTIONS);
+    let [mut a, mut b, gradient] = [tensor(&[1.0]), tensor(&[1.0]), tensor(&[1.0])];
+    let twice = [&mut a, &mut b].map(|parameter| Trained { name: "w", parameter, gradient: &gradient });
+    assert_eq!(optimizer.step(twice.into(), 1.0).unwrap_err().to_string(), "w: is trained twice in one step");
+
+    let resumed = |state: &[(&str, usize)]| {
+        let zeros = |n| Tensor::zeros(&Device::Cpu, DType::F32, [n]).unwrap();
+        AdamW::resume(OPTIONS, 1, state.iter().map(|(name, n)| (name.to_string(), zeros(*n))))
+    };
+    let error = resumed(&[("w.m", 1)]).unwrap_err();
+    assert_eq!(error.to_string(), "w: has one half of its optimizer state, .m or .v, without the other");
+    let error = resumed(&[("w.momentum", 1)]).unwrap_err();
+    assert_eq!(error.to_string(), "w.momentum: is no optimizer state: its name ends neither in .m nor in .v");
+
+    let mut optimizer = resumed(&[("w.m", 2), ("w.v", 2)]).unwrap();
+    let error = optimizer.step(vec![Trained { name: "w", parameter: &mut a, gradient: &gradient }], 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "adamw: m of w must be [1], got [2]");
+    assert_eq!(optimizer.steps(), 1, "a refused step was counted");
+}
