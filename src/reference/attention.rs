@@ -31,10 +31,11 @@ fn rows(segments: Segments, [nh, nkv, d]: Heads) -> Vec<Row> {
     rows
 }
 
-/// The weights of a row's visible keys.
+/// The weights of a row's visible keys: `exp(score - max) / sum`.
 ///
-/// A weight that leaves here is a term of its own, `from_f64(to_f64)`: the quotient of two sums of exponentials would
-/// otherwise carry the product of their condition numbers, hundreds of times the error that any evaluation makes.
+/// Maximum and sum enter as [`number`]s: they are the same for all keys of the row, and carrying their terms through
+/// the quotient would multiply condition numbers where errors only add. What a weight carries is the condition of its
+/// own exponential: an error of the score is a relative error of the weight.
 fn probabilities<R: Real>(row: &Row, q: &[R], k: &[R], d: usize, scale: f64) -> Vec<R> {
     let mut scores = Vec::new();
     for &key in &row.keys {
@@ -46,10 +47,15 @@ fn probabilities<R: Real>(row: &Row, q: &[R], k: &[R], d: usize, scale: f64) -> 
     }
     let mut sum = R::zero();
     for score in &mut scores {
-        *score = (*score - max).exp();
+        *score = (*score - number(max)).exp();
         sum = sum + *score;
     }
-    scores.iter().map(|&score| R::from_f64((score / sum).to_f64())).collect()
+    scores.iter().map(|&score| score / number(sum)).collect()
+}
+
+/// The value alone, as if it had been given.
+fn number<R: Real>(x: R) -> R {
+    R::from_f64(x.to_f64())
 }
 
 fn dot<R: Real>(a: &[R], b: &[R]) -> R {
@@ -82,6 +88,8 @@ pub fn forward<R: Real>(q: &[R], k: &[R], v: &[R], segments: Segments, heads: He
 
 /// `dout` like `q` → `dq`, `dk`, `dv`, with `p` the weights and `ds = p * (dout vᵀ - sum(p * dout vᵀ)) * scale`:
 /// `dv = pᵀ dout`, `dq = ds k`, `dk = dsᵀ q`.
+///
+/// In `ds` the weights are [`number`]s: the many terms of `dout vᵀ` outweigh their condition.
 pub fn backward<R: Real>(
     dout: &[R],
     q: &[R],
@@ -97,9 +105,12 @@ pub fn backward<R: Real>(
         let p = probabilities(&row, q, k, d, scale);
         let (q, dout) = (&q[row.query..][..d], &dout[row.query..][..d]);
         let dp: Vec<R> = row.keys.iter().map(|&key| dot(dout, &v[key..][..d])).collect();
-        let mean = dot(&p, &dp);
+        let mut mean = R::zero();
+        for (&p, &dp) in p.iter().zip(&dp) {
+            mean = mean + number(p) * dp;
+        }
         for ((&p, &dp), &key) in p.iter().zip(&dp).zip(&row.keys) {
-            let ds = p * (dp - mean) * R::from_f64(scale);
+            let ds = number(p) * (dp - mean) * R::from_f64(scale);
             add_scaled(&mut dv[key..][..d], p, dout);
             add_scaled(&mut dq[row.query..][..d], ds, &k[key..][..d]);
             add_scaled(&mut dk[key..][..d], ds, q);

@@ -92,7 +92,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(std::env::var("N").map_or(64, |n| n.parse().unwrap())))]
 
     #[test]
     fn forward_matches_reference(case in cases()) {

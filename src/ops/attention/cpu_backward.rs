@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::cpu::{Inputs, Views, keys_to_visit, visible};
-use super::cpu_tile::{self as tile, KEYS, Matrix, ROWS};
+use super::cpu_tile::{self as tile, KEYS, LANES, Matrix, ROWS};
 use super::{Heads, OP, Segment};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
@@ -79,13 +79,15 @@ struct KeyBlock<'a> {
 fn key_blocks(segment: &Segment, heads: Heads) -> Vec<KeyBlock<'_>> {
     let Segment { queries, keys } = segment;
     let size = keys.len().div_ceil(MAX_BLOCKS).max(MIN_BLOCK).next_multiple_of(KEYS);
-    let block = |kv_head: usize, start: usize| {
-        let first = (queries.end + start).saturating_sub(keys.len()).max(queries.start);
-        let (keys, queries) = (start..keys.len().min(start + size), first..queries.end);
-        KeyBlock { segment, kv_head, keys, queries, dq: &mut [], dk: &mut [], dv: &mut [] }
-    };
-    let starts = move |kv_head| (0..keys.len()).step_by(size).map(move |start| block(kv_head, start));
-    (0..heads.num_key_value_heads).flat_map(starts).collect()
+    let mut blocks = Vec::new();
+    for kv_head in 0..heads.num_key_value_heads {
+        for start in (0..keys.len()).step_by(size) {
+            let first = (queries.end + start).saturating_sub(keys.len()).max(queries.start);
+            let (keys, queries) = (start..keys.len().min(start + size), first..queries.end);
+            blocks.push(KeyBlock { segment, kv_head, keys, queries, dq: &mut [], dk: &mut [], dv: &mut [] });
+        }
+    }
+    blocks
 }
 
 impl KeyBlock<'_> {
@@ -101,116 +103,128 @@ struct Task<'a, 'b, T> {
     block: &'a mut KeyBlock<'b>,
 }
 
-/// The query rows of a tile.
-struct QueryTile {
-    q: Vec<f32>,
-    q_transposed: Vec<f32>,
-    dout: Vec<f32>,
-    dout_transposed: Vec<f32>,
-    visible: [i32; ROWS],
-    lse: [f32; ROWS],
-    delta: [f32; ROWS],
-}
-
 impl<T: Float> WithSimd for Task<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { saved, block } = self;
-        let (views, width, group) = (&saved.views, saved.views.width(), saved.views.heads.group());
-        let rows = block.keys.len().next_multiple_of(KEYS);
-        let (mut k, mut v) = (vec![0.0; rows * width], vec![0.0; rows * width]);
-        let keys = block.segment.keys.start + block.keys.start..block.segment.keys.start + block.keys.end;
-        tile::load(&mut k, width, 1.0, views.key_rows(views.k, block.kv_head, keys.clone()));
-        tile::load(&mut v, width, 1.0, views.key_rows(views.v, block.kv_head, keys));
-        block.dk.fill(0.0);
-        block.dv.fill(0.0);
-        block.dq.fill(0.0);
-        let end = block.queries.end * group;
-        let starts = (block.queries.start * group..end).step_by(ROWS);
-        let mut queries = QueryTile::new(width);
-        for (start, dq) in starts.zip(block.dq.chunks_exact_mut(ROWS * width)) {
-            queries.load(&saved, block.segment, block.kv_head, start..end.min(start + ROWS));
-            for first in (0..block.keys.len()).step_by(KEYS) {
-                let tile = first * width..(first + KEYS) * width;
-                let keys = Keys {
-                    start: block.keys.start + first,
-                    k: Matrix { data: &k[tile.clone()], width },
-                    v: Matrix { data: &v[tile.clone()], width },
-                };
-                queries.differentiate(
-                    simd,
-                    views.heads.head_dim,
-                    keys,
-                    dq,
-                    &mut block.dk[tile.clone()],
-                    &mut block.dv[tile],
-                );
+        let (width, group) = (saved.views.width(), saved.views.heads.group());
+        let keys = KeyTile::load_all(&saved.views, block);
+        let KeyBlock { segment, kv_head, queries, dq, dk, dv, .. } = block;
+        for sums in [&mut *dq, dk, dv] {
+            sums.fill(0.0);
+        }
+        let mut tile = QueryTile::new(width);
+        let end = queries.end * group;
+        let starts = (queries.start * group..end).step_by(ROWS);
+        for (start, dq) in starts.zip(dq.chunks_exact_mut(ROWS * width)) {
+            tile.load(simd, &saved, segment, *kv_head, start..end.min(start + ROWS));
+            let sums = dk.chunks_exact_mut(KEYS * width).zip(dv.chunks_exact_mut(KEYS * width));
+            for (keys, (dk, dv)) in keys.iter().zip(sums) {
+                tile.differentiate(simd, keys, dq, dk, dv);
             }
         }
     }
 }
 
-/// A tile of keys.
-struct Keys<'a> {
+struct KeyTile {
     /// Counted from the first of the segment.
     start: usize,
-    k: Matrix<'a>,
-    v: Matrix<'a>,
+    k: Vec<f32>,
+    k_transposed: Vec<f32>,
+    v_transposed: Vec<f32>,
+}
+
+impl KeyTile {
+    #[inline(always)]
+    fn load_all<T: Float>(views: &Views<T>, block: &KeyBlock) -> Vec<Self> {
+        let width = views.width();
+        let mut tiles = Vec::new();
+        let mut v = vec![0.0; KEYS * width];
+        for start in block.keys.clone().step_by(KEYS) {
+            let rows = block.segment.key_rows(start, KEYS);
+            let mut k = vec![0.0; KEYS * width];
+            tile::load(&mut k, width, 1.0, views.key_rows(views.k, block.kv_head, rows.clone()));
+            tile::load(&mut v, width, 1.0, views.key_rows(views.v, block.kv_head, rows));
+            let (mut k_transposed, mut v_transposed) = (vec![0.0; KEYS * width], vec![0.0; KEYS * width]);
+            tile::transpose(&mut k_transposed, KEYS, Matrix { data: &k, width });
+            tile::transpose(&mut v_transposed, KEYS, Matrix { data: &v, width });
+            tiles.push(Self { start, k, k_transposed, v_transposed });
+        }
+        tiles
+    }
+}
+
+/// Query rows, and what the forward and the gradient of its output say of them.
+struct QueryTile {
+    width: usize,
+    q: Vec<f32>,
+    out: Vec<f32>,
+    dout: Vec<f32>,
+    visible: [i32; ROWS],
+    lse: [f32; ROWS],
+    /// The sum of `out * dout`.
+    delta: [f32; ROWS],
 }
 
 impl QueryTile {
     fn new(width: usize) -> Self {
-        let [q, q_transposed, dout, dout_transposed] = std::array::from_fn(|_| vec![0.0; ROWS * width]);
-        let (visible, lse, delta) = ([0; ROWS], [0.0; ROWS], [0.0; ROWS]);
-        Self { q, q_transposed, dout, dout_transposed, visible, lse, delta }
+        let [q, out, dout] = [(); 3].map(|()| vec![0.0; ROWS * width]);
+        Self { width, q, out, dout, visible: [0; ROWS], lse: [0.0; ROWS], delta: [0.0; ROWS] }
     }
 
     #[inline(always)]
-    fn load<T: Float>(&mut self, saved: &Saved<T>, segment: &Segment, kv_head: usize, pairs: Range<usize>) {
-        let (views, width) = (&saved.views, saved.views.width());
-        let Heads { num_attention_heads: nh, .. } = views.heads;
-        let group = views.heads.group();
+    fn load<S: Simd, T: Float>(
+        &mut self,
+        simd: S,
+        saved: &Saved<T>,
+        segment: &Segment,
+        kv_head: usize,
+        pairs: Range<usize>,
+    ) {
+        let (Saved { views, out, dout, lse }, width) = (saved, self.width);
         tile::load(&mut self.q, width, views.scale, views.query_rows(views.q, kv_head, pairs.clone()));
-        tile::load(&mut self.dout, width, 1.0, views.query_rows(saved.dout, kv_head, pairs.clone()));
-        tile::transpose(&mut self.q_transposed, &self.q, width);
-        tile::transpose(&mut self.dout_transposed, &self.dout, width);
-        self.visible = visible(segment, &pairs, group);
+        tile::load(&mut self.out, width, 1.0, views.query_rows(out, kv_head, pairs.clone()));
+        tile::load(&mut self.dout, width, 1.0, views.query_rows(dout, kv_head, pairs.clone()));
+        self.visible = visible(segment, &pairs, views.heads.group());
         self.lse = [f32::INFINITY; ROWS]; // rows past the last pair weigh nothing
-        self.delta = [0.0; ROWS];
-        let outs = views.query_rows(saved.out, kv_head, pairs.clone());
-        let douts = views.query_rows(saved.dout, kv_head, pairs.clone());
-        for (r, ((pair, out), dout)) in pairs.zip(outs).zip(douts).enumerate() {
-            self.lse[r] = saved.lse[pair / group * nh + kv_head * group + pair % group];
-            self.delta[r] = tile::dot(out, dout);
+        for (r, pair) in pairs.enumerate() {
+            let row = r * width..(r + 1) * width;
+            self.lse[r] = lse[views.head_row(kv_head, pair)];
+            self.delta[r] = tile::dot(simd, &self.out[row.clone()], &self.dout[row]);
         }
     }
 
+    /// Adds what these rows and `keys` have to say of each other.
     #[inline(always)]
-    fn differentiate<S: Simd>(&self, simd: S, d: usize, keys: Keys, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
-        let width = keys.k.width;
-        let n = keys_to_visit(&self.visible, keys.start);
+    fn differentiate<S: Simd>(&self, simd: S, keys: &KeyTile, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
+        let (width, n) = (self.width, keys_to_visit(&self.visible, keys.start).next_multiple_of(LANES));
         if n == 0 {
             return;
         }
-        let (mut scores, mut ds) = ([0.0; KEYS * ROWS], [0.0; KEYS * ROWS]);
-        let (scores, ds) = (&mut scores[..n * ROWS], &mut ds[..n * ROWS]);
-        tile::add_product(simd, n, d, keys.k, Matrix { data: &self.q_transposed, width: ROWS }, scores);
-        tile::add_product(simd, n, d, keys.v, Matrix { data: &self.dout_transposed, width: ROWS }, ds);
-        tile::mask(scores, keys.start, &self.visible);
-        tile::softmax_backward(simd, scores, ds, &self.lse, &self.delta);
-        let (p, ds) = (Matrix { data: scores, width: ROWS }, Matrix { data: ds, width: ROWS });
-        tile::add_product(simd, n, ROWS, p, Matrix { data: &self.dout, width }, dv);
-        tile::add_product(simd, n, ROWS, ds, Matrix { data: &self.q, width }, dk);
-        tile::add_transposed_product(simd, ROWS, n, ds, keys.k, dq);
+        let (mut scores, mut ds) = ([0.0; ROWS * KEYS], [0.0; ROWS * KEYS]);
+        let (q, dout, k) =
+            (Matrix { data: &self.q, width }, Matrix { data: &self.dout, width }, Matrix { data: &keys.k, width });
+        let [k_transposed, v_transposed] =
+            [&keys.k_transposed, &keys.v_transposed].map(|data| Matrix { data, width: KEYS });
+        tile::product(simd, [ROWS, n, width], q, k_transposed, &mut scores);
+        tile::product(simd, [ROWS, n, width], dout, v_transposed, &mut ds);
+        for (scores, &visible) in scores.chunks_exact_mut(KEYS).zip(&self.visible) {
+            scores[n.min((visible as usize).saturating_sub(keys.start))..n].fill(f32::NEG_INFINITY);
+        }
+        tile::softmax_backward(simd, n, &mut scores, &mut ds, &self.lse, &self.delta);
+        let [p, ds] = [&scores, &ds].map(|data| Matrix { data, width: KEYS });
+        tile::add_transposed_product(simd, [n, width, ROWS], p, dout, dv);
+        tile::add_transposed_product(simd, [n, width, ROWS], ds, q, dk);
+        tile::add_product(simd, [ROWS, width, n], ds, k, dq);
     }
 }
 
 /// Adds the shares of each query row, in the order of the keys.
 fn collect_dq<T: Float>(inputs: &Inputs, blocks: &[Vec<KeyBlock>]) -> Result<Tensor> {
     let Heads { num_attention_heads: nh, head_dim: d, .. } = inputs.heads;
-    let (group, width) = (inputs.heads.group(), d.next_multiple_of(tile::LANES));
+    let (group, width) = (inputs.heads.group(), d.next_multiple_of(LANES));
     let mut dq = Tensor::uninit(&Device::Cpu, T::DTYPE, inputs.q.shape())?;
     host::par_rows(dq.slice_mut::<T>()?, nh * d, |first, dq| {
         let mut sum = vec![0.0; d];
@@ -236,7 +250,7 @@ fn collect_keys<T: Float>(
     gradient: impl for<'b> Fn(&'b KeyBlock) -> &'b [f32] + Sync,
 ) -> Result<Tensor> {
     let Heads { num_key_value_heads: nkv, head_dim: d, .. } = inputs.heads;
-    let width = d.next_multiple_of(tile::LANES);
+    let width = d.next_multiple_of(LANES);
     let mut dx = Tensor::uninit(&Device::Cpu, T::DTYPE, inputs.k.shape())?;
     host::par_rows(dx.slice_mut::<T>()?, nkv * d, |first, dx| {
         for (row, dx) in (first..).zip(dx.chunks_mut(nkv * d)) {

@@ -7,7 +7,7 @@ use pulp::Simd;
 
 use crate::dtype::Float;
 
-/// Query rows of a tile: pairs of a query and a head of the group.
+/// Rows of a tile, at most: pairs of a query and a head of the group.
 pub const ROWS: usize = 32;
 /// Keys of a tile.
 pub const KEYS: usize = 64;
@@ -24,50 +24,71 @@ pub struct Matrix<'a> {
     pub width: usize,
 }
 
-/// `c += a b`, `a` `[m][depth]`, `b` `[depth][n]`; m a multiple of [`STEP`], n of [`LANES`].
+/// `c = a b`, `a` `[m][depth]`, `b` `[depth][n]`, `c` as wide as `b`; m a multiple of [`STEP`], n of [`LANES`].
 #[inline(always)]
-pub fn add_product<S: Simd>(simd: S, m: usize, depth: usize, a: Matrix, b: Matrix, c: &mut [f32]) {
+pub fn product<S: Simd>(simd: S, size: [usize; 3], a: Matrix, b: Matrix, c: &mut [f32]) {
+    row_blocks(simd, size, a, b, c, false);
+}
+
+/// `c += a b`, otherwise as [`product`].
+#[inline(always)]
+pub fn add_product<S: Simd>(simd: S, size: [usize; 3], a: Matrix, b: Matrix, c: &mut [f32]) {
+    row_blocks(simd, size, a, b, c, true);
+}
+
+#[inline(always)]
+fn row_blocks<S: Simd>(simd: S, [m, n, depth]: [usize; 3], a: Matrix, b: Matrix, c: &mut [f32], add: bool) {
     for i in (0..m).step_by(STEP) {
-        let rows: [&[f32]; STEP] = std::array::from_fn(|r| &a.data[(i + r) * a.width..][..depth]);
-        add_rows(simd, depth, |p: usize, r: usize| rows[r][p], b, &mut c[i * b.width..][..STEP * b.width]);
+        let mut rows: [&[f32]; STEP] = [&[]; STEP];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &a.data[(i + r) * a.width..][..depth];
+        }
+        blocks(simd, [n, depth], |p: usize, r: usize| rows[r][p], b, &mut c[i * b.width..], add);
     }
 }
 
-/// `c += aᵀ b`, `a` `[depth][m]`, `b` `[depth][n]`; m a multiple of [`STEP`], n of [`LANES`].
+/// `c += aᵀ b`, `a` `[depth][m]`, otherwise as [`product`].
 #[inline(always)]
-pub fn add_transposed_product<S: Simd>(simd: S, m: usize, depth: usize, a: Matrix, b: Matrix, c: &mut [f32]) {
+pub fn add_transposed_product<S: Simd>(simd: S, [m, n, depth]: [usize; 3], a: Matrix, b: Matrix, c: &mut [f32]) {
     for i in (0..m).step_by(STEP) {
         let columns = &a.data[i..];
         let at = |p: usize, r: usize| columns[p * a.width..][..STEP][r];
-        add_rows(simd, depth, at, b, &mut c[i * b.width..][..STEP * b.width]);
+        blocks(simd, [n, depth], at, b, &mut c[i * b.width..], true);
     }
 }
 
-/// Adds to [`STEP`] rows.
+/// [`STEP`] rows of a product, a pair of vectors at a time; `a(p, r)` is element `p` of row `r`.
 #[inline(always)]
-fn add_rows<S: Simd>(simd: S, depth: usize, a: impl Fn(usize, usize) -> f32, b: Matrix, c: &mut [f32]) {
+fn blocks<S: Simd>(
+    simd: S,
+    [n, depth]: [usize; 2],
+    a: impl Fn(usize, usize) -> f32,
+    b: Matrix,
+    c: &mut [f32],
+    add: bool,
+) {
     let width = b.width / S::F32_LANES;
-    let (b, _) = S::as_simd_f32s(b.data);
-    let (c, _) = S::as_mut_simd_f32s(c);
+    let (b, c) = (S::as_simd_f32s(b.data).0, S::as_mut_simd_f32s(c).0);
     let mut j = 0;
-    while j + 2 <= width {
-        add_block::<S, 2>(simd, depth, &a, &b[j..], &mut c[j..], width);
+    while (j + 2) * S::F32_LANES <= n {
+        block::<S, 2>(simd, depth, &a, &b[j..], &mut c[j..], width, add);
         j += 2;
     }
-    if j < width {
-        add_block::<S, 1>(simd, depth, &a, &b[j..], &mut c[j..], width);
+    if j * S::F32_LANES < n {
+        block::<S, 1>(simd, depth, &a, &b[j..], &mut c[j..], width, add);
     }
 }
 
-/// Adds to `N` vectors of [`STEP`] rows, summed in registers.
+/// `N` vectors of [`STEP`] rows, summed in registers.
 #[inline(always)]
-fn add_block<S: Simd, const N: usize>(
+fn block<S: Simd, const N: usize>(
     simd: S,
     depth: usize,
     a: impl Fn(usize, usize) -> f32,
     b: &[S::f32s],
     c: &mut [S::f32s],
     width: usize,
+    add: bool,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); N]; STEP];
     for p in 0..depth {
@@ -81,7 +102,7 @@ fn add_block<S: Simd, const N: usize>(
     }
     for (c, sums) in c.chunks_mut(width).zip(sums) {
         for (c, sum) in c.iter_mut().zip(sums) {
-            *c = simd.add_f32s(*c, sum);
+            *c = if add { simd.add_f32s(*c, sum) } else { sum };
         }
     }
 }
@@ -95,7 +116,11 @@ pub fn load<'a, T: Float>(tile: &mut [f32], width: usize, scale: f32, rows: impl
         let (whole, rest) = row.as_chunks::<LANES>();
         let (whole_out, rest_out) = out.as_chunks_mut::<LANES>();
         for (out, row) in whole_out.iter_mut().zip(whole) {
-            *out = std::array::from_fn(|i| row[i].to_f32() * scale);
+            let mut lanes = [0.0; LANES]; // all reads before the first write: vectorises without a test for overlap
+            for (lane, x) in lanes.iter_mut().zip(row) {
+                *lane = x.to_f32() * scale;
+            }
+            *out = lanes;
         }
         for (out, x) in rest_out.iter_mut().zip(rest) {
             *out = x.to_f32() * scale;
@@ -106,76 +131,78 @@ pub fn load<'a, T: Float>(tile: &mut [f32], width: usize, scale: f32, rows: impl
     tile[filled..].fill(0.0);
 }
 
-/// `[ROWS][width]` → `[width][ROWS]`
+/// Transposes `tile` into `transposed` `[tile.width][rows]`.
 #[inline(always)]
-pub fn transpose(transposed: &mut [f32], tile: &[f32], width: usize) {
-    for (column, out) in transposed.chunks_exact_mut(ROWS).enumerate() {
-        for (out, row) in out.iter_mut().zip(tile.chunks_exact(width)) {
+pub fn transpose(transposed: &mut [f32], rows: usize, tile: Matrix) {
+    for (column, out) in transposed.chunks_exact_mut(rows).enumerate() {
+        for (out, row) in out.iter_mut().zip(tile.data.chunks_exact(tile.width)) {
             *out = row[column];
         }
     }
 }
 
-/// Sets the scores of keys that a row does not see to -infinity; the tile starts at the key `start`.
+/// Sets to -infinity those scores `[keys][rows]` whose key, counted from `start`, a row does not see.
 #[inline(always)]
-pub fn mask(scores: &mut [f32], start: usize, visible: &[i32; ROWS]) {
-    if start + scores.len() / ROWS <= visible[0] as usize {
+pub fn mask(scores: &mut [f32], start: usize, visible: &[i32]) {
+    if visible.first().is_some_and(|&fewest| start + scores.len() / visible.len() <= fewest as usize) {
         return;
     }
-    for (key, scores) in (start as i32..).zip(scores.chunks_exact_mut(ROWS)) {
+    for (key, scores) in (start as i32..).zip(scores.chunks_exact_mut(visible.len())) {
         for (score, &visible) in scores.iter_mut().zip(visible) {
             *score = if key < visible { *score } else { f32::NEG_INFINITY };
         }
     }
 }
 
-/// Turns scores into `exp(score - max)` with the maximum so far, and returns what to scale earlier results by.
+/// Turns scores `[keys][rows]` into `exp(score - max)` with the maximum so far, adds them to `sum`, and leaves in
+/// `correction` what earlier results have to be scaled by.
 #[inline(always)]
-pub fn online_softmax<S: Simd>(
-    simd: S,
-    scores: &mut [f32],
-    max: &mut [f32; ROWS],
-    sum: &mut [f32; ROWS],
-) -> [f32; ROWS] {
-    let width = ROWS / S::F32_LANES;
-    let mut correction = [0.0; ROWS];
-    let (scores, _) = S::as_mut_simd_f32s(scores);
-    let (max, _) = S::as_mut_simd_f32s(max);
-    let (sum, _) = S::as_mut_simd_f32s(sum);
-    for (c, correction) in S::as_mut_simd_f32s(&mut correction).0.iter_mut().enumerate() {
+pub fn online_softmax<S: Simd>(simd: S, scores: &mut [f32], max: &mut [f32], sum: &mut [f32], correction: &mut [f32]) {
+    let (scores, max, sum) = (S::as_mut_simd_f32s(scores).0, S::as_mut_simd_f32s(max).0, S::as_mut_simd_f32s(sum).0);
+    let width = max.len();
+    for (c, correction) in S::as_mut_simd_f32s(correction).0.iter_mut().enumerate() {
         let before = max[c];
         for rows in scores.chunks_exact(4 * width) {
-            let (a, b) =
-                (simd.max_f32s(rows[c], rows[width + c]), simd.max_f32s(rows[2 * width + c], rows[3 * width + c]));
-            max[c] = simd.max_f32s(simd.max_f32s(a, b), max[c]);
+            let first = simd.max_f32s(rows[c], rows[width + c]);
+            let second = simd.max_f32s(rows[2 * width + c], rows[3 * width + c]);
+            max[c] = simd.max_f32s(simd.max_f32s(first, second), max[c]);
         }
         *correction = exp(simd, simd.sub_f32s(before, max[c]));
-        let mut total = simd.mul_f32s(sum[c], *correction);
+        sum[c] = simd.mul_f32s(sum[c], *correction);
         for rows in scores.chunks_exact_mut(4 * width) {
             let mut four = simd.splat_f32s(0.0);
             for row in rows.chunks_exact_mut(width) {
                 row[c] = exp(simd, simd.sub_f32s(row[c], max[c]));
                 four = simd.add_f32s(four, row[c]);
             }
-            total = simd.add_f32s(total, four);
+            sum[c] = simd.add_f32s(sum[c], four);
         }
-        sum[c] = total;
     }
-    correction
 }
 
-/// Turns scores into probabilities, and `dp`, their gradients, into those of the scores.
+/// Scales each row of `x` `[rows][width]`.
 #[inline(always)]
-pub fn softmax_backward<S: Simd>(simd: S, scores: &mut [f32], dp: &mut [f32], lse: &[f32; ROWS], delta: &[f32; ROWS]) {
-    let (scores, _) = S::as_mut_simd_f32s(scores);
-    let (dp, _) = S::as_mut_simd_f32s(dp);
-    let (lse, _) = S::as_simd_f32s(lse);
-    let (delta, _) = S::as_simd_f32s(delta);
-    let width = ROWS / S::F32_LANES;
-    for (scores, dp) in scores.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width)) {
-        for (((score, dp), lse), delta) in scores.iter_mut().zip(dp).zip(lse).zip(delta) {
-            *score = exp(simd, simd.sub_f32s(*score, *lse));
-            *dp = simd.mul_f32s(*score, simd.sub_f32s(*dp, *delta));
+pub fn scale_rows(x: &mut [f32], width: usize, scales: &[f32]) {
+    for (row, &scale) in x.chunks_exact_mut(width).zip(scales) {
+        if scale != 1.0 {
+            for x in row {
+                *x *= scale;
+            }
+        }
+    }
+}
+
+/// Turns `n` scores of each row into probabilities, and `dp`, their gradients, into those of the scores;
+/// `scores`, `dp` `[rows][KEYS]`, n a multiple of [`LANES`].
+#[inline(always)]
+pub fn softmax_backward<S: Simd>(simd: S, n: usize, scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
+    let rows = scores.chunks_exact_mut(KEYS).zip(dp.chunks_exact_mut(KEYS));
+    for (((scores, dp), lse), delta) in rows.zip(lse).zip(delta) {
+        let (lse, delta) = (simd.splat_f32s(*lse), simd.splat_f32s(*delta));
+        let (scores, dp) = (S::as_mut_simd_f32s(&mut scores[..n]).0, S::as_mut_simd_f32s(&mut dp[..n]).0);
+        for (score, dp) in scores.iter_mut().zip(dp) {
+            *score = exp(simd, simd.sub_f32s(*score, lse));
+            *dp = simd.mul_f32s(*score, simd.sub_f32s(*dp, delta));
         }
     }
 }
@@ -206,12 +233,10 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// The sum of `a * b`.
 #[inline(always)]
-pub fn dot<T: Float>(a: &[T], b: &[T]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a.to_f32() * b.to_f32();
-        }
+pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = simd.splat_f32s(0.0);
+    for (a, b) in S::as_simd_f32s(a).0.iter().zip(S::as_simd_f32s(b).0) {
+        sum = simd.mul_add_e_f32s(*a, *b, sum);
     }
-    lanes.iter().sum()
+    simd.reduce_sum_f32s(sum)
 }

@@ -58,6 +58,11 @@ impl Segment {
     fn visible(&self, query: usize) -> usize {
         self.keys.len() + query + 1 - self.queries.end
     }
+
+    /// The rows of up to `n` keys from the key `start` on.
+    fn key_rows(&self, start: usize, n: usize) -> Range<usize> {
+        self.keys.start + start..self.keys.end.min(self.keys.start + start + n)
+    }
 }
 
 impl Segments {
@@ -136,9 +141,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, heads:
 fn refuse_misfits(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, heads: Heads) -> Result<()> {
     heads.refuse_misfits()?;
     let (query_rows, key_rows) = (q.shape().rows(), k.shape().rows());
-    check::shape(OP, "q", q, [query_rows, heads.num_attention_heads * heads.head_dim])?;
+    check::shape(OP, "q", q, [query_rows, heads.num_attention_heads.saturating_mul(heads.head_dim)])?;
     for (name, x) in [("k", k), ("v", v)] {
-        check::shape(OP, name, x, [key_rows, heads.num_key_value_heads * heads.head_dim])?;
+        check::shape(OP, name, x, [key_rows, heads.num_key_value_heads.saturating_mul(heads.head_dim)])?;
         check::alike(OP, name, x, q)?;
     }
     segments.refuse_misfits(query_rows, key_rows)?;
