@@ -3,7 +3,6 @@ use std::ops::Range;
 use proptest::prelude::*;
 use vicugna::autograd::{Tensor, backward_from};
 use vicugna::dtype::DType;
-use vicugna::error::Error;
 use vicugna::ops::attention::{Heads, Segments, attention};
 use vicugna::reference::attention as reference;
 
