@@ -22,3 +22,29 @@ pub fn copy(group: &mut BenchmarkGroup<'_, WallTime>, bytes: usize) {
         });
     });
 }
+
+/// Times the most floating-point operations that all threads can do: multiply-adds on values in registers. Elements are
+/// operations.
+pub fn flops(group: &mut BenchmarkGroup<'_, WallTime>) {
+    const STEPS: usize = 1 << 16;
+    const SUMS: usize = 12;
+    const LANES: usize = 16;
+    let threads = rayon::current_num_threads();
+    group.throughput(Throughput::Elements((threads * STEPS * SUMS * LANES * 2) as u64));
+    group.bench_function("floor/multiply_add", |b| {
+        b.iter(|| rayon::broadcast(|_| host::vectorize(|| multiply_add::<STEPS, SUMS, LANES>(black_box(0.999)))));
+    });
+}
+
+#[inline(always)]
+fn multiply_add<const STEPS: usize, const SUMS: usize, const LANES: usize>(factor: f32) -> f32 {
+    let mut sums = [[1.0f32; LANES]; SUMS];
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            for lane in sum {
+                *lane = lane.mul_add(factor, 0.5);
+            }
+        }
+    }
+    sums.iter().flatten().sum()
+}
