@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let prompt = args.source.tokens(&tokenizer)?;
     let model = args.model.load(&files, report)?;
     let Args { max_new_tokens, temperature, top_p, top_k, .. } = *args;
-    let sampling = Sampling { temperature, top_p, top_k, seed: args.model.seed };
+    let sampling = Sampling { temperature, top_p, top_k, seed: args.model.base.seed };
     let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone() };
     let mut failed = None;
     let generation = generate(&model, &tokenizer, &prompt, &options, &mut |piece| {

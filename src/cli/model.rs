@@ -14,13 +14,10 @@ use crate::io::model::{ModelFiles, attach_adapter};
 use crate::models::llama::Llama;
 
 #[derive(clap::Args)]
-pub(super) struct ModelArgs {
+pub(super) struct BaseArgs {
     /// A folder, a .gguf file, or a name on the hub with an optional @revision
     #[arg(long, value_name = "DIR|FILE.gguf|NAME")]
     pub(super) model: String,
-    /// A PEFT adapter: a folder or a name on the hub
-    #[arg(long, value_name = "DIR|NAME")]
-    pub(super) adapter: Option<String>,
     /// Where to compute: cpu, cuda[:N] or emulated
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -36,6 +33,15 @@ pub(super) struct ModelArgs {
     /// What all random choices depend on
     #[arg(long, default_value_t = 42)]
     pub(super) seed: u64,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ModelArgs {
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    /// A PEFT adapter: a folder or a name on the hub
+    #[arg(long, value_name = "DIR|NAME")]
+    pub(super) adapter: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,17 +64,38 @@ impl From<DTypeArg> for DType {
     }
 }
 
-impl ModelArgs {
+impl BaseArgs {
     /// Finds the model's files, on the hub if need be.
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
+        let Quantize::None = self.quantize;
         limit_threads(self.threads)?;
         ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)
     }
 
+    /// How weights and activations are stored.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype.into()
+    }
+
+    /// Where to compute.
+    pub(super) fn device(&self) -> Result<Device> {
+        match self.device.as_str() {
+            "cpu" => Ok(Device::Cpu),
+            other => Err(Error::input("--device", format!("{other} has no kernels in this version"))
+                .with_hint("use --device cpu")),
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Finds the model's files, on the hub if need be.
+    pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
+        self.base.find(report)
+    }
+
     /// Loads the weights, with the adapter where one was given.
     pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
-        let Quantize::None = self.quantize;
-        let model = files.load(self.dtype(), &self.device()?)?;
+        let model = files.load(self.base.dtype(), &self.base.device()?)?;
         if let Some(adapter) = self.find_adapter(report)? {
             attach_adapter(&model, &adapter)?;
         }
@@ -77,21 +104,13 @@ impl ModelArgs {
 
     /// Finds the adapter's folder, on the hub if need be.
     pub(super) fn find_adapter(&self, report: &Report) -> Result<Option<PathBuf>> {
-        self.adapter.as_ref().map(|adapter| hub(report).resolve(adapter, Kind::Adapter)).transpose()
+        self.adapter.as_ref().map(|adapter| find_adapter(adapter, report)).transpose()
     }
+}
 
-    /// How weights and activations are stored.
-    pub(super) fn dtype(&self) -> DType {
-        self.dtype.into()
-    }
-
-    fn device(&self) -> Result<Device> {
-        match self.device.as_str() {
-            "cpu" => Ok(Device::Cpu),
-            other => Err(Error::input("--device", format!("{other} has no kernels in this version"))
-                .with_hint("use --device cpu")),
-        }
-    }
+/// Finds an adapter's folder, on the hub if need be.
+pub(super) fn find_adapter(name: &str, report: &Report) -> Result<PathBuf> {
+    hub(report).resolve(name, Kind::Adapter)
 }
 
 fn hub(report: &Report) -> Hub {
