@@ -1,6 +1,6 @@
 //! Weights that a model shares with an optimizer.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::autograd::Tensor;
 use crate::error::Result;
@@ -31,6 +31,11 @@ impl Parameter {
     /// Changes the weight in place. It stays the same leaf of the tape.
     pub fn update<R>(&self, change: impl FnOnce(&mut Tensor) -> Result<R>) -> Result<R> {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The weight itself, to be changed in place. It stays the same leaf of the tape.
+    pub fn lock(&self) -> RwLockWriteGuard<'_, Tensor> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is trained.
