@@ -6,6 +6,7 @@ mod mmap;
 
 pub mod adapter;
 pub mod atomic;
+pub mod checkpoint;
 pub mod config;
 pub mod folder;
 pub mod gguf;
