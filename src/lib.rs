@@ -26,4 +26,6 @@ pub mod data;
 
 pub mod generate;
 
+pub mod train;
+
 pub mod cli;

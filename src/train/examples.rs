@@ -1,0 +1,101 @@
+//! From files of records to the sequences of a run.
+
+use std::path::{Path, PathBuf};
+
+use super::options::{DataOptions, Options};
+use crate::data::records::{self, Example, Prompting};
+use crate::data::split::split;
+use crate::data::tokenize::{Report, Tokenizing, tokenize};
+use crate::error::{Error, Result};
+use crate::io::model::ModelFiles;
+use crate::io::tokenizer::Tokenizer;
+use crate::nn::Sequence;
+
+/// The sequences of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Examples {
+    /// To learn from.
+    pub training: Vec<Sequence>,
+    /// To evaluate on; may be none.
+    pub evaluation: Vec<Sequence>,
+}
+
+impl Examples {
+    /// Reads the training data, and either the evaluation data or a part of the training data in its place. `note` is
+    /// told what became of the records.
+    ///
+    /// # Errors
+    /// Those of [`read`].
+    pub fn read(
+        train: &Path,
+        eval: Option<&Path>,
+        options: &Options,
+        files: &ModelFiles,
+        note: &dyn Fn(&str),
+    ) -> Result<Self> {
+        let mut data = options.data.clone();
+        data.template = data.template.or_else(|| folder_template(train));
+        let (sequences, report) = read(train, &data, files)?;
+        note(&format!("{}: {report}", train.display()));
+        let mut examples = match eval {
+            Some(eval) => {
+                let (evaluation, report) = read(eval, &data, files)?;
+                note(&format!("{}: {report}", eval.display()));
+                Self { training: sequences, evaluation }
+            }
+            None => {
+                let (ratio, seed) = (options.validation_split_ratio, options.train_data_split_seed);
+                let (training, evaluation) = split(sequences, ratio, seed);
+                Self { training, evaluation }
+            }
+        };
+        shorten(&mut examples.training, options.max_train_samples);
+        shorten(&mut examples.evaluation, options.max_eval_samples);
+        note(&examples.summary());
+        Ok(examples)
+    }
+
+    fn summary(&self) -> String {
+        let tokens = |sequences: &[Sequence]| sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+        let (training, evaluation) = (self.training.len(), self.evaluation.len());
+        let training = format!("training on {training} sequences of {} tokens", tokens(&self.training));
+        match evaluation {
+            0 => format!("{training}, without evaluation"),
+            _ => format!("{training}, evaluating on {evaluation} of {}", tokens(&self.evaluation)),
+        }
+    }
+}
+
+fn shorten(sequences: &mut Vec<Sequence>, most: usize) {
+    if most > 0 {
+        sequences.truncate(most);
+    }
+}
+
+/// The template that a JumpStart folder brings.
+pub(super) fn folder_template(path: &Path) -> Option<PathBuf> {
+    Some(path.join("template.json")).filter(|template| path.is_dir() && template.exists())
+}
+
+/// Reads and tokenizes the records of `path` for the model of `files`.
+///
+/// # Errors
+/// Those of [`records::read`] and [`tokenize`]; [`Error::Input`] if longer sequences are asked for than the model takes.
+pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(Vec<Sequence>, Report)> {
+    let config = files.config();
+    let max_input_length = options.length(config.max_position_embeddings)?;
+    let prompting = Prompting { template: options.template.clone(), demarcation: !options.no_demarcation };
+    let records = records::read(path, &prompting)?;
+    let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));
+    let tokenizer = is_text.then(|| files.tokenizer()).transpose()?;
+    let needed = || tokenizer.as_ref().ok_or_else(|| Error::input("tokenizer", "data of input_ids has none"));
+    let how = Tokenizing {
+        encode: &|text, add_special| needed()?.encode(text, add_special),
+        render: &|messages, add_generation_prompt| needed()?.apply_chat_template(messages, add_generation_prompt),
+        eos_token_id: tokenizer.as_ref().and_then(Tokenizer::eos).or(config.eos_token_ids.first().copied()),
+        vocab_size: config.vocab_size,
+        max_input_length,
+        train_on_prompt: options.train_on_prompt,
+    };
+    tokenize(&records, &how)
+}

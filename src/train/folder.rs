@@ -1,0 +1,123 @@
+//! The folder of a run: one run at a time writes into it, and none over what another left.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The resolved configuration.
+pub const CONFIG: &str = "config.toml";
+/// One line a step, one an evaluation.
+pub const METRICS: &str = "metrics.jsonl";
+/// The curves of both.
+pub const LOSS: &str = "loss.svg";
+/// Folders `step-N`.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The template of the run's data, where it had one.
+pub const TEMPLATE: &str = "template.json";
+
+const LOCK: &str = ".lock";
+
+/// A run's folder, locked as long as this lives. One that nothing was written into is removed again.
+#[derive(Debug)]
+pub(super) struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes and locks the folder. With `resume` it may hold a run, else it must hold nothing.
+    pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        let folder = Self { path: path.into(), _lock: lock(path)? };
+        folder.remove_leftovers()?;
+        let names = folder.names()?;
+        let Some(first) = names.first() else { return Ok(folder) };
+        if !resume {
+            return Err(Error::file(path, "is there already and not empty")
+                .with_hint("go on with the run in it by --resume, or name a new --out"));
+        }
+        if !names.iter().any(|name| name == CONFIG) {
+            let detail = format!("is not the folder of a run: it holds {first}, but no {CONFIG}");
+            return Err(Error::file(path, detail).with_hint("name a new --out"));
+        }
+        Ok(folder)
+    }
+
+    /// The place of a file in it.
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in it, without what is hidden.
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = list(&self.path)?;
+        names.retain(|name| name != LOCK && !is_leftover(name));
+        Ok(names)
+    }
+
+    /// Removes what a killed run did not finish writing.
+    fn remove_leftovers(&self) -> Result<()> {
+        for folder in [self.path.clone(), self.join(CHECKPOINTS)] {
+            for name in list(&folder)?.into_iter().filter(|name| is_leftover(name)) {
+                let path = folder.join(name);
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|e| Error::io(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.names().is_ok_and(|names| names.is_empty()) {
+            let _ = fs::remove_file(self.join(LOCK));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let mut file = file.map_err(|e| Error::io(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            written.map_err(|e| Error::io(&path, e))?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            Err(Error::file(folder, format!("another run is writing here (process {holder})"))
+                .with_hint("wait for it, or name another --out"))
+        }
+        Err(TryLockError::Error(e)) => Err(Error::io(&path, e)),
+    }
+}
+
+/// What [`crate::io::atomic`] left of a process that died.
+fn is_leftover(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".partial")
+}
+
+/// The names in a folder, sorted; none where there is no folder.
+fn list(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    let entries = entries.map_err(|e| Error::io(folder, e))?;
+    let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,27 @@
+//! Fine-tuning: options, data, the loop, and what a run leaves in its folder.
+//!
+//! [`Run::finetune`] is `vicugna finetune`; [`evaluate`] and [`read`] are what `vicugna eval` is made of.
+
+mod evaluate;
+mod examples;
+mod fingerprint;
+mod folder;
+mod metrics;
+mod nonfinite;
+mod options;
+mod plan;
+mod plot;
+mod progress;
+mod run;
+mod schedule;
+mod session;
+mod step;
+mod weights;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use examples::{Examples, read};
+pub use folder::{CONFIG, TEMPLATE};
+pub use metrics::{Line, peak_rss_bytes};
+pub use options::{DataOptions, LrSchedule, Options};
+pub use progress::Progress;
+pub use run::{Run, Summary};

@@ -1,0 +1,95 @@
+//! Where a number that is none came from.
+
+use std::cell::RefCell;
+
+use crate::autograd::{Tensor, no_grad};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::models::llama::Llama;
+use crate::nn::{Batch, BlockFn, BlockHook, Parameter};
+use crate::ops::elementwise::cast;
+use crate::ops::grad_norm::grad_norm;
+
+pub(super) const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
+
+/// The error of a loss that is not finite, naming the first tensor of the forward pass that is not.
+pub(super) fn of_loss(model: &Llama, batch: &Batch, loss: f64, step: u64) -> Result<Error> {
+    let culprit = match first_weight(model)? {
+        Some(name) => name,
+        None => first_activation(model, batch)?,
+    };
+    Ok(error(&format!("the loss is {loss}"), step, &culprit))
+}
+
+/// The error of gradients whose norms are not all finite. The backward pass runs from the last layer to the first, so
+/// the last one came first.
+pub(super) fn of_gradients(names: &[&str], norms: &[f64], step: u64) -> Error {
+    let name = names.iter().zip(norms).rev().find(|(_, norm)| !norm.is_finite()).map_or("of all", |(name, _)| name);
+    error("the gradient is not finite", step, &format!("the gradient of {name}"))
+}
+
+/// Refuses trained weights that are not all finite, as a step that was too large leaves them.
+pub(super) fn refuse_weights(trained: &[(String, &Parameter)], steps: u64) -> Result<()> {
+    let weights: Vec<Tensor> = trained.iter().map(|(_, parameter)| parameter.get()).collect();
+    let found = grad_norm(&weights.iter().collect::<Vec<_>>())?.first_not_finite();
+    match found.and_then(|i| trained.get(i)) {
+        Some((name, _)) => Err(error("the update is not finite", steps.saturating_sub(1), name)),
+        None => Ok(()),
+    }
+}
+
+fn error(what: &str, step: u64, culprit: &str) -> Error {
+    let detail = format!("{what} at step {}; the first tensor that is not finite is {culprit}", step + 1);
+    Error::input("training", detail).with_hint(HINT)
+}
+
+fn first_weight(model: &Llama) -> Result<Option<String>> {
+    let mut weights = Vec::new();
+    model.visit_weights(&mut |name, parameter| weights.push((name, parameter)));
+    model.visit_adapters(&mut |name, parameter| weights.push((name, parameter)));
+    for (name, parameter) in weights {
+        if !is_finite(&parameter.get())? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+fn first_activation(model: &Llama, batch: &Batch) -> Result<String> {
+    let watch = Watch::default();
+    let hidden = no_grad(|| model.hidden(batch, None, &watch))?;
+    Ok(match watch.0.into_inner() {
+        Some(found) => found,
+        None if !is_finite(&hidden)? => "the output of model.norm".into(),
+        None => "the logits".into(),
+    })
+}
+
+/// Looks at what goes into the first block and what comes out of each.
+#[derive(Default)]
+struct Watch(RefCell<Option<String>>);
+
+impl Watch {
+    fn look(&self, tensor: &Tensor, name: impl FnOnce() -> String) -> Result<()> {
+        let mut found = self.0.borrow_mut();
+        if found.is_none() && !is_finite(tensor)? {
+            *found = Some(name());
+        }
+        Ok(())
+    }
+}
+
+impl BlockHook for Watch {
+    fn run(&self, index: usize, x: &Tensor, block: BlockFn) -> Result<Tensor> {
+        if index == 0 {
+            self.look(x, || "the output of model.embed_tokens".into())?;
+        }
+        let y = block(x)?;
+        self.look(&y, || format!("the output of model.layers.{index}"))?;
+        Ok(y)
+    }
+}
+
+fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(cast(&tensor.detach(), DType::F32)?.to_vec::<f32>()?.iter().all(|value| value.is_finite()))
+}

@@ -1,0 +1,256 @@
+//! A whole run: from files to a folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+
+use super::examples::{Examples, folder_template};
+use super::fingerprint::fingerprint;
+use super::folder::{CONFIG, METRICS, RunFolder, TEMPLATE};
+use super::metrics::{Metrics, peak_rss_bytes};
+use super::options::Options;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::session::{Session, State, checkpoints};
+use super::weights::Trained;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::adapter::{AdapterConfig, Modules};
+use crate::io::atomic::write_file;
+use crate::io::model::{ModelFiles, attach_adapter, attach_new_adapter};
+use crate::models::llama::Llama;
+use crate::optim::{AdamW, AdamWOptions};
+
+/// A fine-tuning run.
+pub struct Run<'a> {
+    /// What the model is called.
+    pub model: String,
+    /// Where it is.
+    pub files: &'a ModelFiles,
+    /// Where it is computed.
+    pub device: Device,
+    /// How weights and activations are stored; what is trained is f32 all the same.
+    pub dtype: DType,
+    /// What all random choices depend on.
+    pub seed: u64,
+    /// The training data.
+    pub train: PathBuf,
+    /// The evaluation data; else a part of the training data.
+    pub eval: Option<PathBuf>,
+    /// The folder of the results.
+    pub out: PathBuf,
+    /// The folder of the adapter to start from.
+    pub init_adapter: Option<PathBuf>,
+    /// Whether to go on with what is in `out`.
+    pub resume: bool,
+    /// The rest.
+    pub options: Options,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The folder of the results.
+    pub out: PathBuf,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The mean over all supervised tokens of all steps.
+    pub train_loss: f64,
+    /// Of the weights that were kept, if anything was evaluated.
+    pub eval_loss: Option<f64>,
+    /// `exp(eval_loss)`.
+    pub eval_perplexity: Option<f64>,
+    /// All tokens over the time that their steps took.
+    pub tokens_per_second: f64,
+    /// The time that the steps took.
+    pub seconds: f64,
+    /// The most memory that the process ever had, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
+    /// Numbers that were trained.
+    pub trainable_parameters: usize,
+    /// All numbers of the model, adapter included.
+    pub all_parameters: usize,
+}
+
+impl Run<'_> {
+    /// Trains, and leaves the best weights in `out`, or the last ones if nothing was evaluated.
+    ///
+    /// Sets out only when options, data and model have been found good. A run that ends early, by `stop` or in an error,
+    /// leaves its checkpoints, and one with `resume` goes on from them to the bits that it would have come to.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming an option; [`Error::File`] naming what cannot be read or written, or that the run was
+    /// stopped; [`Error::Input`] where a loss or a gradient is not finite, naming the step and the tensor.
+    pub fn finetune(mut self, stop: &AtomicBool, progress: Progress) -> Result<Summary> {
+        self.options.resolve(self.files.config())?;
+        let folder = RunFolder::open(&self.out, self.resume)?;
+        let note = |text: &str| progress.note(text);
+        let examples = Examples::read(&self.train, self.eval.as_deref(), &self.options, self.files, &note)?;
+        let model = self.files.load(self.dtype, &self.device)?;
+        let adapter = self.attach(&model)?;
+        let trained = Trained::new(&model, adapter);
+        let (trainable_parameters, all_parameters) = trained.count();
+        note(&trainable(trainable_parameters, all_parameters));
+        let state = self.session(&folder, &examples, trained, stop, progress)?;
+        let eval_loss = state.best.map(|(_, best)| best.loss);
+        Ok(Summary {
+            out: self.out,
+            steps: state.step,
+            train_loss: state.loss_sum / state.supervised as f64,
+            eval_loss,
+            eval_perplexity: eval_loss.map(f64::exp),
+            tokens_per_second: state.tokens as f64 / state.seconds,
+            seconds: state.seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+            trainable_parameters,
+            all_parameters,
+        })
+    }
+
+    /// Makes what is to be trained trainable. Options that an adapter brings with it become its own.
+    fn attach(&mut self, model: &Llama) -> Result<Option<AdapterConfig>> {
+        if self.options.full {
+            model.train_weights()?;
+            return Ok(None);
+        }
+        let Some(folder) = &self.init_adapter else {
+            let adapter = self.options.adapter(&self.model);
+            attach_new_adapter(model, &adapter, self.seed)?;
+            return Ok(Some(adapter));
+        };
+        let mut adapter = attach_adapter(model, folder)?;
+        adapter.base_model_name_or_path = Some(self.model.clone());
+        let options = &mut self.options;
+        (options.lora_r, options.lora_alpha) = (adapter.r, adapter.lora_alpha);
+        (options.lora_dropout, options.use_rslora) = (adapter.lora_dropout, adapter.use_rslora);
+        options.target_modules = match &adapter.target_modules {
+            Modules::Names(names) => names.clone(),
+            Modules::Pattern(pattern) => vec![pattern.clone()],
+        };
+        Ok(Some(adapter))
+    }
+
+    /// Trains from the last checkpoint, or from the beginning, to the end, and writes the results.
+    fn session(
+        &self,
+        folder: &RunFolder,
+        examples: &Examples,
+        trained: Trained<'_>,
+        stop: &AtomicBool,
+        progress: Progress,
+    ) -> Result<State> {
+        let options = &self.options;
+        let checkpoints = checkpoints(folder, fingerprint(options, self.seed, examples, trained.model)?);
+        let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
+        let plan = Plan::new(&examples.training, options, self.seed);
+        let adamw = AdamWOptions { weight_decay: options.weight_decay, ..AdamWOptions::default() };
+        let (optimizer, state) = match found {
+            Some((step, state)) => {
+                let checkpoint = checkpoints.path(step);
+                if step == plan.total() && trained.is_result(folder.path()) {
+                    progress.note(format_args!("{}: finished already, nothing to do", folder.path().display()));
+                    return Ok(state);
+                }
+                progress.note(format_args!("going on from {}", checkpoint.display()));
+                trained.read(&checkpoint)?;
+                (trained.read_optimizer(&checkpoint, step, adamw)?, state)
+            }
+            None if trained.is_result(folder.path()) => {
+                return Err(Error::file(folder.path(), "holds results, but no checkpoint to go on from")
+                    .with_hint("name a new --out"));
+            }
+            None => {
+                self.write_config(folder)?;
+                (AdamW::new(adamw), State::default())
+            }
+        };
+        let metrics = Metrics::open(folder.join(METRICS), state.step)?;
+        let (seed, evaluation) = (self.seed, &examples.evaluation[..]);
+        let mut session = Session {
+            trained,
+            optimizer,
+            options,
+            seed,
+            plan,
+            evaluation,
+            state,
+            checkpoints,
+            metrics,
+            folder,
+            progress,
+            stop,
+        };
+        session.run()?;
+        session.take_best()?;
+        session.trained.write_result(folder.path(), self.files, self.dtype)?;
+        Ok(session.state)
+    }
+
+    /// Writes the resolved configuration: with it alone the run can be repeated, or gone on with.
+    fn write_config(&self, folder: &RunFolder) -> Result<()> {
+        #[derive(Serialize)]
+        struct Resolved<'a> {
+            model: &'a str,
+            train: PathBuf,
+            eval: Option<PathBuf>,
+            out: PathBuf,
+            device: String,
+            dtype: String,
+            seed: u64,
+            #[serde(flatten)]
+            options: Options,
+        }
+        let mut options = self.options.clone();
+        let template = options.data.template.clone().or_else(|| folder_template(&self.train));
+        options.data.template = template.as_ref().map(|_| absolute(&folder.join(TEMPLATE))).transpose()?;
+        let model =
+            if Path::new(&self.model).exists() { absolute(Path::new(&self.model))? } else { self.model.clone().into() };
+        let resolved = Resolved {
+            model: &model.to_string_lossy(),
+            train: absolute(&self.train)?,
+            eval: self.eval.as_deref().map(absolute).transpose()?,
+            out: absolute(&self.out)?,
+            device: self.device.to_string(),
+            dtype: self.dtype.to_string(),
+            seed: self.seed,
+            options,
+        };
+        let path = folder.join(CONFIG);
+        let text = toml::to_string(&resolved).map_err(|e| Error::file(&path, e.to_string()))?;
+        if let Some(template) = template {
+            let bytes = std::fs::read(&template).map_err(|e| Error::io(&template, e))?;
+            write(&folder.join(TEMPLATE), &bytes)?;
+        }
+        write(&path, text.as_bytes())
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    write_file(path, |file| file.write_all(bytes).map_err(|e| Error::io(path, e)))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(path, e))
+}
+
+/// The line that PEFT prints.
+fn trainable(trained: usize, all: usize) -> String {
+    let percent = 100.0 * trained as f64 / all as f64;
+    format!("trainable params: {} || all params: {} || trainable%: {percent:.4}", grouped(trained), grouped(all))
+}
+
+/// A number with a comma before every three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

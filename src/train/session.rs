@@ -1,0 +1,193 @@
+//! The loop: steps, evaluations and checkpoints, from wherever the run stands.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::{Evaluation, evaluate};
+use super::folder::{CHECKPOINTS, LOSS, RunFolder};
+use super::metrics::{Line, Metrics, peak_rss_bytes};
+use super::nonfinite;
+use super::options::Options;
+use super::plan::{Plan, StepBatches};
+use super::plot;
+use super::progress::Progress;
+use super::schedule::learning_rate;
+use super::step::differentiate;
+use super::weights::Trained;
+use crate::error::{Error, Result};
+use crate::io::checkpoint::Checkpoints;
+use crate::nn::{BlockHook, Checkpoint, Plain, Sequence};
+use crate::ops::grad_norm::grad_norm;
+use crate::optim::AdamW;
+
+/// Where a run stands, apart from its weights and its optimizer. Order, dropout and learning rate are functions of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Steps behind it.
+    pub step: u64,
+    /// The sum of the losses of all supervised tokens so far, and their number.
+    pub loss_sum: f64,
+    pub supervised: u64,
+    /// All tokens so far, and the time that their steps took.
+    pub tokens: u64,
+    pub seconds: f64,
+    /// The best evaluation so far, and the step it came after.
+    pub best: Option<(u64, Evaluation)>,
+}
+
+/// A run in progress.
+pub(super) struct Session<'a> {
+    pub trained: Trained<'a>,
+    pub optimizer: AdamW,
+    pub options: &'a Options,
+    pub seed: u64,
+    pub plan: Plan<'a>,
+    pub evaluation: &'a [Sequence],
+    pub state: State,
+    pub checkpoints: Checkpoints,
+    pub metrics: Metrics,
+    pub folder: &'a RunFolder,
+    pub progress: Progress,
+    pub stop: &'a AtomicBool,
+}
+
+impl Session<'_> {
+    /// Goes on to the last step, or until `stop` is set.
+    pub(super) fn run(&mut self) -> Result<()> {
+        self.progress.start(self.state.step, self.plan.total());
+        let done = self.steps();
+        self.progress.finish();
+        done
+    }
+
+    fn steps(&mut self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) && self.state.step < self.plan.total() {
+            return Err(self.interrupted());
+        }
+        while self.state.step < self.plan.total() {
+            let (epoch, behind, steps) = self.plan.place(self.state.step);
+            let batches = self.plan.epoch(epoch).into_iter().zip(1..=steps).skip(behind as usize);
+            for (batches, within) in batches {
+                self.step(&batches, epoch, within as f64 / steps as f64)?;
+                let ends_epoch = within == steps;
+                let is_better = self.is_due(self.options.eval_every, ends_epoch) && self.evaluate()?;
+                let stops = self.stop.load(Ordering::Relaxed);
+                if is_better || stops || self.is_due(self.options.save_every, ends_epoch) {
+                    self.save()?;
+                }
+                if stops && self.state.step < self.plan.total() {
+                    return Err(self.interrupted());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is time for what is done every so many steps, or once an epoch; after the last step it always is.
+    fn is_due(&self, every: u64, ends_epoch: bool) -> bool {
+        let due = if every == 0 { ends_epoch } else { self.state.step.is_multiple_of(every) };
+        due || self.state.step == self.plan.total()
+    }
+
+    fn step(&mut self, batches: &StepBatches<'_>, epoch: u64, within: f64) -> Result<()> {
+        let (begun, number) = (Instant::now(), self.state.step);
+        let hook: &dyn BlockHook = if self.options.activation_checkpointing { &Checkpoint } else { &Plain };
+        let mut found = differentiate(self.trained.model, batches, self.seed, number, hook)?;
+        let gradients = self.trained.take_gradients(&mut found.gradients)?;
+        let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
+        if !norm.total.is_finite() {
+            return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
+        }
+        let max_norm = self.options.max_grad_norm;
+        let scale = if max_norm > 0.0 { norm.clip_scale(max_norm) } else { 1.0 };
+        let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
+        self.optimizer.options.learning_rate = learning_rate;
+        self.trained.update(&mut self.optimizer, &gradients, scale)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.state.step += 1;
+        self.state.loss_sum += found.loss * found.supervised as f64;
+        self.state.supervised += found.supervised as u64;
+        self.state.tokens += found.tokens as u64;
+        self.state.seconds += seconds;
+        let tokens_per_second = found.tokens as f64 / seconds;
+        self.progress.step(self.state.step, found.loss, tokens_per_second);
+        self.metrics.write(Line::Step {
+            step: self.state.step,
+            epoch: epoch as f64 + within,
+            loss: found.loss,
+            learning_rate,
+            grad_norm: norm.total,
+            tokens: found.tokens,
+            tokens_per_second,
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    /// Evaluates, if there is anything to evaluate on, and tells whether no evaluation before was as good.
+    fn evaluate(&mut self) -> Result<bool> {
+        if self.evaluation.is_empty() {
+            return Ok(false);
+        }
+        let (step, all) = (self.state.step, self.evaluation.len());
+        let found = evaluate(self.trained.model, self.evaluation, |behind| self.progress.evaluating(behind, all))?;
+        if !found.loss.is_finite() {
+            let detail = format!("the loss of the evaluation after step {step} is {}", found.loss);
+            return Err(Error::input("training", detail).with_hint(nonfinite::HINT));
+        }
+        let (eval_loss, eval_perplexity) = (found.loss, found.perplexity());
+        self.progress
+            .note(format_args!("after step {step}: evaluation loss {eval_loss:.4}, perplexity {eval_perplexity:.3}"));
+        self.metrics.write(Line::Evaluation { step, eval_loss, eval_perplexity, eval_tokens: found.tokens })?;
+        let is_better = self.state.best.is_none_or(|(_, best)| found.loss < best.loss);
+        if is_better {
+            self.state.best = Some((step, found));
+        }
+        Ok(is_better)
+    }
+
+    /// Writes a checkpoint, the metrics before it, and removes those that are neither among the last two nor the best.
+    fn save(&mut self) -> Result<()> {
+        nonfinite::refuse_weights(&self.trained.parameters, self.state.step)?;
+        self.metrics.sync()?;
+        let step = self.state.step;
+        self.checkpoints.write(step, &self.state, |folder| {
+            self.trained.write(folder)?;
+            self.trained.write_optimizer(folder, &self.optimizer)
+        })?;
+        let mut kept: Vec<u64> =
+            self.checkpoints.steps()?.into_iter().filter(|&other| other <= step).rev().take(2).collect();
+        kept.extend(self.state.best.map(|(best, _)| best));
+        self.checkpoints.keep(&kept)?;
+        plot::write(&self.folder.join(LOSS), &self.metrics.lines)
+    }
+
+    /// Puts the best weights in the place of the last ones.
+    pub(super) fn take_best(&mut self) -> Result<()> {
+        let Some((best, _)) = self.state.best.filter(|(best, _)| *best != self.state.step) else { return Ok(()) };
+        match self.checkpoints.open::<State>(best) {
+            Ok(_) => self.trained.read(&self.checkpoints.path(best)),
+            Err(error) => {
+                self.progress.note(format_args!("refused: {error}; the last weights are kept in place of the best"));
+                self.state.best = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn interrupted(&self) -> Error {
+        let (out, step) = (self.folder.path(), self.state.step);
+        Error::file(out, format!("stopped after step {step} of {}; all of it is saved", self.plan.total())).with_hint(
+            format!(
+                "go on with: vicugna finetune --config {} --resume",
+                self.folder.join(super::folder::CONFIG).display()
+            ),
+        )
+    }
+}
+
+/// The checkpoints of a run.
+pub(super) fn checkpoints(folder: &RunFolder, fingerprint: crate::io::checkpoint::Fingerprint) -> Checkpoints {
+    Checkpoints::new(folder.join(CHECKPOINTS), fingerprint)
+}
