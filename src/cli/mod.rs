@@ -1,15 +1,19 @@
 //! The command line: one subcommand, one file.
 
+mod aliases;
 mod devices;
+mod eval;
+mod finetune;
 mod generate;
 mod inspect;
 mod merge;
 mod model;
 mod report;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use report::Report;
@@ -30,7 +34,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Finetune(Box<finetune::Args>),
     Generate(generate::Args),
+    Eval(eval::Args),
     Inspect(inspect::Args),
     Merge(merge::Args),
     Devices(devices::Args),
@@ -38,10 +44,19 @@ enum Command {
 
 /// Runs the command line; 0: done, 1: failed, 2: usage.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let cli = Cli::parse_from(arguments);
     let report = Report { json: cli.json, quiet: cli.quiet };
     let done = match cli.command {
+        Command::Finetune(args) => finetune::run(&args, &report),
         Command::Generate(args) => generate::run(&args, &report),
+        Command::Eval(args) => eval::run(&args, &report),
         Command::Inspect(args) => inspect::run(&args, &report),
         Command::Merge(args) => merge::run(&args, &report),
         Command::Devices(args) => devices::run(&args, &report),
@@ -52,6 +67,22 @@ pub fn main() -> ExitCode {
             complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The arguments of the process, those of `finetune` under our names.
+fn arguments() -> Result<Vec<OsString>> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let texts: Vec<&str> = given.iter().filter_map(|argument| argument.to_str()).collect();
+    let command = texts.iter().skip(1).position(|text| !text.starts_with('-'));
+    let Some((before, after)) = command.and_then(|at| texts.split_at_checked(at + 2)) else { return Ok(given) };
+    let cli = Cli::command();
+    match cli.find_subcommand("finetune") {
+        Some(finetune) if before.ends_with(&["finetune"]) && texts.len() == given.len() => {
+            let translated = aliases::translate(finetune, after)?;
+            Ok(before.iter().map(OsString::from).chain(translated.into_iter().map(OsString::from)).collect())
+        }
+        _ => Ok(given),
     }
 }
 
