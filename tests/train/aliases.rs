@@ -1,0 +1,388 @@
+//! The names of JumpStart and llama-recipes.
+
+use crate::command::{Ran, fixture};
+use crate::run::Place;
+
+struct Setting {
+    place: Place,
+    data: String,
+    runs: std::cell::Cell<usize>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let place = Place::new();
+        let data = place.random_records("data.jsonl", 12);
+        Self { place, data, runs: 0.into() }
+    }
+
+    fn run(&self, options: &[&str]) -> (Ran, toml::Table) {
+        self.runs.set(self.runs.get() + 1);
+        let out = format!("out-{}", self.runs.get());
+        let ran = self.place.finetune(&fixture("gqa"), &self.data, &out, options);
+        let config = std::fs::read_to_string(self.place.path(&out).join("config.toml")).unwrap_or_default();
+        (ran, config.parse().unwrap())
+    }
+
+    /// The resolved configuration of a run with these options.
+    fn config(&self, options: &[&str]) -> toml::Table {
+        let (ran, config) = self.run(options);
+        assert_eq!(ran.code, 0, "{options:?}: {}", ran.stderr);
+        config
+    }
+
+    /// Fails unless `options` and `ours` come to the same configuration.
+    fn same(&self, options: &[&str], ours: &[&str]) {
+        let [mut found, mut wanted] = [self.config(options), self.config(ours)];
+        found.remove("out");
+        wanted.remove("out");
+        assert_eq!(found, wanted, "{options:?}");
+    }
+}
+
+/// JumpStart's defaults for Llama 2, as its notebook sets them, and each of them changed.
+#[test]
+fn jumpstart() {
+    let setting = Setting::new();
+    setting.same(
+        &[
+            "--instruction_tuned",
+            "False",
+            "--chat_dataset",
+            "False",
+            "--epoch",
+            "3",
+            "--learning_rate",
+            "1e-4",
+            "--lora_r",
+            "8",
+            "--lora_alpha",
+            "32",
+            "--lora_dropout",
+            "0.05",
+            "--target_modules",
+            "q_proj,v_proj",
+            "--int8_quantization",
+            "False",
+            "--enable_fsdp",
+            "False",
+            "--per_device_train_batch_size",
+            "4",
+            "--per_device_eval_batch_size",
+            "1",
+            "--max_train_samples",
+            "-1",
+            "--max_val_samples",
+            "-1",
+            "--max_input_length",
+            "-1",
+            "--validation_split_ratio",
+            "0.2",
+            "--train_data_split_seed",
+            "0",
+            "--preprocessing_num_workers",
+            "None",
+            "--seed",
+            "42",
+            "--add_input_output_demarcation_key",
+            "True",
+        ],
+        &[],
+    );
+    setting.same(
+        &[
+            "--instruction-tuned=True",
+            "--epoch=1",
+            "--per-device-train-batch-size=2",
+            "--max-val-samples=1",
+            "--max_train_samples=5",
+            "--max-input-length=30",
+            "--add_input_output_demarcation_key=False",
+            "--seed=10",
+            "--lora-r=2",
+        ],
+        &[
+            "--epochs",
+            "1",
+            "--batch-size",
+            "2",
+            "--max-eval-samples",
+            "1",
+            "--max-train-samples",
+            "5",
+            "--max-input-length",
+            "30",
+            "--no-demarcation",
+            "--seed",
+            "10",
+            "--lora-r",
+            "2",
+        ],
+    );
+}
+
+/// llama-recipes' defaults with use_peft, and each that means something here changed.
+#[test]
+fn llama_recipes() {
+    let setting = Setting::new();
+    setting.same(
+        &[
+            "--tokenizer_name",
+            "None",
+            "--enable_fsdp",
+            "False",
+            "--low_cpu_fsdp",
+            "False",
+            "--run_validation",
+            "True",
+            "--batch_size_training",
+            "4",
+            "--batching_strategy",
+            "packing",
+            "--context_length",
+            "128",
+            "--gradient_accumulation_steps",
+            "1",
+            "--gradient_clipping",
+            "False",
+            "--gradient_clipping_threshold",
+            "1.0",
+            "--num_epochs",
+            "3",
+            "--max_train_step",
+            "0",
+            "--max_eval_step",
+            "0",
+            "--num_workers_dataloader",
+            "1",
+            "--lr",
+            "1e-4",
+            "--weight_decay",
+            "0.0",
+            "--seed",
+            "42",
+            "--use_fp16",
+            "False",
+            "--mixed_precision",
+            "True",
+            "--val_batch_size",
+            "1",
+            "--dataset",
+            "alpaca_dataset",
+            "--peft_method",
+            "lora",
+            "--use_peft",
+            "True",
+            "--from_peft_checkpoint",
+            "",
+            "--freeze_layers",
+            "False",
+            "--num_freeze_layers",
+            "1",
+            "--freeze_LLM_only",
+            "False",
+            "--quantization",
+            "None",
+            "--one_gpu",
+            "False",
+            "--save_model",
+            "True",
+            "--dist_checkpoint_root_folder",
+            "x",
+            "--dist_checkpoint_folder",
+            "y",
+            "--save_optimizer",
+            "False",
+            "--use_fast_kernels",
+            "False",
+            "--use_wandb",
+            "False",
+            "--save_metrics",
+            "False",
+            "--flop_counter",
+            "False",
+            "--flop_counter_start",
+            "3",
+            "--use_profiler",
+            "False",
+            "--profiler_dir",
+            "z",
+            "--fsdp_config.sharding_strategy",
+            "FULL_SHARD",
+            "--hsdp",
+            "False",
+            "--sharding_group_size",
+            "0",
+            "--replica_group_size",
+            "0",
+            "--checkpoint_type",
+            "SHARDED_STATE_DICT",
+            "--fsdp_cpu_offload",
+            "False",
+            "--pure_bf16",
+            "False",
+            "--optimizer",
+            "AdamW",
+            "--lora_config.r",
+            "8",
+            "--lora_config.lora_alpha",
+            "32",
+            "--bias",
+            "none",
+            "--task_type",
+            "CAUSAL_LM",
+            "--inference_mode",
+            "False",
+            "--adapter_len",
+            "10",
+            "--adapter_layers",
+            "30",
+            "--num_virtual_tokens",
+            "30",
+            "--quantization_config.quant_type",
+            "fp4",
+            "--compute_dtype",
+            "bf16",
+            "--use_double_quant",
+            "False",
+            "--quant_storage",
+            "bf16",
+        ],
+        &[],
+    );
+    setting.same(
+        &[
+            "--batch_size_training",
+            "2",
+            "--batching_strategy",
+            "padding",
+            "--context_length",
+            "20",
+            "--num_epochs",
+            "2",
+            "--lr",
+            "0.01",
+            "--max_train_step",
+            "3",
+            "--gamma",
+            "0.5",
+            "--gradient_clipping",
+            "--gradient_clipping_threshold",
+            "0.25",
+            "--run_validation",
+            "False",
+            "--fsdp_activation_checkpointing",
+            "--pure_bf16",
+            "--lora_config.r",
+            "4",
+            "--weight_decay",
+            "0.1",
+        ],
+        &[
+            "--batch-size",
+            "2",
+            "--no-packing",
+            "--max-input-length",
+            "20",
+            "--epochs",
+            "2",
+            "--learning-rate",
+            "0.01",
+            "--max-steps",
+            "3",
+            "--gamma",
+            "0.5",
+            "--lr-schedule",
+            "step",
+            "--max-grad-norm",
+            "0.25",
+            "--validation-split-ratio",
+            "0",
+            "--activation-checkpointing",
+            "--dtype",
+            "bf16",
+            "--lora-r",
+            "4",
+            "--weight-decay",
+            "0.1",
+        ],
+    );
+    setting.same(&["--use_peft=False", "--gradient_clipping=True"], &["--full", "--max-grad-norm", "1"]);
+    let (adapter, lora, data) = (fixture("lora_qv_rslora/adapter"), fixture("gqa"), &setting.data);
+    setting.same(
+        &["--from_peft_checkpoint", &adapter, "--model_name", &lora, "--alpaca_dataset.data_path", data],
+        &["--init-adapter", &adapter],
+    );
+    setting.same(&["--adapter", &adapter], &["--init-adapter", &adapter]);
+    let elsewhere = setting.run(&["--output_dir", &setting.place.text("elsewhere")]).0;
+    assert_eq!(elsewhere.json()["out"], setting.place.text("elsewhere"));
+    assert!(setting.place.path("elsewhere/adapter_config.json").exists());
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused() {
+    let setting = Setting::new();
+    for (options, message) in [
+        (
+            vec!["--enable_fsdp", "True"],
+            "--enable_fsdp: True cannot be honoured: sharded training is not in this version",
+        ),
+        (vec!["--enable_fsdp"], "--enable_fsdp: true cannot be honoured: sharded training is not in this version"),
+        (
+            vec!["--int8_quantization=True"],
+            "--int8_quantization: True cannot be honoured: quantized training is not in this version",
+        ),
+        (
+            vec!["--quantization", "8bit"],
+            "--quantization: 8bit cannot be honoured: quantized training is not in this version",
+        ),
+        (
+            vec!["--quantization", "4bit"],
+            "--quantization: 4bit cannot be honoured: quantized training is not in this version",
+        ),
+        (vec!["--shard", "full"], "--shard: full cannot be honoured: sharded training is not in this version"),
+        (vec!["--ranks", "2"], "--ranks: 2 cannot be honoured: sharded training is not in this version"),
+        (vec!["--use-fp16", "True"], "--use-fp16: True cannot be honoured: use --dtype bf16 or --dtype f32"),
+        (vec!["--peft_method", "prefix"], "--peft_method: prefix cannot be honoured: LoRA is the one method here"),
+        (
+            vec!["--optimizer", "anyprecision"],
+            "--optimizer: anyprecision cannot be honoured: AdamW is the one optimizer here",
+        ),
+        (
+            vec!["--dataset", "samsum_dataset"],
+            "--dataset: samsum_dataset cannot be honoured: name your records with --train",
+        ),
+        (
+            vec!["--batching_strategy", "random"],
+            "--batching_strategy: random cannot be honoured: it is packing or padding",
+        ),
+        (vec!["--use_wandb"], "--use_wandb: true cannot be honoured: metrics.jsonl and loss.svg have the curves"),
+        (vec!["--bias", "all"], "--bias: all cannot be honoured: biases are not trained"),
+        (vec!["--full=perhaps"], "--full: must be true or false, got \"perhaps\""),
+    ] {
+        setting.run(&options).0.refused(message);
+    }
+}
+
+#[test]
+fn a_config_file_gives_options_and_the_command_line_wins() {
+    let setting = Setting::new();
+    let file = setting.place.write(
+        "options.toml",
+        "learning_rate = 0.5\nnum_epochs = 2\ntarget_modules = [\"k_proj\", \"up_proj\"]\nfull = false\npacking = false\nno_shuffle = true\n\
+         max_grad_norm = 1\nenable_fsdp = \"False\"\n",
+    );
+    setting.same(
+        &["--config", &file, "--lr", "0.25", "--no-shuffle", "False", "--max-grad-norm", "None"],
+        &["--learning-rate", "0.25", "--epochs", "2", "--target-modules", "k_proj,up_proj", "--no-packing"],
+    );
+    let unknown = setting.place.write("unknown.toml", "learning_rat = 0.5\n");
+    setting.run(&["--config", &unknown]).0.refused(&format!("{unknown}: learning_rat is no option of finetune"));
+    let refused = setting.place.write("refused.toml", "enable_fsdp = true\n");
+    let line = format!("{refused}: --enable_fsdp: true cannot be honoured: sharded training is not in this version");
+    setting.run(&["--config", &refused]).0.refused(&line);
+    let nested = setting.place.write("nested.toml", "[lora]\nr = 1\n");
+    setting.run(&["--config", &nested]).0.refused(&format!("{nested}: lora must be a value or a list of them"));
+    let missing = setting.place.text("missing.toml");
+    setting.run(&["--config", &missing]).0.refused(&format!("{missing}: No such file or directory (os error 2)"));
+}

@@ -1,0 +1,15 @@
+//! Fine-tuning through the binary: PyTorch's trajectories, what a run leaves, and that no kill loses anything.
+
+#[path = "../cli/command.rs"]
+mod command;
+mod run;
+
+mod aliases;
+mod folder;
+mod kill;
+mod refusals;
+mod resume;
+mod smollm2;
+mod steps;
+mod text;
+mod trajectory;

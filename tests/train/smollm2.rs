@@ -1,0 +1,87 @@
+//! PEFT's two runs on SmolLM2-135M, where the model is in the cache (`--model smollm2-135m` fetches it).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use vicugna::autograd::Tensor;
+use vicugna::device::Device;
+use vicugna::io::adapter::{Adapter, AdapterConfig, tensor_name};
+use vicugna::io::hub::{Hub, Kind};
+use vicugna::io::model::ModelFiles;
+use vicugna::shape::Shape;
+
+use crate::run::Place;
+use crate::trajectory::{Trajectory, expected, follow};
+
+/// The model's file, or `None` with the reason printed. Never asks the network.
+fn model() -> Option<PathBuf> {
+    let hub = Hub { offline: true, quiet: true, ..Hub::from_env() };
+    match hub.resolve("smollm2-135m", Kind::Model) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            println!(
+                "SKIPPED: SmolLM2-135M is not in the cache ({error}); `vicugna generate --model smollm2-135m` fetches it"
+            );
+            None
+        }
+    }
+}
+
+fn check(run: usize, within: f64) {
+    let Some(model) = model() else { return };
+    let lora = &expected("smollm2")["lora"];
+    let mut trajectory = lora["trajectories"][run].clone();
+    trajectory["sequences"] = lora["sequences"].clone();
+    let place = Place::new();
+    write_adapter(&place.path("adapter"), &model, lora, &trajectory);
+    let trajectory: Trajectory = serde_json::from_value(trajectory).unwrap();
+    let adapter = place.text("adapter");
+    let (losses, norms) = follow(&place, &trajectory, model.to_str().unwrap(), &["--init-adapter", &adapter]);
+    println!("losses {losses:.1e}, gradient norms {norms:.1e}");
+    assert!(losses < within && norms < 10.0 * within, "losses {losses:e}, gradient norms {norms:e}");
+}
+
+#[test]
+fn a_gentle_run_follows_peft() {
+    check(0, 1e-4);
+}
+
+#[test]
+fn a_run_with_decay_and_clipping_follows_peft() {
+    check(1, 1e-3);
+}
+
+/// The adapter of the fixtures' README.
+fn write_adapter(folder: &Path, model: &Path, lora: &Value, trajectory: &Value) {
+    let model = ModelFiles::open(model).unwrap();
+    let (r, lora_alpha) = (lora["r"].as_u64().unwrap() as usize, lora["alpha"].as_f64().unwrap());
+    let config = AdapterConfig { r, lora_alpha, ..AdapterConfig::default() };
+    let modules = config.modules(model.config()).unwrap();
+    let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();
+    for (module, shape) in &modules {
+        let &[out, inner] = shape.dims() else { panic!("{module} is {shape}") };
+        shapes.insert(tensor_name(module, "lora_A"), [r, inner].into());
+        shapes.insert(tensor_name(module, "lora_B"), [out, r].into());
+    }
+    let [scale_a, scale_b] = ["scale_a", "scale_b"].map(|key| trajectory[key].as_f64().unwrap());
+    let filled = shapes.into_iter().enumerate().map(|(t, (name, shape))| {
+        let scale = if name.contains("lora_A") { scale_a } else { scale_b };
+        let value = |i| ((f64::from(mix(i as u32 + ((t as u32) << 20))) / 2f64.powi(32) - 0.5) * scale) as f32;
+        let values: Vec<f32> = (0..shape.numel()).map(value).collect();
+        (name, Tensor::from_slice(&Device::Cpu, shape, &values).unwrap())
+    });
+    let filled: BTreeMap<String, Tensor> = filled.collect();
+    let pair = |module: &str| ["lora_A", "lora_B"].map(|which| filled[&tensor_name(module, which)].clone());
+    let tensors = modules.iter().map(|(module, _)| (module.clone(), pair(module).into()));
+    std::fs::create_dir(folder).unwrap();
+    Adapter { tensors: tensors.collect(), config }.write(folder).unwrap();
+}
+
+fn mix(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}

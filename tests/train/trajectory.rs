@@ -1,0 +1,90 @@
+//! Twenty steps of AdamW beside PyTorch's in float64 (`tests/fixtures/README.md`).
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::command::fixture;
+use crate::run::{Place, Sequence, tensors};
+
+#[derive(Deserialize)]
+pub struct Trajectory {
+    sequences: Vec<Sequence>,
+    batches: Vec<Vec<usize>>,
+    lr: f64,
+    weight_decay: f64,
+    clip: Option<f64>,
+    losses: Vec<f64>,
+    grad_norms: Vec<f64>,
+    #[serde(default)]
+    final_norms: std::collections::BTreeMap<String, f64>,
+}
+
+pub fn expected(case: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(Path::new(&fixture(case)).join("expected.json")).unwrap()).unwrap()
+}
+
+fn furthest(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(f, e)| (f / e - 1.0).abs()).fold(0.0, f64::max)
+}
+
+/// Trains as `trajectory` did; returns how far losses and gradient norms are from it at most.
+pub fn follow(place: &Place, trajectory: &Trajectory, model: &str, extra: &[&str]) -> (f64, f64) {
+    let records: Vec<&Sequence> = trajectory.batches.iter().flatten().map(|&i| &trajectory.sequences[i]).collect();
+    let data = place.records("data.jsonl", &records);
+    let [lr, weight_decay, clip] =
+        [trajectory.lr, trajectory.weight_decay, trajectory.clip.unwrap_or(0.0)].map(|value| value.to_string());
+    let options = [
+        "--learning-rate",
+        &lr,
+        "--weight-decay",
+        &weight_decay,
+        "--max-grad-norm",
+        &clip,
+        "--batch-size",
+        "2",
+        "--epochs",
+        "1",
+        "--no-packing",
+        "--no-shuffle",
+        "--validation-split-ratio",
+        "0",
+    ];
+    let summary = place.finetune(model, &data, "out", &[&options, extra].concat()).json();
+    assert_eq!(summary["steps"], trajectory.losses.len());
+    let losses = furthest(&place.column("out", "loss"), &trajectory.losses);
+    (losses, furthest(&place.column("out", "grad_norm"), &trajectory.grad_norms))
+}
+
+#[test]
+fn an_adapter_on_all_layers_follows_pytorch() {
+    let place = Place::new();
+    let trajectory: Trajectory = serde_json::from_value(expected("lora")["trajectory_lora"].clone()).unwrap();
+    let adapter = fixture("lora/adapter");
+    let (losses, norms) = follow(&place, &trajectory, &fixture("lora"), &["--init-adapter", &adapter]);
+    println!("losses {losses:.1e}, gradient norms {norms:.1e}");
+    assert!(losses < 1e-4 && norms < 1e-3, "losses {losses:e}, gradient norms {norms:e}");
+    let wanted = tensors(&Path::new(&fixture("lora")).join("expected.safetensors"));
+    let found = tensors(&place.path("out/adapter_model.safetensors"));
+    for (name, values) in &found {
+        let wanted = &wanted[&format!("final.{name}")];
+        let furthest = values.iter().zip(wanted).map(|(f, w)| (f - w).abs()).fold(0.0, f32::max);
+        assert!(furthest < 2e-4, "{name} is {furthest:e} away after 20 steps");
+    }
+    assert_eq!(found.len(), wanted.keys().filter(|name| name.starts_with("final.")).count());
+}
+
+#[test]
+fn full_training_follows_pytorch() {
+    let place = Place::new();
+    let trajectory: Trajectory = serde_json::from_value(expected("gqa")["trajectory_full"].clone()).unwrap();
+    let (losses, norms) = follow(&place, &trajectory, &fixture("gqa"), &["--full"]);
+    println!("losses {losses:.1e}, gradient norms {norms:.1e}");
+    assert!(losses < 1e-4 && norms < 1e-3, "losses {losses:e}, gradient norms {norms:e}");
+    let found = tensors(&place.path("out/model.safetensors"));
+    for (name, wanted) in &trajectory.final_norms {
+        let norm = found[name].iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        assert!((norm / wanted - 1.0).abs() < 1e-4, "the norm of {name} is {norm}, not {wanted}");
+    }
+}
