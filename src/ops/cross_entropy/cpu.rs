@@ -9,7 +9,7 @@ use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
 use crate::ops::elementwise::cast;
-use crate::ops::gemm::{Matrix, gemm_add, product};
+use crate::ops::gemm::{Matrix, add_product, product};
 use crate::ops::math::exp;
 
 /// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
@@ -40,7 +40,7 @@ pub fn forward(
         }
         if let Some(dlm_head) = &mut dlm_head {
             let terms = [[Matrix::new(OP, &logits)?.t(), Matrix::new(OP, &rows)?]];
-            gemm_add(dlm_head.slice_mut::<f32>()?, rows.shape().last(), &terms);
+            add_product(dlm_head.slice_mut::<f32>()?, rows.shape().last(), &terms)?;
         }
     }
     let loss = Tensor::from_slice(&Device::Cpu, [], &[(loss / f64::from(normalizer)) as f32])?;

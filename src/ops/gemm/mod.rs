@@ -1,76 +1,47 @@
 //! The CPU's only matrix multiplication: f32 and bf16 operands where they lie, sums in f32, f32 or bf16 results.
+//!
+//! A result of few rows is dot products with a weight that is read once ([`few`]). Any other is cut into blocks, one
+//! task each ([`block`]), made of tiles that stay in registers ([`tile`], [`pairs`]) and read packed operands
+//! ([`panels`], [`transpose`]). The order of a sum depends on the shapes alone, not on the number of threads.
 
-use std::borrow::Cow;
+mod block;
+mod few;
+mod matrix;
+mod packed;
+mod pairs;
+mod panels;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
-use half::bf16;
-use rayon::prelude::*;
+pub use matrix::Matrix;
 
 use crate::autograd::Tensor;
-use crate::device::Device;
+use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// A matrix where it lies in memory: row-major, perhaps read transposed.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    elements: Elements<'a>,
-    rows: usize,
-    columns: usize,
-    transposed: bool,
-}
-
-/// The elements of a [`Matrix`].
-#[derive(Clone, Copy, Debug)]
-enum Elements<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> Matrix<'a> {
-    /// `tensor` as `[rows, last dimension]`.
-    pub fn new(op: &'static str, tensor: &'a Tensor) -> Result<Self> {
-        let elements = match tensor.dtype() {
-            DType::F32 => Elements::F32(tensor.slice()?),
-            DType::Bf16 => Elements::Bf16(tensor.slice()?),
-            other => return Err(Error::dtype(op, format!("takes f32 or bf16, got {other}"))),
-        };
-        Ok(Self { elements, rows: tensor.shape().rows(), columns: tensor.shape().last(), transposed: false })
-    }
-
-    /// Rows of `columns` f32.
-    pub fn from_f32(elements: &'a [f32], columns: usize) -> Self {
-        let rows = elements.len().checked_div(columns).unwrap_or(0);
-        Self { elements: Elements::F32(elements), rows, columns, transposed: false }
-    }
-
-    /// Its transpose, without moving anything.
-    pub fn t(self) -> Self {
-        Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
-    }
-
-    fn to_f32(self) -> Cow<'a, [f32]> {
-        match self.elements {
-            Elements::F32(elements) => Cow::Borrowed(elements),
-            Elements::Bf16(elements) => elements.iter().map(|v| Float::to_f32(*v)).collect(),
-        }
-    }
-
-    /// Distance between rows, between columns.
-    fn strides(self) -> (usize, usize) {
-        if self.transposed { (1, self.rows) } else { (self.columns, 1) }
-    }
-}
-
 /// A tensor of `shape` and `dtype`: the sum over `terms` of `a · b`, rounded once.
+///
+/// # Errors
+/// [`Error::Shape`] if a term does not have that shape, flattened to rows.
 pub fn product(op: &'static str, shape: impl Into<Shape>, dtype: DType, terms: &[[Matrix<'_>; 2]]) -> Result<Tensor> {
     let mut out = Tensor::uninit(&Device::Cpu, dtype, shape)?;
     let n = out.shape().last();
     dispatch_float!(op, dtype, T => {
-        gemm(out.slice_mut::<T>()?, n, terms);
+        gemm(out.slice_mut::<T>()?, n, terms, false)?;
         Ok(out)
     })
+}
+
+/// `out += sum over terms of a · b`, each `a` `[m, k]`, `b` `[k, n]`; `out` `[m, n]` row-major.
+///
+/// # Errors
+/// [`Error::Shape`] if a term is not `[m, n]`.
+pub fn add_product(out: &mut [f32], n: usize, terms: &[[Matrix<'_>; 2]]) -> Result<()> {
+    gemm(out, n, terms, true)
 }
 
 /// `shape` with `last` as its innermost size.
@@ -80,64 +51,138 @@ pub fn with_last(op: &'static str, shape: Shape, last: usize) -> Result<Shape> {
     Shape::try_from(dims.as_slice())
 }
 
-/// `out = sum over terms of a · b`, each `a` `[m, k]`, `b` `[k, n]`, rounded once; `out` `[m, n]` row-major.
-pub fn gemm<T: Float>(out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]]) {
-    let mut sum = vec![0.0; out.len()];
-    gemm_add(&mut sum, n, terms);
-    for (out, sum) in out.iter_mut().zip(sum) {
-        *out = T::from_f32(sum);
+fn gemm<T: Float>(out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]], add: bool) -> Result<()> {
+    let Some(m) = out.len().checked_div(n).filter(|m| *m > 0) else { return Ok(()) };
+    if let Some([a, b]) = terms.iter().find(|[a, b]| (a.rows, a.columns, b.columns) != (m, b.rows, n)) {
+        let detail = format!("[{}, {}] · [{}, {}] is not [{m}, {n}]", a.rows, a.columns, b.rows, b.columns);
+        return Err(Error::shape("gemm", detail));
+    }
+    if terms.iter().all(|[a, _]| a.columns == 0) {
+        if !add {
+            out.fill(T::from_f32(0.0));
+        }
+        return Ok(());
+    }
+    let transposed: Vec<_> = terms.iter().map(|[a, b]| [b.t(), a.t()]).collect();
+    match () {
+        () if few::fits(m, terms) => few::multiply(out, n, terms, add),
+        () if few::fits(n, &transposed) => through_f32([n, m], &transposed, |sums| store_transposed(out, sums, m, add)),
+        () if T::DTYPE != DType::F32 && packed::slabs(m, terms).len() > 1 => {
+            through_f32([m, n], terms, |sums| store(out, sums))
+        }
+        () => packed::multiply(pulp::Arch::new(), out, n, terms, add),
     }
 }
 
-/// `out += sum over terms of a · b`, each `a` `[m, k]`, `b` `[k, n]`; `out` `[m, n]` row-major.
-pub fn gemm_add(out: &mut [f32], n: usize, terms: &[[Matrix<'_>; 2]]) {
-    const ROWS: usize = 128;
-    for [a, b] in terms {
-        let (a32, b32) = (a.to_f32(), b.to_f32());
-        assert!((a.rows * n, a.columns, b.columns) == (out.len(), b.rows, n), "gemm: operands do not fit");
-        out.par_chunks_mut((ROWS * n).max(1)).enumerate().for_each(|(i, out)| {
-            let (a_row, a_column) = a.strides();
-            let (b_row, b_column) = b.strides();
-            block(
-                out,
-                n,
-                a.columns,
-                (&a32[(i * ROWS * a_row).min(a32.len())..], a_row, a_column),
-                (&b32, b_row, b_column),
-            );
-        });
+/// Computes `terms`, `[m, n]`, in f32, and hands them to `store`.
+fn through_f32(shape: [usize; 2], terms: &[[Matrix<'_>; 2]], store: impl FnOnce(&[f32])) -> Result<()> {
+    let sums = product("gemm", shape, DType::F32, terms)?;
+    store(sums.slice()?);
+    Ok(())
+}
+
+fn store<T: Float>(out: &mut [T], sums: &[f32]) {
+    host::par_rows(
+        out,
+        1,
+        #[inline(always)]
+        |first, out| out.iter_mut().zip(&sums[first..]).for_each(|(out, sum)| *out = T::from_f32(*sum)),
+    );
+}
+
+/// `sums` `[n, m]`, few rows, into `out` `[m, n]`.
+fn store_transposed<T: Float>(out: &mut [T], sums: &[f32], m: usize, add: bool) {
+    let n = out.len() / m;
+    for (j, sums) in sums.chunks(m).enumerate() {
+        for (out, sum) in out[j..].iter_mut().step_by(n).zip(sums) {
+            *out = T::from_f32(if add { out.to_f32() + sum } else { *sum });
+        }
     }
 }
 
-#[expect(unsafe_code, reason = "the crate takes raw pointers")]
-fn block(out: &mut [f32], n: usize, k: usize, a: (&[f32], usize, usize), b: (&[f32], usize, usize)) {
-    let m = out.len() / n;
-    if k == 0 {
-        return;
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use pulp::Arch;
+
+    use super::matrix::Matrix;
+    use super::packed;
+    use crate::autograd::Tensor;
+    use crate::device::Device;
+    use crate::dtype::{DType, Float};
+
+    /// Every instruction set of this CPU.
+    fn archs() -> Vec<Arch> {
+        let mut archs = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        archs
     }
-    let [n_, a_row, a_column, b_row, b_column] = [n, a.1, a.2, b.1, b.2].map(|stride| stride as isize);
-    // SAFETY: `gemm_add` checked that the operands are [m, k], [k, n] and [m, n] under these strides.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n_,
-            true,
-            a.0.as_ptr(),
-            a_column,
-            a_row,
-            b.0.as_ptr(),
-            b_column,
-            b_row,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+
+    /// Small integers, so that every sum is exact in any order.
+    fn matrix(rows: usize, columns: usize, dtype: DType) -> Tensor {
+        let values = (0..rows * columns).map(|i| ((i * 7 + i / 11) % 9) as f32 - 4.0);
+        match dtype {
+            DType::Bf16 => {
+                Tensor::from_slice(&Device::Cpu, [rows, columns], &values.map(bf16::from_f32).collect::<Vec<_>>())
+            }
+            _ => Tensor::from_slice(&Device::Cpu, [rows, columns], &values.collect::<Vec<_>>()),
+        }
+        .unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        match tensor.dtype() {
+            DType::Bf16 => tensor.to_vec::<bf16>().unwrap().into_iter().map(Float::to_f32).collect(),
+            _ => tensor.to_vec().unwrap(),
+        }
+    }
+
+    /// `a` `[m, k]` and `b` `[n, k]` in every orientation, on every instruction set, stored and then added.
+    fn check(m: usize, n: usize, k: usize, dtypes: [DType; 2]) {
+        let (a, b) = (matrix(m, k, dtypes[0]), matrix(n, k, dtypes[1]));
+        let [a_values, b_values] = [&a, &b].map(values);
+        let dot = |i: usize, j: usize| (0..k).map(|k_| a_values[i * k + k_] * b_values[j * k + k_]).sum::<f32>();
+        let expected: Vec<f32> = (0..m * n).map(|i| dot(i / n, i % n)).collect();
+        let doubled: Vec<f32> = expected.iter().map(|v| 2.0 * v).collect();
+        let [a_columns, b_columns] =
+            [(&a_values, m, dtypes[0]), (&b_values, n, dtypes[1])].map(|(values, rows, dtype)| {
+                let columns: Vec<f32> = (0..k * rows).map(|i| values[i % rows * k + i / rows]).collect();
+                let tensor = Tensor::from_slice(&Device::Cpu, [k, rows], &columns).unwrap();
+                crate::ops::elementwise::cast(&tensor, dtype).unwrap()
+            });
+        let view = |tensor| Matrix::new("test", tensor).unwrap();
+        for arch in archs() {
+            for a in [view(&a), view(&a_columns).t()] {
+                for b in [view(&b).t(), view(&b_columns)] {
+                    let mut out = vec![f32::NAN; m * n];
+                    packed::multiply(arch, &mut out, n, &[[a, b]], false).unwrap();
+                    assert!(out == expected, "{m} {n} {k} {dtypes:?} {arch:?}");
+                    packed::multiply(arch, &mut out, n, &[[a, b]], true).unwrap();
+                    assert!(out == doubled, "{m} {n} {k} {dtypes:?} {arch:?}: added");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packed_products_are_exact_on_every_instruction_set() {
+        use DType::{Bf16, F32};
+        for dtypes in [[F32, F32], [Bf16, Bf16], [Bf16, F32], [F32, Bf16]] {
+            for (m, n, k) in
+                [(1, 1, 1), (5, 7, 3), (12, 32, 16), (13, 33, 17), (25, 8, 300), (67, 70, 33), (300, 65, 2)]
+            {
+                check(m, n, k, dtypes);
+            }
+        }
+    }
+
+    #[test]
+    fn slabs_of_depth_and_of_columns_are_exact() {
+        use DType::{Bf16, F32};
+        for dtypes in [[F32, F32], [Bf16, Bf16]] {
+            check(9000, 3, 301, dtypes); // deeper than a slab of 9000 rows
+            check(17, 3100, 701, dtypes); // more columns than a slab of that depth
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::dropout::{Dropout, dropout};
 use crate::ops::elementwise::cast;
-use crate::ops::gemm::{Matrix, gemm_add, product, with_last};
+use crate::ops::gemm::{Matrix, add_product, product, with_last};
 use crate::shape::Shape;
 
 /// The adapter's own part of the op.
@@ -45,7 +45,7 @@ impl Adapter {
         let adapter = [matrix(dxa)?, matrix(&self.a)?];
         let Some(key) = self.dropout else { return product(OP, shape, dy.dtype(), &[base, adapter]) };
         let mut dx = dropout(&product(OP, shape, DType::F32, &[adapter])?, key)?;
-        gemm_add(dx.slice_mut()?, shape.last(), &[base]);
+        add_product(dx.slice_mut()?, shape.last(), &[base])?;
         cast(&dx, dy.dtype())
     }
 
