@@ -33,7 +33,7 @@ proptest! {
         let n = exact.iter().map(Vec::len).sum();
         prop_assert!(close(n, found.total, total), "{} is not {total}", found.total);
         for (found, gradient) in found.each.iter().zip(&exact) {
-            let norm = reference::grad_norm::norm(&[gradient.clone()]);
+            let norm = reference::grad_norm::norm(std::slice::from_ref(gradient));
             prop_assert!(close(gradient.len(), *found, norm), "{found} is not {norm}");
         }
         let scale = reference::grad_norm::clip_scale(found.total, max_norm);
