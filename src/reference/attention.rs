@@ -33,7 +33,7 @@ fn rows(segments: Segments, [nh, nkv, d]: Heads) -> Vec<Row> {
 
 /// The weights of a row's visible keys: `exp(score - max) / sum`.
 ///
-/// Maximum and sum enter as [`number`]s: they are the same for all keys of the row, and carrying their terms through
+/// Maximum and sum enter as plain numbers: they are the same for all keys of the row, and carrying their terms through
 /// the quotient would multiply condition numbers where errors only add. What a weight carries is the condition of its
 /// own exponential: an error of the score is a relative error of the weight.
 fn probabilities<R: Real>(row: &Row, q: &[R], k: &[R], d: usize, scale: f64) -> Vec<R> {
@@ -89,7 +89,7 @@ pub fn forward<R: Real>(q: &[R], k: &[R], v: &[R], segments: Segments, heads: He
 /// `dout` like `q` → `dq`, `dk`, `dv`, with `p` the weights and `ds = p * (dout vᵀ - sum(p * dout vᵀ)) * scale`:
 /// `dv = pᵀ dout`, `dq = ds k`, `dk = dsᵀ q`.
 ///
-/// In `ds` the weights are [`number`]s: the many terms of `dout vᵀ` outweigh their condition.
+/// In `ds` the weights are plain numbers: the many terms of `dout vᵀ` outweigh their condition.
 pub fn backward<R: Real>(
     dout: &[R],
     q: &[R],

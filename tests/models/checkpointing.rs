@@ -18,8 +18,12 @@ fn run(full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
     let adapter = AdapterConfig { lora_dropout: 0.3, ..AdapterConfig::default() };
     attach_new_adapter(&model, &adapter, 1).unwrap();
     // B = 0 would hide A's gradient.
-    model.visit_adapters(&mut |_, p| {
-        p.update(|t| Ok(t.slice_mut::<f32>()?.iter_mut().for_each(|v| *v += 0.1))).unwrap()
+    model.visit_adapters(&mut |_, parameter| {
+        let shifted = parameter.update(|tensor| {
+            tensor.slice_mut::<f32>()?.iter_mut().for_each(|v| *v += 0.1);
+            Ok(())
+        });
+        shifted.unwrap();
     });
     let batch = Batch::new(&expected.sequences, &model.device()).unwrap();
     let dropout = DropoutSeed { seed: 5, step: 3, first_row: 0 };

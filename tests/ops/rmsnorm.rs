@@ -99,4 +99,6 @@ fn rejects_bad_inputs() {
     assert_eq!(error.to_string(), "rmsnorm: weight must be [4], got [3]");
     let error = rmsnorm(&x, &tensor(&[0.0; 4], DType::Bf16, [4]), 0.0).unwrap_err();
     assert!(matches!(error, Error::DType { .. }), "{error}");
+    let error = rmsnorm(&tensor(&[], DType::F32, [2, 0]), &tensor(&[], DType::F32, [0]), 0.0).unwrap_err();
+    assert_eq!(error.to_string(), "rmsnorm: a row of x must have elements, got [2, 0]");
 }

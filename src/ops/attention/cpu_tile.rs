@@ -93,10 +93,10 @@ fn block<S: Simd, const N: usize>(
     let mut sums = [[simd.splat_f32s(0.0); N]; STEP];
     for p in 0..depth {
         let b: [S::f32s; N] = std::array::from_fn(|n| b[p * width + n]);
-        for r in 0..STEP {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let a = simd.splat_f32s(a(p, r));
-            for n in 0..N {
-                sums[r][n] = simd.mul_add_e_f32s(a, b[n], sums[r][n]);
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = simd.mul_add_e_f32s(a, b, *sum);
             }
         }
     }

@@ -134,7 +134,7 @@ impl<L: Lane> Part<'_, L> {
             #[inline(always)]
             || {
                 let rows = (out.len() / self.depth).min(self.m.rows - self.row);
-                if rows % self.width != 0 {
+                if !rows.is_multiple_of(self.width) {
                     let last = out.len() - self.depth * self.width;
                     out[last..].fill(0);
                 }

@@ -18,7 +18,7 @@ pub fn interleave<'a, L: Lane>(
 where
     L::Element: 'a,
 {
-    if width != 12 && width % SIDE != 0 {
+    if width != 12 && !width.is_multiple_of(SIDE) {
         return 0; // panels of another instruction set
     }
     let mut all = [&[][..]; 2 * SIDE];

@@ -5,7 +5,7 @@ mod cpu;
 use super::check;
 use super::elementwise::add;
 use crate::autograd::{Tensor, record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const OP: &str = "rmsnorm";
 
@@ -17,8 +17,8 @@ const OP: &str = "rmsnorm";
 /// - Source: Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>
 ///
 /// # Errors
-/// [`Error::Shape`](crate::error::Error::Shape) if `weight` is not `[H]`;
-/// [`Error::DType`](crate::error::Error::DType) if the dtypes differ.
+/// [`Error::Shape`] if `weight` is not `[H]` or H is 0;
+/// [`Error::DType`] if the dtypes differ.
 pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     refuse_misfits(x, weight)?;
     let (y, rstd) = cpu::forward(x, weight, eps)?;
@@ -62,6 +62,9 @@ pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32
 }
 
 fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
+    if x.shape().last() == 0 {
+        return Err(Error::shape(OP, format!("a row of x must have elements, got {}", x.shape())));
+    }
     check::shape(OP, "weight", weight, [x.shape().last()])?;
     check::alike(OP, "weight", weight, x)?;
     check::cpu(OP, x)
