@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::model::{BaseArgs, find_adapter};
-use super::report::Report;
+use super::report::{Report, say};
 use crate::error::{Error, Result};
 use crate::train::{Options, Progress, Run};
 
@@ -74,7 +74,7 @@ fn stop_on_signals() -> Result<()> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; once more to stop at once");
+        say("stopping after this step; once more to stop at once");
     };
     ctrlc::set_handler(handler).map_err(|e| Error::input("signals", e.to_string()))
 }

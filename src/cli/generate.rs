@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// New tokens at most
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, allow_negative_numbers = true)]
     max_new_tokens: usize,
     /// 0 always takes the most likely token
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Keep this many of the most likely tokens; 0 is all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     top_k: usize,
     /// End at this string; may be given several times
     #[arg(long, allow_hyphen_values = true)]

@@ -21,7 +21,7 @@ pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Token ids, separated by commas; several times for a batch
-    #[arg(long, required = true, value_name = "1,2,3")]
+    #[arg(long, required = true, value_name = "1,2,3", allow_hyphen_values = true)]
     input_ids: Vec<String>,
     /// Labels of the --input-ids at the same place, -100 ignored; all tokens count by default
     #[arg(long, value_name = "-100,2,3", allow_hyphen_values = true)]
@@ -35,6 +35,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    if args.logits.is_some() && args.logits == args.grads {
+        return Err(Error::input("--grads", "is the file of --logits").with_hint("name two files"));
+    }
     let sequences = sequences(args)?;
     let model = args.model.load(&args.model.find(report)?, report)?;
     if args.model.adapter.is_none() {

@@ -26,6 +26,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         return Err(Error::input("--adapter", "merge needs an adapter"));
     };
     let files = args.model.find(report)?;
+    args.model.base.device()?;
     let (config, dtype) = (files.config(), args.model.base.dtype());
     let adapter = Adapter::read(&adapter, config, &Device::Cpu)?;
     write_folder(&args.out, |folder| {

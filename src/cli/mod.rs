@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use report::Report;
+use report::{Report, say};
 
 /// Fine-tune and run Llama on hand-written kernels.
 #[derive(Parser)]
@@ -87,24 +87,27 @@ fn arguments() -> Result<Vec<OsString>> {
 }
 
 fn complain(error: &Error) {
-    eprintln!("error: {error}");
+    say(format_args!("error: {error}"));
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if !error.to_string().contains(&inner.to_string()) {
-            eprintln!("cause: {inner}");
+            say(format_args!("cause: {inner}"));
         }
         cause = inner.source();
     }
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        say(format_args!("hint: {hint}"));
     }
 }
+
+/// More than any machine has cores: so many start at once, where a hundred thousand take minutes.
+const MOST_THREADS: usize = 4096;
 
 /// Limits the CPU's threads to `--threads`.
 fn limit_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
-    if threads == 0 {
-        return Err(Error::input("--threads", "must be at least 1"));
+    if !(1..=MOST_THREADS).contains(&threads) {
+        return Err(Error::input("--threads", format!("must be from 1 to {MOST_THREADS}, got {threads}")));
     }
     let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     built.map_err(|e| Error::input("--threads", e.to_string()))

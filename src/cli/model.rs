@@ -28,10 +28,10 @@ pub(super) struct BaseArgs {
     #[arg(long, default_value = "none")]
     quantize: Quantize,
     /// Threads of the CPU; all by default
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// What all random choices depend on
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, allow_negative_numbers = true)]
     pub(super) seed: u64,
 }
 

@@ -16,7 +16,7 @@ impl Report {
     /// A message for the person at the terminal.
     pub(super) fn note(&self, message: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("{message}");
+            say(message);
         }
     }
 
@@ -30,12 +30,18 @@ impl Report {
         self.print("\n")
     }
 
-    /// Text on stdout, at once. A reader that has gone away is not an error.
+    /// Text on stdout, at once. Where nobody reads it any more, the process has nothing left to do.
     pub(super) fn print(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
-            _ => Ok(()),
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(e) => Err(Error::io("stdout", e)),
         }
     }
+}
+
+/// A line on stderr. One that cannot be written is not missed.
+pub(super) fn say(message: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{message}");
 }

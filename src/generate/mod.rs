@@ -47,7 +47,7 @@ pub struct Generation {
     pub finish_reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// New tokens over the time they took, without the prompt's.
+    /// New tokens after the first, which comes with the prompt, over the time they took; 0 if there are none.
     pub tokens_per_second: f64,
 }
 
@@ -85,7 +85,7 @@ pub fn generate(
     if !stopped {
         filter.finish(&decoder.finish()?, &mut emit);
     }
-    let tokens_per_second = tokens.ids.len() as f64 / tokens.start.elapsed().as_secs_f64();
+    let tokens_per_second = tokens.ids.len().saturating_sub(1) as f64 / tokens.start.elapsed().as_secs_f64();
     let (token_ids, prompt_tokens) = (tokens.ids, prompt.len());
     Ok(Generation { text, token_ids, finish_reason: finish, prompt_tokens, tokens_per_second })
 }

@@ -72,3 +72,22 @@ fn a_text_beyond_the_context_is_refused() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("1025 tokens are more than the model's context of"), "{}", ran.stderr);
 }
+
+#[test]
+fn numbers_that_cannot_be_are_named() {
+    let model = fixture("mha");
+    let ran = vicugna(&["inspect", "--model", &model, "--input-ids", "-1,2"]);
+    ran.refused("--input-ids: \"-1\" is not a token id");
+    let ran = vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--threads", "100000"]);
+    ran.refused("--threads: must be from 1 to 4096, got 100000");
+}
+
+#[test]
+fn one_file_cannot_hold_logits_and_gradients() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.safetensors");
+    let file = file.to_str().unwrap();
+    let model = fixture("mha");
+    vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--logits", file, "--grads", file])
+        .refused("--grads: is the file of --logits");
+}
