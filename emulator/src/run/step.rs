@@ -1,0 +1,389 @@
+//! The loop that executes a warp's instructions.
+
+use super::block::{Arrival, Env};
+use super::lane_access::{Touched, lanes, write_conflict};
+use super::registers::{LANES, Registers};
+use super::warp::{Gathered, State, Warp};
+use super::{atomic, collective, copy, global, matrix, window};
+use crate::program::{Address, Barrier, Extend, Guard, Inst, Load, Op, Order, Store, Switch};
+use crate::race::Touch;
+use crate::trap::{Checked, Fault, TrapKind};
+use crate::types::{File, Space};
+
+/// Why a warp stopped running.
+pub(super) enum Pause {
+    /// Its turn is over.
+    Turn,
+    Barrier(Arrival),
+    Exit,
+}
+
+/// What comes after an instruction.
+pub(super) enum Next {
+    /// The instruction after it.
+    Step,
+    /// The place is set already.
+    Set,
+    Pause(Pause),
+}
+
+/// Runs up to `budget` instructions of a warp.
+#[inline(always)]
+pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, budget: u32) -> Checked<Pause> {
+    let code = env.context.kernel.program.code.as_slice();
+    for _ in 0..budget {
+        if warp.pc >= warp.next_ready {
+            warp.reschedule();
+        }
+        let inst = &code[warp.pc as usize];
+        let mask = match inst.guard {
+            Guard::Always => warp.active,
+            Guard::If(row) => warp.active & warp.registers.pred(row),
+            Guard::Unless(row) => warp.active & !warp.registers.pred(row),
+        };
+        env.counters.instructions[inst.class as usize] += 1;
+        env.counters.thread_instructions += u64::from(mask.count_ones());
+        match &inst.op {
+            Op::Alu(alu, rows) => {
+                if mask != 0 {
+                    alu.run(&mut warp.registers, rows, mask);
+                }
+                warp.pc += 1;
+            }
+            Op::Branch(target) => warp.jump(mask, *target),
+            _ => match other(warp, env, inst, mask)? {
+                Next::Step => warp.pc += 1,
+                Next::Set => {}
+                Next::Pause(pause) => return Ok(pause),
+            },
+        }
+    }
+    Ok(Pause::Turn)
+}
+
+/// Everything but arithmetic and branches.
+fn other(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<Next> {
+    match &inst.op {
+        Op::Exit => {
+            warp.exit(mask);
+            return Ok(if warp.state == State::Done { Next::Pause(Pause::Exit) } else { Next::Set });
+        }
+        Op::Switch(switch) => {
+            jump_by_index(warp, switch, mask);
+            return Ok(Next::Set);
+        }
+        _ if mask == 0 && warp.active != 0 => return Ok(Next::Step),
+        Op::Trap => return Err(Fault::new(TrapKind::TrapInstruction, mask.trailing_zeros(), "the kernel executed `trap`")),
+        Op::Nothing | Op::Alu(..) | Op::Branch(_) => {}
+        Op::Load(op) => load(warp, env, op, mask)?,
+        Op::Store(op) => store(warp, env, op, mask)?,
+        Op::Atomic(op) => atomic::run(warp, env, op, mask)?,
+        Op::CopyAsync(op) => copy::issue(warp, env, op, mask)?,
+        Op::CopyCommit => warp.copies.commit(mask),
+        Op::CopyWait { pending, all } => copy::wait(warp, env, *pending, *all, mask),
+        Op::ActiveMask(row) => fill(&mut warp.registers, *row, mask, mask),
+        _ => return together(warp, env, inst, mask),
+    }
+    Ok(Next::Step)
+}
+
+/// What lanes do together.
+fn together(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<Next> {
+    warp.separate(mask);
+    let required = match &inst.op {
+        Op::Shuffle(op) => collective::members(warp, op.mask, "shfl.sync")?,
+        Op::Vote(op) => collective::members(warp, op.mask, "vote.sync")?,
+        Op::Match(op) => collective::members(warp, op.mask, "match.sync")?,
+        Op::Reduce(op) => collective::members(warp, op.mask, "redux.sync")?,
+        Op::WarpSync(row) => collective::members(warp, *row, "bar.warp.sync")?,
+        _ => u32::MAX,
+    };
+    match warp.gather(required) {
+        Gathered::Here => {}
+        Gathered::PassedBy if matches!(inst.op, Op::Barrier(_)) => {
+            let text = "other lanes of the warp went past this barrier and exited";
+            return Err(Fault::new(TrapKind::BarrierDivergence, None, text));
+        }
+        Gathered::PassedBy => {}
+        Gathered::Parked => {
+            env.counters.instructions[inst.class as usize] -= 1;
+            env.counters.thread_instructions -= u64::from(mask.count_ones());
+            return Ok(Next::Set);
+        }
+        Gathered::Never => return missing(warp, env, inst, required),
+    }
+    let active = warp.active;
+    match &inst.op {
+        Op::Shuffle(op) => collective::shuffle(warp, op),
+        Op::Vote(op) => collective::vote(warp, op),
+        Op::Match(op) => collective::find_equal(warp, op),
+        Op::Reduce(op) => collective::reduce(warp, op),
+        Op::LoadMatrix(op) => matrix::load(warp, env, op)?,
+        Op::Mma(op) => matrix::multiply(warp, env, op)?,
+        Op::Barrier(op) => return barrier(warp, op, active).map(|arrival| Next::Pause(Pause::Barrier(arrival))),
+        _ => {}
+    }
+    Ok(Next::Step)
+}
+
+/// Lanes that a collective needs do not come.
+fn missing(warp: &mut Warp, env: &Env<'_>, inst: &Inst, required: u32) -> Checked<Next> {
+    let code = &env.context.kernel.program.code;
+    let all_wait = |warp: &Warp| warp.parked_places().all(|pc| matches!(code[pc as usize].op, Op::WarpSync(_)));
+    if matches!(inst.op, Op::WarpSync(_)) && all_wait(warp) {
+        warp.release_parked();
+        return Ok(Next::Step);
+    }
+    let (here, absent) = (warp.active, required & warp.live & !warp.active);
+    let kind = match inst.op {
+        Op::Barrier(_) => TrapKind::BarrierDivergence,
+        Op::LoadMatrix(_) | Op::Mma(_) => TrapKind::WarpDivergence,
+        _ => TrapKind::CollectiveMask,
+    };
+    let detail = format!("reached by lanes {here:#010x} alone: it needs lanes {absent:#010x} too, which wait elsewhere");
+    Err(Fault::new(kind, absent.trailing_zeros(), detail))
+}
+
+fn barrier(warp: &Warp, op: &Barrier, mask: u32) -> Checked<Arrival> {
+    let lane = mask.trailing_zeros() as usize % LANES;
+    let id = warp.registers.word(op.id)[lane];
+    let threads = op.threads.map(|row| warp.registers.word(row)[lane]);
+    if id > 15 || threads.is_some_and(|threads| threads == 0 || threads % 32 != 0 || threads > 1024) {
+        let detail = format!("barrier {id} for {threads:?} threads is not possible");
+        return Err(Fault::new(TrapKind::BarrierDivergence, None, detail));
+    }
+    let holds = op.reduce.map_or(0, |(_, _, (row, negated))| {
+        let value = warp.registers.pred(row);
+        if negated { !value } else { value }
+    });
+    Ok(Arrival { id, threads, aligned: op.aligned, waits: op.waits, holds })
+}
+
+fn jump_by_index(warp: &mut Warp, switch: &Switch, mask: u32) {
+    let index = *warp.registers.word(switch.index);
+    let next = warp.pc + 1;
+    let stay = warp.active & !mask;
+    for lane in lanes(mask) {
+        // An index past the list is undefined; the last target stands in.
+        let at = (index[lane] as usize).min(switch.targets.len() - 1);
+        warp.make_ready(switch.targets[at], 1 << lane);
+    }
+    if stay != 0 {
+        warp.make_ready(next, stay);
+    }
+    warp.active = 0;
+    warp.reschedule();
+}
+
+/// The same value for the lanes of `mask`.
+pub(super) fn fill(registers: &mut Registers, row: u16, value: u32, mask: u32) {
+    let row = registers.word_mut(row);
+    lanes(mask).for_each(|lane| row[lane] = value);
+}
+
+/// Each lane's address.
+#[inline]
+pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES] {
+    let offset = address.offset as u64;
+    match address.base {
+        None => [offset; LANES],
+        Some((row, File::Wide)) => registers.wide(row).map(|base| base.wrapping_add(offset)),
+        Some((row, _)) => registers.word(row).map(|base| u64::from(base.wrapping_add(offset as u32))),
+    }
+}
+
+/// Calls `f` with the lanes of each space that they point to, and their offsets in it.
+pub(super) fn by_space(
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+    mut f: impl FnMut(Space, &[u64; LANES], u32) -> Checked<()>,
+) -> Checked<()> {
+    if space != Space::Generic {
+        return f(space, addresses, mask);
+    }
+    for space in [Space::Global, Space::Shared, Space::Local, Space::Param] {
+        let inside = |&lane: &usize| window::space(addresses[lane]) == space;
+        let part = lanes(mask).filter(inside).fold(0, |part, lane| part | 1 << lane);
+        if part != 0 {
+            f(space, &addresses.map(|address| window::offset(address, space)), part)?;
+        }
+    }
+    Ok(())
+}
+
+fn load(warp: &mut Warp, env: &mut Env<'_>, op: &Load, mask: u32) -> Checked<()> {
+    warp.effects += 1;
+    let addresses = addresses(&warp.registers, &op.address);
+    by_space(op.space, &addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
+}
+
+fn load_from(warp: &mut Warp, env: &mut Env<'_>, op: &Load, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+    let total = op.bytes * op.count as u64;
+    match space {
+        Space::Param => {
+            let args = env.context.launch.args;
+            for lane in lanes(mask) {
+                if addresses[lane].checked_add(total).is_none_or(|end| end > args.len() as u64) {
+                    let detail = format!("reads past the {} bytes of parameters", args.len());
+                    return Err(Fault::new(TrapKind::OutOfBounds, lane as u32, detail));
+                }
+            }
+            put(warp, op, mask, |lane, skip| bytes_at(args, (addresses[lane] + skip) as usize, op.bytes));
+        }
+        Space::Local => {
+            warp.local.check(addresses, mask, total, true)?;
+            for element in 0..op.count {
+                let skip = element as u64 * op.bytes;
+                let local = &warp.local;
+                let values = std::array::from_fn(|lane| match mask >> lane & 1 {
+                    0 => 0,
+                    _ => local.load(lane, addresses[lane] + skip, op.bytes),
+                });
+                put_one(&mut warp.registers, op, element, mask, &values);
+            }
+        }
+        Space::Shared => {
+            let touched = Touched::new(addresses, mask, total)?;
+            env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
+            count_shared(env, &touched);
+            let shared = &env.shared;
+            put(warp, op, mask, |lane, skip| shared.load(addresses[lane] + skip, op.bytes));
+        }
+        Space::Global | Space::Const | Space::Generic => {
+            let touched = Touched::new(addresses, mask, total)?;
+            let touch = match op.order {
+                Order::Plain => Touch::Read,
+                Order::ReadOnly => Touch::ReadOnly,
+                Order::Strong => Touch::Atomic,
+            };
+            let place = env.global.touch(&touched, touch)?;
+            count_loads(env, &touched);
+            for element in 0..op.count {
+                let values = global::load(&place, addresses, mask, op.bytes, element as u64 * op.bytes);
+                put_one(&mut warp.registers, op, element, mask, &values);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts a warp's load of global memory.
+pub(super) fn count_loads(env: &mut Env<'_>, touched: &Touched<'_>) {
+    env.counters.global_load_requests += 1;
+    env.counters.global_load_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    env.counters.global_load_sectors += touched.sectors();
+}
+
+/// Counts a warp's access to shared memory.
+pub(super) fn count_shared(env: &mut Env<'_>, touched: &Touched<'_>) {
+    let (passes, least) = touched.wavefronts();
+    env.counters.shared_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    env.counters.shared_wavefronts += passes;
+    env.counters.shared_excess_wavefronts += passes - least;
+}
+
+fn bytes_at(bytes: &[u8], at: usize, count: u64) -> u64 {
+    let mut value = [0; 8];
+    let count = count as usize;
+    value[..count].copy_from_slice(&bytes[at..at + count]);
+    u64::from_le_bytes(value)
+}
+
+/// Fills a load's destinations from `value(lane, offset of the element)`.
+#[inline]
+fn put(warp: &mut Warp, op: &Load, mask: u32, value: impl Fn(usize, u64) -> u64) {
+    for element in 0..op.count {
+        let skip = element as u64 * op.bytes;
+        let values = std::array::from_fn(|lane| if mask >> lane & 1 != 0 { value(lane, skip) } else { 0 });
+        put_one(&mut warp.registers, op, element, mask, &values);
+    }
+}
+
+#[inline]
+fn put_one(registers: &mut Registers, op: &Load, element: usize, mask: u32, values: &[u64; LANES]) {
+    let widen = |value: u64| match op.extend {
+        Extend::Zero => value,
+        Extend::Sign(bits) => {
+            let shift = 64 - 8 * op.bytes as u32;
+            let wide = ((value << shift) as i64 >> shift) as u64;
+            wide & (u64::MAX >> (64 - bits))
+        }
+    };
+    if op.file == File::Wide {
+        let row = registers.wide_mut(op.rows[element]);
+        for lane in 0..LANES {
+            row[lane] = if mask >> lane & 1 != 0 { widen(values[lane]) } else { row[lane] };
+        }
+    } else {
+        let row = registers.word_mut(op.rows[element]);
+        for lane in 0..LANES {
+            row[lane] = if mask >> lane & 1 != 0 { widen(values[lane]) as u32 } else { row[lane] };
+        }
+    }
+}
+
+fn store(warp: &mut Warp, env: &mut Env<'_>, op: &Store, mask: u32) -> Checked<()> {
+    warp.effects += 1;
+    let addresses = addresses(&warp.registers, &op.address);
+    by_space(op.space, &addresses, mask, |space, addresses, mask| store_to(warp, env, op, space, addresses, mask))
+}
+
+/// What lane `lane` stores as element `element`.
+#[inline]
+fn stored(registers: &Registers, op: &Store, element: usize, lane: usize) -> u64 {
+    match op.file {
+        File::Wide => registers.wide(op.rows[element])[lane],
+        _ => registers.word(op.rows[element])[lane].into(),
+    }
+}
+
+fn store_to(warp: &mut Warp, env: &mut Env<'_>, op: &Store, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+    let total = op.bytes * op.count as u64;
+    let registers = &warp.registers;
+    if space == Space::Local {
+        warp.local.check(addresses, mask, total, false)?;
+        for (lane, element) in lanes(mask).flat_map(|lane| (0..op.count).map(move |element| (lane, element))) {
+            let value = stored(registers, op, element, lane);
+            warp.local.store(lane, addresses[lane] + element as u64 * op.bytes, op.bytes, value);
+        }
+        return Ok(());
+    }
+    let touched = Touched::new(addresses, mask, total)?;
+    let kept = u64::MAX >> (64 - 8 * op.bytes);
+    let differ = |a, b| (0..op.count).any(|element| (stored(registers, op, element, a) ^ stored(registers, op, element, b)) & kept != 0);
+    if let Some(lanes) = touched.conflict(differ) {
+        return Err(write_conflict(&touched, lanes));
+    }
+    match space {
+        Space::Shared => {
+            env.shared.touch(&touched, warp.number as u8, Touch::Write)?;
+            count_shared(env, &touched);
+            for (lane, element) in lanes(mask).flat_map(|lane| (0..op.count).map(move |element| (lane, element))) {
+                env.shared.store(addresses[lane] + element as u64 * op.bytes, op.bytes, stored(registers, op, element, lane));
+            }
+        }
+        Space::Global | Space::Generic => {
+            let place = match op.order {
+                Order::Strong => env.global.touch_strong_store(&touched)?,
+                _ => env.global.touch(&touched, Touch::Write)?,
+            };
+            count_stores(env, &touched);
+            for element in 0..op.count {
+                let skip = element as u64 * op.bytes;
+                global::store(&place, addresses, mask, op.bytes, skip, |lane| stored(registers, op, element, lane));
+            }
+        }
+        _ => {
+            let detail = format!("a store cannot go to .{space}");
+            return Err(Fault::new(TrapKind::BadSpace, mask.trailing_zeros(), detail));
+        }
+    }
+    Ok(())
+}
+
+fn count_stores(env: &mut Env<'_>, touched: &Touched<'_>) {
+    env.counters.global_store_requests += 1;
+    env.counters.global_store_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    env.counters.global_store_sectors += touched.sectors();
+}

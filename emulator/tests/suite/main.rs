@@ -1,0 +1,4 @@
+//! The emulator as its users see it.
+
+mod compiled;
+mod harness;
