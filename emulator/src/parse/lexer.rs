@@ -94,13 +94,16 @@ impl<'a> Lexer<'a> {
         self.rest.find(|c| !inside(c)).unwrap_or(self.rest.len())
     }
 
-    /// A word runs over dots and over `::`, which occurs inside qualifiers (`L2::128B`), not over a label's `:`.
+    /// A word runs over `::`, which occurs inside qualifiers (`L2::128B`), not over a label's `:`; an opcode's word runs
+    /// over dots, a directive's does not (`.reg.b32` is two).
     fn word_length(&self) -> usize {
         let bytes = self.rest.as_bytes();
+        let directive = bytes[0] == b'.';
         let mut at = 1;
         while let Some(&byte) = bytes.get(at) {
             at += match byte {
-                b'.' | b'_' | b'$' => 1,
+                b'.' if !directive => 1,
+                b'_' | b'$' => 1,
                 _ if byte.is_ascii_alphanumeric() => 1,
                 b':' if bytes.get(at + 1) == Some(&b':') => 2,
                 _ => break,
