@@ -90,6 +90,7 @@ fn other(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<
 /// What lanes do together.
 fn together(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<Next> {
     warp.separate(mask);
+    warp.absorb();
     let required = match &inst.op {
         Op::Shuffle(op) => collective::members(warp, op.mask, "shfl.sync")?,
         Op::Vote(op) => collective::members(warp, op.mask, "vote.sync")?,
@@ -100,11 +101,10 @@ fn together(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Check
     };
     match warp.gather(required) {
         Gathered::Here => {}
-        Gathered::PassedBy if matches!(inst.op, Op::Barrier(_)) => {
-            let text = "other lanes of the warp went past this barrier and exited";
-            return Err(Fault::new(TrapKind::BarrierDivergence, None, text));
+        Gathered::PassedBy => {
+            let text = "lanes of the warp that it needs went past it and exited";
+            return Err(Fault::new(divergence(inst), None, text));
         }
-        Gathered::PassedBy => {}
         Gathered::Parked => {
             env.counters.instructions[inst.class as usize] -= 1;
             env.counters.thread_instructions -= u64::from(mask.count_ones());
@@ -135,13 +135,17 @@ fn missing(warp: &mut Warp, env: &Env<'_>, inst: &Inst, required: u32) -> Checke
         return Ok(Next::Step);
     }
     let (here, absent) = (warp.active, required & warp.live & !warp.active);
-    let kind = match inst.op {
+    let detail = format!("reached by lanes {here:#010x} alone: it needs lanes {absent:#010x} too, which wait elsewhere");
+    Err(Fault::new(divergence(inst), absent.trailing_zeros(), detail))
+}
+
+/// What it is called when lanes that a collective needs are elsewhere.
+fn divergence(inst: &Inst) -> TrapKind {
+    match inst.op {
         Op::Barrier(_) => TrapKind::BarrierDivergence,
         Op::LoadMatrix(_) | Op::Mma(_) => TrapKind::WarpDivergence,
         _ => TrapKind::CollectiveMask,
-    };
-    let detail = format!("reached by lanes {here:#010x} alone: it needs lanes {absent:#010x} too, which wait elsewhere");
-    Err(Fault::new(kind, absent.trailing_zeros(), detail))
+    }
 }
 
 fn barrier(warp: &Warp, op: &Barrier, mask: u32) -> Checked<Arrival> {

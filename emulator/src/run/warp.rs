@@ -58,6 +58,8 @@ pub(super) struct Warp {
     pub next_ready: u32,
     ready: Vec<Group>,
     parked: Vec<Parked>,
+    /// Lanes that the running lanes waited for did other work and exited.
+    passed_by: bool,
     /// How many memory instructions ran.
     pub effects: u64,
     pub copies: Copies,
@@ -76,6 +78,7 @@ impl Warp {
             next_ready: u32::MAX,
             ready: Vec::new(),
             parked: Vec::new(),
+            passed_by: false,
             effects: 0,
             copies: Copies::default(),
             local,
@@ -131,13 +134,30 @@ impl Warp {
 
     /// Nobody else can run: parked lanes try again, for those they waited for may have exited.
     fn resume(&mut self) {
-        match self.parked.iter().min_by_key(|parked| parked.group.pc) {
-            Some(parked) => {
-                self.pc = parked.group.pc;
-                self.active = 0;
+        match self.parked.iter().map(|parked| parked.group.pc).min() {
+            Some(pc) => {
+                self.pc = pc;
+                self.absorb();
             }
             None => self.state = State::Done,
         }
+    }
+
+    /// The running lanes are joined by those that are parked where they stand.
+    pub fn absorb(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let (pc, live, effects) = (self.pc, self.live, self.effects);
+        let (active, passed_by) = (&mut self.active, &mut self.passed_by);
+        self.parked.retain(|parked| {
+            let here = parked.group.pc == pc;
+            if here {
+                *active |= parked.group.mask;
+                *passed_by |= parked.live != live && parked.effects != effects;
+            }
+            !here
+        });
     }
 
     /// The running lanes in `mask` exit, the others go on.
@@ -150,21 +170,9 @@ impl Warp {
         }
     }
 
-    /// Brings together the lanes of `required` at the running lanes' place, or parks these.
+    /// Whether the lanes of `required` are at the running lanes' place; if they may still come, these are parked.
     pub fn gather(&mut self, required: u32) -> Gathered {
-        let mut passed_by = false;
-        if !self.parked.is_empty() {
-            let (pc, live, effects) = (self.pc, self.live, self.effects);
-            let active = &mut self.active;
-            self.parked.retain(|parked| {
-                let here = parked.group.pc == pc;
-                if here {
-                    *active |= parked.group.mask;
-                    passed_by |= parked.live != live && parked.effects != effects;
-                }
-                !here
-            });
-        }
+        let passed_by = std::mem::take(&mut self.passed_by);
         if required & self.live & !self.active == 0 {
             return if passed_by { Gathered::PassedBy } else { Gathered::Here };
         }

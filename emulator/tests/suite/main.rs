@@ -2,3 +2,5 @@
 
 mod compiled;
 mod harness;
+mod matrix;
+mod traps;
