@@ -1,7 +1,7 @@
 //! `cp.async`: copies that are in flight from issue to wait.
 
 use super::block::Env;
-use super::lane_access::{Touched, lanes};
+use super::lane_access::{LaneBytes, Touched, lanes};
 use super::registers::LANES;
 use super::shared::Shared;
 use super::step::{addresses, count_loads, count_shared};
@@ -26,7 +26,7 @@ struct Pending {
     /// The group's number among the lane's groups.
     group: u32,
     to: u64,
-    data: [u8; 16],
+    data: [u64; 2],
 }
 
 impl Copies {
@@ -42,7 +42,7 @@ impl Copies {
             let ended = copy.group + pending < committed[copy.lane as usize];
             let lands = mask >> copy.lane & 1 != 0 && (all || ended);
             if lands {
-                shared.land(copy.to, &copy.data[..copy.bytes as usize], warp);
+                shared.land(copy.to, copy.bytes.into(), copy.data, warp);
             }
             !lands
         });
@@ -56,15 +56,12 @@ pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_>, op: &CopyAsync, mask: u3
     let from = addresses(&warp.registers, &op.from);
     let sizes = source_sizes(warp, op);
     let whole = lanes(mask).filter(|&lane| sizes[lane] == op.bytes).fold(0, |whole, lane| whole | 1 << lane);
-    let mut data = [[0; 16]; LANES];
-    if whole != 0 {
-        read(env, &from, whole, op.bytes, &mut data)?;
-    }
+    let mut data = if whole != 0 { read(env, &from, whole, op.bytes)? } else { [[0; 2]; LANES] };
     for lane in lanes(mask & !whole).filter(|&lane| sizes[lane] > 0) {
         read_part(env, &from, lane, sizes[lane], op.bytes, &mut data)?;
     }
     let touched = Touched::new(&to, mask, op.bytes)?;
-    if let Some(lanes) = touched.conflict(|a, b| data[a] != data[b]) {
+    if let Some(lanes) = touched.conflict(&data) {
         return Err(lane_access::write_conflict(&touched, lanes));
     }
     env.shared.issue(&touched, warp.number as u8)?;
@@ -90,30 +87,22 @@ fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
     }
 }
 
-fn read(env: &mut Env<'_>, from: &[u64; LANES], mask: u32, bytes: u64, data: &mut [[u8; 16]; LANES]) -> Checked<()> {
+fn read(env: &mut Env<'_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
     let touched = Touched::new(from, mask, bytes)?;
     let place = env.global.touch(&touched, Touch::Read)?;
     count_loads(env, &touched);
-    let unit = bytes.min(8);
-    for skip in (0..bytes).step_by(8) {
-        let values = global::load(&place, from, mask, unit, skip);
-        for lane in lanes(mask) {
-            let (at, length) = (skip as usize, unit as usize);
-            data[lane][at..at + length].copy_from_slice(&values[lane].to_le_bytes()[..length]);
-        }
-    }
-    Ok(())
+    Ok(global::load(&place, &touched))
 }
 
 /// One lane reads fewer bytes than it copies; the rest is zero.
-fn read_part(env: &mut Env<'_>, from: &[u64; LANES], lane: usize, bytes: u64, whole: u64, data: &mut [[u8; 16]; LANES]) -> Checked<()> {
+fn read_part(env: &mut Env<'_>, from: &[u64; LANES], lane: usize, bytes: u64, whole: u64, data: &mut LaneBytes) -> Checked<()> {
     let mask = 1 << lane;
     Touched::new(from, mask, whole)?;
     for at in 0..bytes {
         let byte = from.map(|address| address.wrapping_add(at));
         let touched = Touched::new(&byte, mask, 1)?;
         let place = env.global.touch(&touched, Touch::Read)?;
-        data[lane][at as usize] = global::load(&place, &byte, mask, 1, 0)[lane] as u8;
+        data[lane][at as usize / 8] |= global::load(&place, &touched)[lane][0] << (8 * (at % 8));
     }
     env.counters.global_load_requests += 1;
     env.counters.global_load_bytes += bytes;

@@ -1,6 +1,6 @@
 //! Global memory as one block sees it.
 
-use super::lane_access::{Run, Touched, lanes};
+use super::lane_access::{LaneBytes, Run, Touched, lanes};
 use super::launch::Launch;
 use super::registers::LANES;
 use crate::device::{Allocation, Device, find};
@@ -163,34 +163,60 @@ fn race(touched: &Touched<'_>, allocation: &Allocation, touch: Touch, conflict: 
     Fault::new(kind, touched.lane_at(address), what + &why)
 }
 
-/// Loads one element for each lane of `mask`, widened to 64 bits.
+/// Each lane's `bytes` bytes, up to 16.
 #[inline]
-pub(super) fn load(place: &Place<'_>, addresses: &[u64; LANES], mask: u32, bytes: u64, skip: u64) -> [u64; LANES] {
-    let mut out = [0; LANES];
-    for lane in lanes(mask) {
-        let (allocation, offset) = place.lane(addresses[lane]);
-        let offset = offset + skip;
-        out[lane] = match bytes {
-            1 => allocation.bytes.load_u8(offset).into(),
-            2 => allocation.bytes.load_u16(offset).into(),
-            4 => allocation.bytes.load_u32(offset).into(),
-            _ => allocation.bytes.load_u64(offset),
-        };
+pub(super) fn load(place: &Place<'_>, touched: &Touched<'_>) -> LaneBytes {
+    macro_rules! each {
+        ($from:ident, $offset:ident => $value:expr) => {{
+            let mut out = [[0; 2]; LANES];
+            match place.common {
+                Some($from) => lanes(touched.mask).for_each(|lane| {
+                    let $offset = touched.addresses[lane].wrapping_sub($from.base);
+                    out[lane] = $value;
+                }),
+                None => lanes(touched.mask).for_each(|lane| {
+                    let ($from, $offset) = place.lane(touched.addresses[lane]);
+                    out[lane] = $value;
+                }),
+            }
+            out
+        }};
     }
-    out
+    match touched.bytes {
+        1 => each!(from, at => [from.bytes.load_u8(at).into(), 0]),
+        2 => each!(from, at => [from.bytes.load_u16(at).into(), 0]),
+        4 => each!(from, at => [from.bytes.load_u32(at).into(), 0]),
+        8 => each!(from, at => [from.bytes.load_u64(at), 0]),
+        _ => each!(from, at => [from.bytes.load_u64(at), from.bytes.load_u64(at + 8)]),
+    }
 }
 
-/// Stores one element of each lane of `mask`.
+/// Stores each lane's bytes.
 #[inline]
-pub(super) fn store(place: &Place<'_>, addresses: &[u64; LANES], mask: u32, bytes: u64, skip: u64, value: impl Fn(usize) -> u64) {
-    for lane in lanes(mask) {
-        let (allocation, offset) = place.lane(addresses[lane]);
-        let (offset, value) = (offset + skip, value(lane));
-        match bytes {
-            1 => allocation.bytes.store_u8(offset, value as u8),
-            2 => allocation.bytes.store_u16(offset, value as u16),
-            4 => allocation.bytes.store_u32(offset, value as u32),
-            _ => allocation.bytes.store_u64(offset, value),
-        }
+pub(super) fn store(place: &Place<'_>, touched: &Touched<'_>, values: &LaneBytes) {
+    macro_rules! each {
+        ($to:ident, $offset:ident, $value:ident => $store:expr) => {
+            match place.common {
+                Some($to) => lanes(touched.mask).for_each(|lane| {
+                    let ($offset, $value) = (touched.addresses[lane].wrapping_sub($to.base), values[lane]);
+                    $store
+                }),
+                None => lanes(touched.mask).for_each(|lane| {
+                    let ($to, $offset) = place.lane(touched.addresses[lane]);
+                    let $value = values[lane];
+                    $store
+                }),
+            }
+        };
+    }
+    match touched.bytes {
+        1 => each!(to, at, value => to.bytes.store_u8(at, value[0] as u8)),
+        2 => each!(to, at, value => to.bytes.store_u16(at, value[0] as u16)),
+        4 => each!(to, at, value => to.bytes.store_u32(at, value[0] as u32)),
+        8 => each!(to, at, value => to.bytes.store_u64(at, value[0])),
+        _ => each!(to, at, value => {
+            to.bytes.store_u64(at, value[0]);
+            to.bytes.store_u64(at + 8, value[1]);
+        }),
     }
 }

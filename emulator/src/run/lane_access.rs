@@ -13,6 +13,16 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Up to 16 bytes of each lane, as they lie in memory.
+pub(super) type LaneBytes = [[u64; 2]; LANES];
+
+/// Element `at` of `bytes` bytes.
+#[inline(always)]
+pub(super) fn element(lane: &[u64; 2], at: usize, bytes: u64) -> u64 {
+    let bit = at as u32 * 8 * bytes as u32;
+    lane[bit as usize / 64] >> (bit % 64) & (u64::MAX >> (64 - 8 * bytes))
+}
+
 /// Contiguous bytes that neighbouring lanes touch together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Run {
@@ -176,21 +186,24 @@ impl<'a> Touched<'a> {
         in_bank.iter().copied().max().unwrap_or(1).max(1)
     }
 
-    /// Two lanes with the same address, where `differ` says that they write different values.
-    pub fn conflict(&self, differ: impl Fn(usize, usize) -> bool) -> Option<(u32, u32)> {
+    /// Two lanes that write different values to one address.
+    pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
+        if self.count == 1 && self.runs[0].end.wrapping_sub(self.runs[0].start) == u64::from(self.mask.count_ones()) * self.bytes {
+            return None;
+        }
         let (mut last, mut rising) = (0, true);
         for lane in lanes(self.mask) {
             rising &= self.addresses[lane] >= last;
             last = self.addresses[lane].wrapping_add(self.bytes);
         }
-        if rising { None } else { self.find_conflict(differ) }
+        if rising { None } else { self.find_conflict(values) }
     }
 
-    fn find_conflict(&self, differ: impl Fn(usize, usize) -> bool) -> Option<(u32, u32)> {
+    fn find_conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
         let mut order: Vec<usize> = lanes(self.mask).collect();
         order.sort_by_key(|&lane| self.addresses[lane]);
         let clash = order.windows(2).find(|pair| {
-            self.addresses[pair[0]] == self.addresses[pair[1]] && differ(pair[0], pair[1])
+            self.addresses[pair[0]] == self.addresses[pair[1]] && values[pair[0]] != values[pair[1]]
         })?;
         Some((clash[0].min(clash[1]) as u32, clash[0].max(clash[1]) as u32))
     }

@@ -1,6 +1,6 @@
 //! Local memory: each thread's own.
 
-use super::lane_access::lanes;
+use super::lane_access::{LaneBytes, lanes};
 use super::registers::LANES;
 use crate::trap::{Checked, Fault, TrapKind};
 
@@ -43,15 +43,24 @@ impl Local {
         lane * self.bytes as usize + address as usize
     }
 
-    pub fn load(&self, lane: usize, address: u64, bytes: u64) -> u64 {
-        let mut value = [0; 8];
-        let at = self.at(lane, address);
-        value[..bytes as usize].copy_from_slice(&self.data[at..at + bytes as usize]);
-        u64::from_le_bytes(value)
+    /// Each lane's bytes, up to 16; the places were checked.
+    pub fn load_lanes(&self, addresses: &[u64; LANES], mask: u32, bytes: u64) -> LaneBytes {
+        let mut out = [[0; 2]; LANES];
+        for lane in lanes(mask) {
+            let (mut value, at) = ([0; 16], self.at(lane, addresses[lane]));
+            value[..bytes as usize].copy_from_slice(&self.data[at..at + bytes as usize]);
+            let value = u128::from_le_bytes(value);
+            out[lane] = [value as u64, (value >> 64) as u64];
+        }
+        out
     }
 
-    pub fn store(&mut self, lane: usize, address: u64, bytes: u64, value: u64) {
-        let at = self.at(lane, address);
-        self.data[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+    /// Stores each lane's bytes.
+    pub fn store_lanes(&mut self, addresses: &[u64; LANES], mask: u32, bytes: u64, values: &LaneBytes) {
+        for lane in lanes(mask) {
+            let at = self.at(lane, addresses[lane]);
+            let value = u128::from(values[lane][0]) | u128::from(values[lane][1]) << 64;
+            self.data[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+        }
     }
 }

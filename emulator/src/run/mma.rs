@@ -6,7 +6,7 @@
 //! mma". Sums run over k in order, in f32 or wrapping i32.
 
 use super::registers::{LANES, Registers};
-use crate::arith::half::{bf16_to_f32, half_from_f32, half_to_f32};
+use crate::arith::half::{half_from_f32, half_to_f32};
 
 /// What A and B hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,53 +85,62 @@ impl Mma {
     }
 
     /// Multiplies; all lanes take part.
+    #[inline(always)]
     pub fn run(&self, registers: &mut Registers) {
         let a = self.rows_of_a(registers);
         let b = self.columns_of_b(registers);
+        let mut totals = [[0f32; N]; M];
+        if self.accumulator != Accumulator::S32 {
+            self.load_totals(registers, &mut totals);
+        }
+        let (m, words) = (self.m, self.words());
+        match (self.a_element, self.b_element) {
+            (Element::Bf16, _) => multiply::<2>(m, words, &a, &b, &mut totals, bf16_pair, bf16_pair),
+            (Element::F16, _) => multiply::<2>(m, words, &a, &b, &mut totals, f16_pair, f16_pair),
+            (Element::Tf32, _) => multiply::<1>(m, words, &a, &b, &mut totals, tf32, tf32),
+            (Element::S8, Element::S8) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<true>, bytes::<true>),
+            (Element::S8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<true>, bytes::<false>),
+            (Element::U8, Element::S8) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<true>),
+            (Element::U8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<false>),
+            (Element::S4, Element::S4) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<true>),
+            (Element::S4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<false>),
+            (Element::U4, Element::S4) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<true>),
+            (Element::U4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<false>),
+        }
         match self.accumulator {
-            Accumulator::S32 => self.integers(registers, &a, &b),
-            Accumulator::F32 | Accumulator::F16 => self.floats(registers, &a, &b),
+            Accumulator::S32 => self.add_integers(registers, &totals),
+            Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &totals),
         }
     }
 
+    #[inline(always)]
     fn rows_of_a(&self, registers: &Registers) -> [[u32; WORDS]; M] {
         let mut rows = [[0; WORDS]; M];
         for i in 0..self.registers().0 {
             let lanes = registers.word(self.a[i]);
             let (below, right) = if self.m == 16 { (8 * (i % 2), 4 * (i / 2)) } else { (0, 4 * i) };
-            for lane in 0..LANES {
-                rows[below + lane / 4][right + lane % 4] = lanes[lane];
+            for row in 0..8 {
+                rows[below + row][right..right + 4].copy_from_slice(&lanes[4 * row..4 * row + 4]);
             }
         }
         rows
     }
 
-    fn columns_of_b(&self, registers: &Registers) -> [[u32; WORDS]; N] {
-        let mut columns = [[0; WORDS]; N];
+    /// Words of k down, columns across.
+    #[inline(always)]
+    fn columns_of_b(&self, registers: &Registers) -> [[u32; N]; WORDS] {
+        let mut words = [[0; N]; WORDS];
         for i in 0..self.registers().1 {
             let lanes = registers.word(self.b[i]);
             for lane in 0..LANES {
-                columns[lane / 4][4 * i + lane % 4] = lanes[lane];
+                words[4 * i + lane % 4][lane / 4] = lanes[lane];
             }
         }
-        columns
+        words
     }
 
-    fn floats(&self, registers: &mut Registers, a: &[[u32; WORDS]; M], b: &[[u32; WORDS]; N]) {
-        let mut totals = [[0f32; N]; M];
-        self.load_floats(registers, &mut totals);
-        match self.a_element {
-            Element::Bf16 => multiply::<16>(self.m, self.words(), a, b, &mut totals, halves(bf16_to_f32)),
-            Element::F16 => multiply::<16>(self.m, self.words(), a, b, &mut totals, halves(half_to_f32)),
-            _ => multiply::<8>(self.m, self.words(), a, b, &mut totals, |word, out| {
-                // The hardware reads the upper 19 bits of a tf32.
-                out[0] = f32::from_bits(word & 0xffff_e000);
-            }),
-        }
-        self.store_floats(registers, &totals);
-    }
-
-    fn load_floats(&self, registers: &Registers, totals: &mut [[f32; N]; M]) {
+    #[inline(always)]
+    fn load_totals(&self, registers: &Registers, totals: &mut [[f32; N]; M]) {
         for i in 0..self.registers().2 {
             let lanes = registers.word(self.c[i]);
             for lane in 0..LANES {
@@ -146,7 +155,8 @@ impl Mma {
         }
     }
 
-    fn store_floats(&self, registers: &mut Registers, totals: &[[f32; N]; M]) {
+    #[inline(always)]
+    fn store_totals(&self, registers: &mut Registers, totals: &[[f32; N]; M]) {
         for i in 0..self.registers().2 {
             let lanes = registers.word_mut(self.d[i]);
             for lane in 0..LANES {
@@ -162,76 +172,83 @@ impl Mma {
         }
     }
 
-    fn integers(&self, registers: &mut Registers, a: &[[u32; WORDS]; M], b: &[[u32; WORDS]; N]) {
-        let mut sums = [[0i64; N]; M];
-        for (row, sums) in sums.iter_mut().enumerate().take(self.m) {
-            for (column, sum) in sums.iter_mut().enumerate() {
-                for word in 0..self.words() {
-                    *sum += i64::from(self.dot(a[row][word], b[column][word]));
-                }
-            }
-        }
+    /// Adds products of integers, whose sums f32 holds exactly: at most 64 of 15 by 15, or 32 of 255 by 255.
+    #[inline(always)]
+    fn add_integers(&self, registers: &mut Registers, sums: &[[f32; N]; M]) {
         for i in 0..self.registers().2 {
             let before = *registers.word(self.c[i]);
             let lanes = registers.word_mut(self.d[i]);
             for lane in 0..LANES {
-                let sum = i64::from(before[lane] as i32) + sums[8 * (i / 2) + lane / 4][2 * (lane % 4) + i % 2];
-                let clamped = sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-                lanes[lane] = if self.saturates { clamped } else { sum } as u32;
+                let sum = sums[8 * (i / 2) + lane / 4][2 * (lane % 4) + i % 2] as i32;
+                let before = before[lane] as i32;
+                lanes[lane] = if self.saturates { before.saturating_add(sum) } else { before.wrapping_add(sum) } as u32;
             }
         }
     }
-
-    /// The dot product of two words of integers.
-    fn dot(&self, a: u32, b: u32) -> i32 {
-        let part = |word: u32, element: Element, at: usize| match element {
-            Element::S8 => i32::from((word >> (8 * at)) as i8),
-            Element::U8 => i32::from((word >> (8 * at)) as u8),
-            Element::S4 => ((word << (28 - 4 * at)) as i32) >> 28,
-            _ => (word >> (4 * at) & 15) as i32,
-        };
-        let parts = 32 / self.a_element.bits();
-        (0..parts).map(|at| part(a, self.a_element, at) * part(b, self.b_element, at)).sum()
-    }
 }
 
-/// The two halves of a word, as f32.
 #[inline(always)]
-fn halves(convert: impl Fn(u16) -> f32) -> impl Fn(u32, &mut [f32; 2]) {
-    move |word, out| *out = [convert(word as u16), convert((word >> 16) as u16)]
+fn bf16_pair(word: u32) -> [f32; 2] {
+    [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
 }
 
-/// Adds A B to `totals`; `expand` makes a word's values, `K` is the most of them in a row.
 #[inline(always)]
-fn multiply<const K: usize>(
+fn f16_pair(word: u32) -> [f32; 2] {
+    [half_to_f32(word as u16), half_to_f32((word >> 16) as u16)]
+}
+
+/// The hardware reads the upper 19 bits of a tf32.
+#[inline(always)]
+fn tf32(word: u32) -> [f32; 1] {
+    [f32::from_bits(word & 0xffff_e000)]
+}
+
+#[inline(always)]
+fn bytes<const SIGNED: bool>(word: u32) -> [f32; 4] {
+    [24, 16, 8, 0].map(|left| {
+        let top = word << left;
+        if SIGNED { (top as i32 >> 24) as f32 } else { (top >> 24) as f32 }
+    })
+}
+
+#[inline(always)]
+fn nibbles<const SIGNED: bool>(word: u32) -> [f32; 8] {
+    [28, 24, 20, 16, 12, 8, 4, 0].map(|left| {
+        let top = word << left;
+        if SIGNED { (top as i32 >> 28) as f32 } else { (top >> 28) as f32 }
+    })
+}
+
+/// Adds A B to `totals`, k in order; a word holds `E` values of k.
+#[inline(always)]
+fn multiply<const E: usize>(
     m: usize,
     words: usize,
     a: &[[u32; WORDS]; M],
-    b: &[[u32; WORDS]; N],
+    b: &[[u32; N]; WORDS],
     totals: &mut [[f32; N]; M],
-    expand: impl Fn(u32, &mut [f32; 2]),
+    values_of_a: impl Fn(u32) -> [f32; E],
+    values_of_b: impl Fn(u32) -> [f32; E],
 ) {
-    let each = K / WORDS;
-    let mut by_k = [[0f32; N]; K];
-    for (column, line) in b.iter().enumerate() {
-        for (word, &bits) in line.iter().enumerate() {
-            let mut values = [0.0; 2];
-            expand(bits, &mut values);
-            for part in 0..each {
-                by_k[each * word + part][column] = values[part];
+    let mut weights = [[[0f32; N]; E]; WORDS];
+    for word in 0..words {
+        for column in 0..N {
+            let values = values_of_b(b[word][column]);
+            for part in 0..E {
+                weights[word][part][column] = values[part];
             }
         }
     }
-    for (line, totals) in a.iter().zip(totals).take(m) {
+    for row in 0..m {
+        let mut sums = totals[row];
         for word in 0..words {
-            let mut values = [0.0; 2];
-            expand(line[word], &mut values);
-            for part in 0..each {
-                let weights = &by_k[each * word + part];
+            let values = values_of_a(a[row][word]);
+            for part in 0..E {
                 for column in 0..N {
-                    totals[column] = values[part].mul_add(weights[column], totals[column]);
+                    sums[column] = values[part].mul_add(weights[word][part][column], sums[column]);
                 }
             }
         }
+        totals[row] = sums;
     }
 }

@@ -1,6 +1,7 @@
 //! A block's shared memory.
 
-use super::lane_access::{Touched, lanes};
+use super::lane_access::{LaneBytes, Touched, lanes};
+use super::registers::LANES;
 use crate::race::Touch;
 use crate::race::shared::Shadow;
 use crate::trap::{Checked, Fault, TrapKind};
@@ -69,6 +70,32 @@ impl Shared {
         }
     }
 
+    /// Each lane's bytes, up to 16; the places were checked.
+    #[inline]
+    pub fn load_lanes(&self, touched: &Touched<'_>) -> LaneBytes {
+        let mut out = [[0; 2]; LANES];
+        for lane in lanes(touched.mask) {
+            let at = touched.addresses[lane];
+            out[lane] = match touched.bytes {
+                16 => [self.load(at, 8), self.load(at + 8, 8)],
+                bytes => [self.load(at, bytes), 0],
+            };
+        }
+        out
+    }
+
+    /// Stores each lane's bytes.
+    #[inline]
+    pub fn store_lanes(&mut self, touched: &Touched<'_>, values: &LaneBytes) {
+        for lane in lanes(touched.mask) {
+            let (at, value) = (touched.addresses[lane], values[lane]);
+            self.store(at, touched.bytes.min(8), value[0]);
+            if touched.bytes == 16 {
+                self.store(at + 8, 8, value[1]);
+            }
+        }
+    }
+
     /// A row of a matrix.
     #[inline]
     pub fn row(&self, at: u64) -> [u32; 4] {
@@ -77,10 +104,13 @@ impl Shared {
     }
 
     /// An asynchronous copy arrives.
-    pub fn land(&mut self, at: u64, data: &[u8], warp: u8) {
-        self.data[at as usize..][..data.len()].copy_from_slice(data);
+    pub fn land(&mut self, at: u64, bytes: u64, data: [u64; 2], warp: u8) {
+        self.store(at, bytes.min(8), data[0]);
+        if bytes == 16 {
+            self.store(at + 8, 8, data[1]);
+        }
         if let Some(shadow) = &mut self.shadow {
-            shadow.land(warp, at, at + data.len() as u64);
+            shadow.land(warp, at, at + bytes);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The loop that executes a warp's instructions.
 
 use super::block::{Arrival, Env};
-use super::lane_access::{Touched, lanes, write_conflict};
+use super::lane_access::{LaneBytes, Touched, element, lanes, write_conflict};
 use super::registers::{LANES, Registers};
 use super::warp::{Gathered, State, Warp};
 use super::{atomic, collective, copy, global, matrix, window};
@@ -227,32 +227,26 @@ fn load_from(warp: &mut Warp, env: &mut Env<'_>, op: &Load, space: Space, addres
     match space {
         Space::Param => {
             let args = env.context.launch.args;
+            let mut values = [[0; 2]; LANES];
             for lane in lanes(mask) {
-                if addresses[lane].checked_add(total).is_none_or(|end| end > args.len() as u64) {
+                let found = param(args, addresses[lane], total);
+                values[lane] = found.ok_or_else(|| {
                     let detail = format!("reads past the {} bytes of parameters", args.len());
-                    return Err(Fault::new(TrapKind::OutOfBounds, lane as u32, detail));
-                }
+                    Fault::new(TrapKind::OutOfBounds, lane as u32, detail)
+                })?;
             }
-            put(warp, op, mask, |lane, skip| bytes_at(args, (addresses[lane] + skip) as usize, op.bytes));
+            put(&mut warp.registers, op, mask, &values);
         }
         Space::Local => {
             warp.local.check(addresses, mask, total, true)?;
-            for element in 0..op.count {
-                let skip = element as u64 * op.bytes;
-                let local = &warp.local;
-                let values = std::array::from_fn(|lane| match mask >> lane & 1 {
-                    0 => 0,
-                    _ => local.load(lane, addresses[lane] + skip, op.bytes),
-                });
-                put_one(&mut warp.registers, op, element, mask, &values);
-            }
+            let values = warp.local.load_lanes(addresses, mask, total);
+            put(&mut warp.registers, op, mask, &values);
         }
         Space::Shared => {
             let touched = Touched::new(addresses, mask, total)?;
             env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
             count_shared(env, &touched);
-            let shared = &env.shared;
-            put(warp, op, mask, |lane, skip| shared.load(addresses[lane] + skip, op.bytes));
+            put(&mut warp.registers, op, mask, &env.shared.load_lanes(&touched));
         }
         Space::Global | Space::Const | Space::Generic => {
             let touched = Touched::new(addresses, mask, total)?;
@@ -263,13 +257,20 @@ fn load_from(warp: &mut Warp, env: &mut Env<'_>, op: &Load, space: Space, addres
             };
             let place = env.global.touch(&touched, touch)?;
             count_loads(env, &touched);
-            for element in 0..op.count {
-                let values = global::load(&place, addresses, mask, op.bytes, element as u64 * op.bytes);
-                put_one(&mut warp.registers, op, element, mask, &values);
-            }
+            put(&mut warp.registers, op, mask, &global::load(&place, &touched));
         }
     }
     Ok(())
+}
+
+/// Up to 16 bytes of the parameter block.
+fn param(args: &[u8], at: u64, bytes: u64) -> Option<[u64; 2]> {
+    let end = at.checked_add(bytes)?;
+    let found = args.get(usize::try_from(at).ok()?..usize::try_from(end).ok()?)?;
+    let mut value = [0; 16];
+    value[..found.len()].copy_from_slice(found);
+    let value = u128::from_le_bytes(value);
+    Some([value as u64, (value >> 64) as u64])
 }
 
 /// Counts a warp's load of global memory.
@@ -287,20 +288,12 @@ pub(super) fn count_shared(env: &mut Env<'_>, touched: &Touched<'_>) {
     env.counters.shared_excess_wavefronts += passes - least;
 }
 
-fn bytes_at(bytes: &[u8], at: usize, count: u64) -> u64 {
-    let mut value = [0; 8];
-    let count = count as usize;
-    value[..count].copy_from_slice(&bytes[at..at + count]);
-    u64::from_le_bytes(value)
-}
-
-/// Fills a load's destinations from `value(lane, offset of the element)`.
+/// Fills a load's destinations.
 #[inline]
-fn put(warp: &mut Warp, op: &Load, mask: u32, value: impl Fn(usize, u64) -> u64) {
-    for element in 0..op.count {
-        let skip = element as u64 * op.bytes;
-        let values = std::array::from_fn(|lane| if mask >> lane & 1 != 0 { value(lane, skip) } else { 0 });
-        put_one(&mut warp.registers, op, element, mask, &values);
+fn put(registers: &mut Registers, op: &Load, mask: u32, values: &LaneBytes) {
+    for at in 0..op.count {
+        let element = std::array::from_fn(|lane| element(&values[lane], at, op.bytes));
+        put_one(registers, op, at, mask, &element);
     }
 }
 
@@ -333,39 +326,42 @@ fn store(warp: &mut Warp, env: &mut Env<'_>, op: &Store, mask: u32) -> Checked<(
     by_space(op.space, &addresses, mask, |space, addresses, mask| store_to(warp, env, op, space, addresses, mask))
 }
 
-/// What lane `lane` stores as element `element`.
+/// What each lane stores, as it will lie in memory.
 #[inline]
-fn stored(registers: &Registers, op: &Store, element: usize, lane: usize) -> u64 {
-    match op.file {
-        File::Wide => registers.wide(op.rows[element])[lane],
-        _ => registers.word(op.rows[element])[lane].into(),
+fn stored(registers: &Registers, op: &Store) -> LaneBytes {
+    let mut values = [[0; 2]; LANES];
+    for at in 0..op.count {
+        let bit = at as u32 * 8 * op.bytes as u32;
+        let (half, shift) = (bit as usize / 64, bit % 64);
+        let kept = u64::MAX >> (64 - 8 * op.bytes);
+        for lane in 0..LANES {
+            let value = match op.file {
+                File::Wide => registers.wide(op.rows[at])[lane],
+                _ => registers.word(op.rows[at])[lane].into(),
+            };
+            values[lane][half] |= (value & kept) << shift;
+        }
     }
+    values
 }
 
 fn store_to(warp: &mut Warp, env: &mut Env<'_>, op: &Store, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
     let total = op.bytes * op.count as u64;
-    let registers = &warp.registers;
+    let values = stored(&warp.registers, op);
     if space == Space::Local {
         warp.local.check(addresses, mask, total, false)?;
-        for (lane, element) in lanes(mask).flat_map(|lane| (0..op.count).map(move |element| (lane, element))) {
-            let value = stored(registers, op, element, lane);
-            warp.local.store(lane, addresses[lane] + element as u64 * op.bytes, op.bytes, value);
-        }
+        warp.local.store_lanes(addresses, mask, total, &values);
         return Ok(());
     }
     let touched = Touched::new(addresses, mask, total)?;
-    let kept = u64::MAX >> (64 - 8 * op.bytes);
-    let differ = |a, b| (0..op.count).any(|element| (stored(registers, op, element, a) ^ stored(registers, op, element, b)) & kept != 0);
-    if let Some(lanes) = touched.conflict(differ) {
+    if let Some(lanes) = touched.conflict(&values) {
         return Err(write_conflict(&touched, lanes));
     }
     match space {
         Space::Shared => {
             env.shared.touch(&touched, warp.number as u8, Touch::Write)?;
             count_shared(env, &touched);
-            for (lane, element) in lanes(mask).flat_map(|lane| (0..op.count).map(move |element| (lane, element))) {
-                env.shared.store(addresses[lane] + element as u64 * op.bytes, op.bytes, stored(registers, op, element, lane));
-            }
+            env.shared.store_lanes(&touched, &values);
         }
         Space::Global | Space::Generic => {
             let place = match op.order {
@@ -373,10 +369,7 @@ fn store_to(warp: &mut Warp, env: &mut Env<'_>, op: &Store, space: Space, addres
                 _ => env.global.touch(&touched, Touch::Write)?,
             };
             count_stores(env, &touched);
-            for element in 0..op.count {
-                let skip = element as u64 * op.bytes;
-                global::store(&place, addresses, mask, op.bytes, skip, |lane| stored(registers, op, element, lane));
-            }
+            global::store(&place, &touched, &values);
         }
         _ => {
             let detail = format!("a store cannot go to .{space}");
