@@ -8,7 +8,9 @@ fn main() {
     for races in [true, false] {
         println!("checks {races}");
         let checks = Checks { races, poison: races };
-        for (name, n) in [("fma_loop", 20000), ("int_loop", 20000), ("copy4", 1 << 20), ("shared_loop", 2000), ("divergent", 5000)] {
+        for (name, n) in
+            [("fma_loop", 20000), ("int_loop", 20000), ("copy4", 1 << 20), ("shared_loop", 2000), ("divergent", 5000)]
+        {
             let mut device = Device::new(Arch::Sm80);
             let out = device.alloc(16 << 20).unwrap();
             let input = device.alloc(16 << 20).unwrap();
@@ -23,7 +25,14 @@ fn main() {
             let mut best = f64::MAX;
             let mut count = 0;
             for _ in 0..3 {
-                let launch = Launch { grid: [8, 1, 1], block: [256, 1, 1], args: &args, threads: 1, checks, ..Launch::default() };
+                let launch = Launch {
+                    grid: [8, 1, 1],
+                    block: [256, 1, 1],
+                    args: &args,
+                    threads: 1,
+                    checks,
+                    ..Launch::default()
+                };
                 let start = Instant::now();
                 let counters = device.launch(&kernel, &launch).unwrap();
                 best = best.min(start.elapsed().as_secs_f64());
@@ -43,12 +52,24 @@ fn main() {
             let mut best = f64::MAX;
             let mut counters = Default::default();
             for _ in 0..3 {
-                let launch = Launch { grid: [8, 8, 1], block: [128, 1, 1], args: &args, threads: 1, checks, ..Launch::default() };
+                let launch = Launch {
+                    grid: [8, 8, 1],
+                    block: [128, 1, 1],
+                    args: &args,
+                    threads: 1,
+                    checks,
+                    ..Launch::default()
+                };
                 let start = Instant::now();
                 counters = device.launch(&kernel, &launch).unwrap();
                 best = best.min(start.elapsed().as_secs_f64());
             }
-            println!("{name:12} {:8.2} ms {:8.1} M warp/s {:.2} M mma/s", best * 1e3, counters.total_instructions() as f64 / best / 1e6, counters.mma as f64 / best / 1e6);
+            println!(
+                "{name:12} {:8.2} ms {:8.1} M warp/s {:.2} M mma/s",
+                best * 1e3,
+                counters.total_instructions() as f64 / best / 1e6,
+                counters.mma as f64 / best / 1e6
+            );
         }
     }
 }

@@ -34,6 +34,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![allow(clippy::needless_range_loop, reason = "a lane is an index into every register at once")]
+#![allow(clippy::nonminimal_bool, reason = "modifiers are refused one by one")]
+
 mod arith;
 mod counters;
 mod decode;

@@ -61,7 +61,8 @@ impl Blocks {
             targets.iter().for_each(|&target| leads[target as usize] = true);
         }
         let starts: Vec<usize> = (0..code.len()).filter(|&at| leads[at]).collect();
-        let numbers: HashMap<usize, usize> = starts.iter().enumerate().map(|(number, &start)| (start, number)).collect();
+        let numbers: HashMap<usize, usize> =
+            starts.iter().enumerate().map(|(number, &start)| (start, number)).collect();
         let ends = starts.iter().skip(1).copied().chain([code.len()]);
         let next = ends
             .map(|end| {
@@ -116,7 +117,10 @@ impl Set {
     }
 
     fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(at, &word)| (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| 64 * at + bit))
+        self.0
+            .iter()
+            .enumerate()
+            .flat_map(|(at, &word)| (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| 64 * at + bit))
     }
 }
 

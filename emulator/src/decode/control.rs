@@ -180,7 +180,9 @@ pub(super) fn nothing(d: &mut Decoder<'_, '_, '_>, base: &str) -> Decoded {
         "membar" => matches!(modifiers[..], ["cta" | "gl" | "sys"]),
         "fence" => matches!(modifiers[..], ["cta" | "gpu" | "sys"] | ["sc" | "acq_rel", "cta" | "gpu" | "sys"]),
         "nanosleep" => modifiers == ["u32"],
-        "prefetch" => matches!(modifiers[..], ["global", "L1" | "L2"] | ["global", "L2::evict_last" | "L2::evict_normal"]),
+        "prefetch" => {
+            matches!(modifiers[..], ["global", "L1" | "L2"] | ["global", "L2::evict_last" | "L2::evict_normal"])
+        }
         _ => false,
     };
     if !known {

@@ -183,19 +183,42 @@ fn integral_f32(x: f32, mode: Mode) -> f32 {
     }
 }
 
-
 /// A type that a float becomes; `$D` names it.
 macro_rules! integer_type {
     ($ty:expr, $D:ident => $alu:expr) => {
         match $ty {
-            Type::U8 => { type $D = u8; Some($alu) }
-            Type::S8 => { type $D = i8; Some($alu) }
-            Type::U16 => { type $D = u16; Some($alu) }
-            Type::S16 => { type $D = i16; Some($alu) }
-            Type::U32 => { type $D = u32; Some($alu) }
-            Type::S32 => { type $D = i32; Some($alu) }
-            Type::U64 => { type $D = u64; Some($alu) }
-            Type::S64 => { type $D = i64; Some($alu) }
+            Type::U8 => {
+                type $D = u8;
+                Some($alu)
+            }
+            Type::S8 => {
+                type $D = i8;
+                Some($alu)
+            }
+            Type::U16 => {
+                type $D = u16;
+                Some($alu)
+            }
+            Type::S16 => {
+                type $D = i16;
+                Some($alu)
+            }
+            Type::U32 => {
+                type $D = u32;
+                Some($alu)
+            }
+            Type::S32 => {
+                type $D = i32;
+                Some($alu)
+            }
+            Type::U64 => {
+                type $D = u64;
+                Some($alu)
+            }
+            Type::S64 => {
+                type $D = i64;
+                Some($alu)
+            }
             _ => None,
         }
     };
@@ -256,7 +279,8 @@ fn to_integer(d: &mut Decoder<'_, '_, '_>, to: Type, from: Type, flags: Flags) -
     let alu = if to.bits() >= 32 {
         to_whole_register(to, from, mode, flags.ftz)
     } else {
-        let (low, high) = if to.is_signed() { (-1i64 << (to.bits() - 1), 1 << (to.bits() - 1)) } else { (0, 1 << to.bits()) };
+        let (low, high) =
+            if to.is_signed() { (-1i64 << (to.bits() - 1), 1 << (to.bits() - 1)) } else { (0, 1 << to.bits()) };
         for (at, bound) in [(2, low), (3, high - 1)] {
             rows[at] = d.names.constant_row(File::Word, bound as u64, d.instruction.line)?;
         }
@@ -365,7 +389,8 @@ fn between_integers(d: &mut Decoder<'_, '_, '_>, to: Type, from: Type, flags: Fl
     let mut rows: Rows = [row, source, 0, 0, 0, 0];
     let alu = if flags.sat && to != from {
         let bits = to.bits();
-        let (low, high) = if to.is_signed() { (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)) } else { (0, unsigned_max(bits)) };
+        let (low, high) =
+            if to.is_signed() { (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)) } else { (0, unsigned_max(bits)) };
         for (at, bound) in [(2, low), (3, high)] {
             rows[at] = d.names.constant_row(File::Wide, bound as u64, d.instruction.line)?;
         }

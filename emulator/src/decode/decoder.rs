@@ -186,7 +186,8 @@ impl<'d, 'a> Decoder<'d, 'a, '_> {
                 Some(Binding::Offset(owner, _)) => self.error(format!("`{name}` is in .{owner}, not in .{space}")),
                 _ => {
                     let (row, file, bits) = self.read_loose(base, Type::B64)?;
-                    if bits < 32 || file == File::Word && !matches!(space, Space::Shared | Space::Local | Space::Param) {
+                    if bits < 32 || file == File::Word && !matches!(space, Space::Shared | Space::Local | Space::Param)
+                    {
                         return self.error(format!("a {bits}-bit register cannot be an address in .{space}"));
                     }
                     Ok(Address { base: Some((row, file)), offset: *offset })

@@ -14,11 +14,7 @@ macro_rules! alone_or_pair {
         if $pair { unary(|a: u32| both::<$T>(a, |$a| $body)) } else { unary(|$a: $T| $body) }
     };
     ($pair:expr, $T:ident, |$a:ident, $b:ident| $body:expr) => {
-        if $pair {
-            binary(|a: u32, b: u32| both2::<$T>(a, b, |$a, $b| $body))
-        } else {
-            binary(|$a: $T, $b: $T| $body)
-        }
+        if $pair { binary(|a: u32, b: u32| both2::<$T>(a, b, |$a, $b| $body)) } else { binary(|$a: $T, $b: $T| $body) }
     };
     ($pair:expr, $T:ident, |$a:ident, $b:ident, $c:ident| $body:expr) => {
         if $pair {

@@ -200,9 +200,8 @@ fn arithmetic(d: &mut Decoder<'_, '_, '_>, base: &str) -> Decoded {
     }
     match float::family(d, base)? {
         Some(found) => found,
-        None => Err(ParseError::new(
-            d.instruction.line,
-            format!("instruction `{}` is not supported", d.instruction.opcode),
-        )),
+        None => {
+            Err(ParseError::new(d.instruction.line, format!("instruction `{}` is not supported", d.instruction.opcode)))
+        }
     }
 }

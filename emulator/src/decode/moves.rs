@@ -41,7 +41,12 @@ fn part(ty: Type, parts: usize) -> Option<Type> {
     }
 }
 
-fn joined<'a>(d: &mut Decoder<'_, 'a, '_>, to: &Operand<'a>, parts: &[Operand<'a>], ty: Type) -> crate::parse::Result<Op> {
+fn joined<'a>(
+    d: &mut Decoder<'_, 'a, '_>,
+    to: &Operand<'a>,
+    parts: &[Operand<'a>],
+    ty: Type,
+) -> crate::parse::Result<Op> {
     let alu = d.known(pack_alu(ty.bits(), parts.len()))?;
     let part = d.known(part(ty, parts.len()))?;
     let mut rows = Rows::default();
@@ -52,7 +57,12 @@ fn joined<'a>(d: &mut Decoder<'_, 'a, '_>, to: &Operand<'a>, parts: &[Operand<'a
     Ok(Op::Alu(alu, rows))
 }
 
-fn split<'a>(d: &mut Decoder<'_, 'a, '_>, parts: &[Operand<'a>], from: &Operand<'a>, ty: Type) -> crate::parse::Result<Op> {
+fn split<'a>(
+    d: &mut Decoder<'_, 'a, '_>,
+    parts: &[Operand<'a>],
+    from: &Operand<'a>,
+    ty: Type,
+) -> crate::parse::Result<Op> {
     let alu = d.known(unpack_alu(ty.bits(), parts.len()))?;
     let part = d.known(part(ty, parts.len()))?;
     let mut rows = Rows::default();

@@ -66,12 +66,7 @@ fn labelled<'a>(cursor: &mut Cursor<'a>, label: &'a str, line: u32, out: &mut Ve
     cursor.mark(';')
 }
 
-fn directive<'a>(
-    cursor: &mut Cursor<'a>,
-    directive: &'a str,
-    line: u32,
-    out: &mut Vec<Statement<'a>>,
-) -> Result<()> {
+fn directive<'a>(cursor: &mut Cursor<'a>, directive: &'a str, line: u32, out: &mut Vec<Statement<'a>>) -> Result<()> {
     match directive {
         ".reg" => {
             out.push(registers(cursor, line)?);

@@ -126,9 +126,8 @@ impl<'l> BlockShadow<'l> {
                 let word = at / 64;
                 let to = stop.min((word + 1) * 64);
                 let bits = (u64::MAX >> (64 - (to - at))) << (at % 64);
-                own.touch(touch, (word % WORDS as u64) as usize, bits).map_err(|(conflict, bits)| {
-                    (conflict, 64 * word + u64::from(bits.trailing_zeros()))
-                })?;
+                own.touch(touch, (word % WORDS as u64) as usize, bits)
+                    .map_err(|(conflict, bits)| (conflict, 64 * word + u64::from(bits.trailing_zeros())))?;
                 at = to;
             }
         }
@@ -138,7 +137,7 @@ impl<'l> BlockShadow<'l> {
     #[inline]
     fn number(&mut self, allocation: usize, page: u64) -> usize {
         let key = (allocation as u64) << 40 | page;
-        let slot = (page ^ allocation as u64 * 7) as usize % RECENT;
+        let slot = (page ^ (allocation as u64 * 7)) as usize % RECENT;
         if self.recent[slot].0 == key {
             return self.recent[slot].1 as usize;
         }
@@ -182,7 +181,10 @@ impl Own<'_> {
             Touch::ReadOnly if get(&self.page.read_only[word], bits) == bits => Ok(()),
             Touch::ReadOnly => {
                 set(&self.page.read_only[word], bits);
-                refuse(get(&self.page.written[word], bits) | get(&self.page.atomic[word], bits), Conflict::WroteReadOnly)
+                refuse(
+                    get(&self.page.written[word], bits) | get(&self.page.atomic[word], bits),
+                    Conflict::WroteReadOnly,
+                )
             }
         }
     }

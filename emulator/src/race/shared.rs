@@ -94,7 +94,7 @@ impl Shadow {
         let mut at = start;
         while at < end {
             let word = (at / 4) as usize;
-            if at % 4 == 0 && at + 4 <= end {
+            if at.is_multiple_of(4) && at + 4 <= end {
                 self.whole_word(access, word)?;
                 at += 4;
             } else {
@@ -300,15 +300,19 @@ impl Reason {
         let (kind, detail) = match self {
             Self::Unwritten => (TrapKind::Uninitialized, format!("reads shared byte {byte:#x}, which nobody wrote")),
             Self::InFlight(warp) => {
-                let detail = format!("warp {me} {does} shared byte {byte:#x}, into which an asynchronous copy of warp {warp} is still in flight");
+                let detail = format!(
+                    "warp {me} {does} shared byte {byte:#x}, into which an asynchronous copy of warp {warp} is still in flight"
+                );
                 (TrapKind::CopyInFlight, detail)
             }
             Self::Wrote(warp) => {
-                let detail = format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} wrote, with no barrier between");
+                let detail =
+                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} wrote, with no barrier between");
                 (TrapKind::SharedRace, detail)
             }
             Self::Read(warp) => {
-                let detail = format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} read, with no barrier between");
+                let detail =
+                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} read, with no barrier between");
                 (TrapKind::SharedRace, detail)
             }
         };

@@ -63,7 +63,13 @@ impl<'l> Block<'l> {
         let shared = Shared::new(context.shared_bytes, context.launch.checks.races);
         let env = Env { context, shared, global: context.global(), counters: Counters::default() };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
-        Self { env, index, warps, barriers: Default::default(), random: mix(context.launch.seed ^ number.rotate_left(32)) }
+        Self {
+            env,
+            index,
+            warps,
+            barriers: Default::default(),
+            random: mix(context.launch.seed ^ number.rotate_left(32)),
+        }
     }
 
     /// Runs all warps to their end.
@@ -83,10 +89,12 @@ impl<'l> Block<'l> {
 
     fn deadlock(&self) -> Fault {
         let waiting = self.warps.iter().filter(|warp| warp.state == State::Waiting);
-        let list: Vec<String> = waiting.map(|warp| {
-            let line = self.env.context.kernel.program.places[warp.pc as usize].line;
-            format!("warp {} at line {line}", warp.number)
-        }).collect();
+        let list: Vec<String> = waiting
+            .map(|warp| {
+                let line = self.env.context.kernel.program.places[warp.pc as usize].line;
+                format!("warp {} at line {line}", warp.number)
+            })
+            .collect();
         let detail = format!("no warp can go on: {} wait at barriers that the others never reach", list.join(", "));
         Fault { kind: TrapKind::BarrierDivergence, lane: None, detail }
     }
@@ -220,7 +228,14 @@ fn start_warp(context: &Context<'_>, index: [u32; 3], number: u32) -> Warp {
     Warp::new(number, u32::MAX >> (32 - lanes), registers, local)
 }
 
-fn set_special(registers: &mut Registers, row: u16, special: Special, context: &Context<'_>, index: [u32; 3], warp: u32) {
+fn set_special(
+    registers: &mut Registers,
+    row: u16,
+    special: Special,
+    context: &Context<'_>,
+    index: [u32; 3],
+    warp: u32,
+) {
     let launch = context.launch;
     let [x, y, _] = launch.block;
     let thread = |lane: usize| 32 * warp + lane as u32;

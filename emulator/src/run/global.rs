@@ -113,7 +113,9 @@ impl<'l> Global<'l> {
             return Err(unwritten(touched, allocation, byte));
         }
         if let Some(shadow) = &mut self.shadow {
-            shadow.touch(number, touch, start, end).map_err(|(conflict, byte)| race(touched, allocation, touch, conflict, byte))?;
+            shadow
+                .touch(number, touch, start, end)
+                .map_err(|(conflict, byte)| race(touched, allocation, touch, conflict, byte))?;
         }
         if touch == Touch::Write {
             allocation.mark_written(start, end);
@@ -151,7 +153,12 @@ fn unwritten(touched: &Touched<'_>, allocation: &Allocation, byte: u64) -> Box<F
 #[cold]
 fn race(touched: &Touched<'_>, allocation: &Allocation, touch: Touch, conflict: Conflict, byte: u64) -> Box<Fault> {
     let address = allocation.base + byte;
-    let what = format!("{} {address:#x}, byte {byte} of the {} bytes at {:#x}", verb(touch), allocation.length, allocation.base);
+    let what = format!(
+        "{} {address:#x}, byte {byte} of the {} bytes at {:#x}",
+        verb(touch),
+        allocation.length,
+        allocation.base
+    );
     let order = "blocks have no order: one that atomics and fences make is not modelled";
     let (kind, why) = match conflict {
         Conflict::Wrote => (TrapKind::GlobalRace, format!(", which another block wrote ({order})")),

@@ -65,7 +65,7 @@ impl<'a> Touched<'a> {
 
     #[cold]
     fn misaligned(&self) -> Box<Fault> {
-        let lane = lanes(self.mask).find(|&lane| self.addresses[lane] % self.bytes != 0).unwrap_or(0);
+        let lane = lanes(self.mask).find(|&lane| !self.addresses[lane].is_multiple_of(self.bytes)).unwrap_or(0);
         let (address, bytes) = (self.addresses[lane], self.bytes);
         let detail = format!("address {address:#x} is not a multiple of the {bytes} bytes of the access");
         Fault::new(TrapKind::Misaligned, lane as u32, detail)
@@ -188,7 +188,9 @@ impl<'a> Touched<'a> {
 
     /// Two lanes that write different values to one address.
     pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
-        if self.count == 1 && self.runs[0].end.wrapping_sub(self.runs[0].start) == u64::from(self.mask.count_ones()) * self.bytes {
+        if self.count == 1
+            && self.runs[0].end.wrapping_sub(self.runs[0].start) == u64::from(self.mask.count_ones()) * self.bytes
+        {
             return None;
         }
         let (mut last, mut rising) = (0, true);
@@ -202,9 +204,9 @@ impl<'a> Touched<'a> {
     fn find_conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
         let mut order: Vec<usize> = lanes(self.mask).collect();
         order.sort_by_key(|&lane| self.addresses[lane]);
-        let clash = order.windows(2).find(|pair| {
-            self.addresses[pair[0]] == self.addresses[pair[1]] && values[pair[0]] != values[pair[1]]
-        })?;
+        let clash = order
+            .windows(2)
+            .find(|pair| self.addresses[pair[0]] == self.addresses[pair[1]] && values[pair[0]] != values[pair[1]])?;
         Some((clash[0].min(clash[1]) as u32, clash[0].max(clash[1]) as u32))
     }
 }

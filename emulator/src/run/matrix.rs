@@ -32,7 +32,8 @@ pub(super) fn load(warp: &mut Warp, env: &mut Env<'_>, op: &LoadMatrix) -> Check
     let mut loaded = [[0; LANES]; 4];
     for matrix in 0..op.count {
         let rows: [[u32; 4]; 8] = std::array::from_fn(|row| env.shared.row(addresses[8 * matrix + row]));
-        loaded[matrix] = if op.transposed { transposed(&rows) } else { std::array::from_fn(|lane| rows[lane / 4][lane % 4]) };
+        loaded[matrix] =
+            if op.transposed { transposed(&rows) } else { std::array::from_fn(|lane| rows[lane / 4][lane % 4]) };
     }
     for matrix in 0..op.count {
         *warp.registers.word_mut(op.rows[matrix]) = loaded[matrix];

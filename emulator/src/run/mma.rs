@@ -102,9 +102,13 @@ impl Mma {
             (Element::S8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<true>, bytes::<false>),
             (Element::U8, Element::S8) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<true>),
             (Element::U8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<false>),
-            (Element::S4, Element::S4) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<true>),
+            (Element::S4, Element::S4) => {
+                multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<true>)
+            }
             (Element::S4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<false>),
-            (Element::U4, Element::S4) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<true>),
+            (Element::U4, Element::S4) => {
+                multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<true>)
+            }
             (Element::U4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<false>),
         }
         match self.accumulator {

@@ -35,7 +35,7 @@ impl Bytes {
     #[inline(always)]
     fn at(&self, offset: u64, size: usize) -> *mut u8 {
         let offset = offset as usize;
-        assert!(offset <= self.layout.size() - size && offset % size == 0, "access outside of memory");
+        assert!(offset <= self.layout.size() - size && offset.is_multiple_of(size), "access outside of memory");
         // SAFETY: offset + size is within the allocation, as just checked.
         unsafe { self.start.as_ptr().add(offset) }
     }

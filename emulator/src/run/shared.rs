@@ -38,7 +38,8 @@ impl Shared {
         let lane = lanes(touched.mask).find(past).unwrap_or(0);
         let verb = if matches!(touch, Touch::Read | Touch::ReadOnly) { "reads" } else { "writes" };
         let (address, bytes) = (touched.addresses[lane], touched.bytes);
-        let detail = format!("{verb} {bytes} bytes at shared {address:#x}, but the block has {length} bytes of shared memory");
+        let detail =
+            format!("{verb} {bytes} bytes at shared {address:#x}, but the block has {length} bytes of shared memory");
         Fault::new(TrapKind::OutOfBounds, lane as u32, detail)
     }
 
@@ -100,7 +101,9 @@ impl Shared {
     #[inline]
     pub fn row(&self, at: u64) -> [u32; 4] {
         let row: [u8; 16] = self.array(at as usize);
-        std::array::from_fn(|word| u32::from_le_bytes([row[4 * word], row[4 * word + 1], row[4 * word + 2], row[4 * word + 3]]))
+        std::array::from_fn(|word| {
+            u32::from_le_bytes([row[4 * word], row[4 * word + 1], row[4 * word + 2], row[4 * word + 3]])
+        })
     }
 
     /// An asynchronous copy arrives.

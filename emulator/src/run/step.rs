@@ -73,7 +73,9 @@ fn other(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<
             return Ok(Next::Set);
         }
         _ if mask == 0 && warp.active != 0 => return Ok(Next::Step),
-        Op::Trap => return Err(Fault::new(TrapKind::TrapInstruction, mask.trailing_zeros(), "the kernel executed `trap`")),
+        Op::Trap => {
+            return Err(Fault::new(TrapKind::TrapInstruction, mask.trailing_zeros(), "the kernel executed `trap`"));
+        }
         Op::Nothing | Op::Alu(..) | Op::Branch(_) => {}
         Op::Load(op) => load(warp, env, op, mask)?,
         Op::Store(op) => store(warp, env, op, mask)?,
@@ -135,7 +137,8 @@ fn missing(warp: &mut Warp, env: &Env<'_>, inst: &Inst, required: u32) -> Checke
         return Ok(Next::Step);
     }
     let (here, absent) = (warp.active, required & warp.live & !warp.active);
-    let detail = format!("reached by lanes {here:#010x} alone: it needs lanes {absent:#010x} too, which wait elsewhere");
+    let detail =
+        format!("reached by lanes {here:#010x} alone: it needs lanes {absent:#010x} too, which wait elsewhere");
     Err(Fault::new(divergence(inst), absent.trailing_zeros(), detail))
 }
 
@@ -222,7 +225,14 @@ fn load(warp: &mut Warp, env: &mut Env<'_>, op: &Load, mask: u32) -> Checked<()>
     by_space(op.space, &addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
 }
 
-fn load_from(warp: &mut Warp, env: &mut Env<'_>, op: &Load, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+fn load_from(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    op: &Load,
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     match space {
         Space::Param => {
@@ -345,7 +355,14 @@ fn stored(registers: &Registers, op: &Store) -> LaneBytes {
     values
 }
 
-fn store_to(warp: &mut Warp, env: &mut Env<'_>, op: &Store, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+fn store_to(
+    warp: &mut Warp,
+    env: &mut Env<'_>,
+    op: &Store,
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     let values = stored(&warp.registers, op);
     if space == Space::Local {

@@ -42,7 +42,10 @@ fn one_element_too_far_names_line_and_lane() {
     assert_eq!((trap.kind, trap.warp, trap.lane), (TrapKind::OutOfBounds, 0, Some(31)));
     assert_eq!(
         trap.to_string(),
-        format!("k: reads 4 bytes at {:#x}, at the end of the 128 bytes at {data:#x} at PTX line 15, block (0, 0, 0), warp 0, lane 31", data + 128)
+        format!(
+            "k: reads 4 bytes at {:#x}, at the end of the 128 bytes at {data:#x} at PTX line 15, block (0, 0, 0), warp 0, lane 31",
+            data + 128
+        )
     );
 }
 
