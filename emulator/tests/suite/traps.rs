@@ -82,6 +82,7 @@ fn reading_what_nobody_wrote_is_told() {
 #[test]
 fn a_read_only_buffer_is_not_written() {
     let (mut bench, out, data) = copy_bench();
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of ranges, of which there is one")]
     let ranges = [out + 12..out + 16];
     let trap = bench.trap("k", Launch { read_only: &ranges, ..grid(1, 32) }, args![out, data, 0]);
     assert_eq!((trap.kind, trap.lane), (TrapKind::ReadOnly, Some(3)));
