@@ -1,0 +1,321 @@
+//! Shared memory's shadow: for each byte who wrote and read it last, and whether a barrier lies between.
+//!
+//! Agents are warps. Time counts completed barriers. `known[v][r]` is the time up to which warp v knows what warp r did:
+//! a barrier hands what each of its warps knows to all of them. An access at time t by r lies before v's present where
+//! t < known[v][r]. A word has one entry until bytes of it are touched apart; then each byte has its own.
+
+use super::Touch;
+use crate::trap::{Fault, TrapKind};
+use std::collections::HashMap;
+
+/// The most warps of a block.
+const WARPS: usize = 32;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Entry {
+    /// Who wrote last.
+    write: Write,
+    /// Who read since the last write, as bits; atomics read as well.
+    readers: u32,
+    /// When they read; [`APART`] where they did at different times that matter.
+    read_time: u32,
+}
+
+/// The readers' times are in [`Shadow::apart`].
+const APART: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Write {
+    #[default]
+    Never,
+    /// The word's bytes have entries of their own.
+    Split,
+    Plain(u8, u32),
+    Atomic(u8, u32),
+    /// An asynchronous copy that its warp has not waited for.
+    InFlight(u8),
+}
+
+/// The shadow of one block's shared memory.
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    words: Vec<Entry>,
+    bytes: Vec<Entry>,
+    apart: HashMap<usize, Box<[u32; WARPS]>>,
+    /// Of the readers of a byte that atomics wrote, those that read it plainly.
+    plain: HashMap<usize, u32>,
+    now: u32,
+    known: Box<[[u32; WARPS]; WARPS]>,
+}
+
+/// The byte at fault and what is wrong there.
+pub(crate) type Outcome = Result<(), (u64, Box<Fault>)>;
+
+/// One access, as the checks see it.
+#[derive(Clone, Copy)]
+struct Access {
+    warp: u8,
+    touch: Touch,
+    /// Marks the bytes as a copy in flight.
+    flight: bool,
+}
+
+impl Shadow {
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            words: vec![Entry::default(); (bytes as usize).div_ceil(4)],
+            bytes: Vec::new(),
+            apart: HashMap::new(),
+            plain: HashMap::new(),
+            now: 1,
+            known: Box::new([[0; WARPS]; WARPS]),
+        }
+    }
+
+    /// `warp` touches the bytes from `start` to `end`.
+    #[inline]
+    pub fn touch(&mut self, warp: u8, touch: Touch, start: u64, end: u64) -> Outcome {
+        self.access(Access { warp, touch, flight: false }, start, end)
+    }
+
+    /// `warp` issues an asynchronous copy into the bytes.
+    pub fn issue(&mut self, warp: u8, start: u64, end: u64) -> Outcome {
+        self.access(Access { warp, touch: Touch::Write, flight: true }, start, end)
+    }
+
+    /// A copy of `warp` into the bytes has arrived.
+    pub fn land(&mut self, warp: u8, start: u64, end: u64) {
+        for word in start / 4..end.div_ceil(4) {
+            self.words[word as usize] = Entry { write: Write::Plain(warp, self.now), ..Entry::default() };
+        }
+    }
+
+    fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
+        let mut at = start;
+        while at < end {
+            let word = (at / 4) as usize;
+            if at.is_multiple_of(4) && at + 4 <= end {
+                self.whole_word(access, word)?;
+                at += 4;
+            } else {
+                self.split(word);
+                self.one(access, at as usize, true)?;
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn whole_word(&mut self, access: Access, word: usize) -> Outcome {
+        let entry = &mut self.words[word];
+        let Write::Plain(writer, time) = entry.write else { return self.whole_word_slowly(access, word) };
+        let known = &self.known[access.warp as usize];
+        let bit = 1 << access.warp;
+        if writer != access.warp && time >= known[writer as usize] {
+            return self.whole_word_slowly(access, word);
+        }
+        match access.touch {
+            Touch::Read if entry.readers & !bit == 0 || entry.read_time == self.now => {
+                entry.readers |= bit;
+                entry.read_time = self.now;
+                Ok(())
+            }
+            Touch::Write if entry.readers & !bit == 0 && !access.flight => {
+                *entry = Entry { write: Write::Plain(access.warp, self.now), ..Entry::default() };
+                Ok(())
+            }
+            _ => self.whole_word_slowly(access, word),
+        }
+    }
+
+    #[cold]
+    fn whole_word_slowly(&mut self, access: Access, word: usize) -> Outcome {
+        if self.words[word].write != Write::Split {
+            return self.one(access, word, false);
+        }
+        (4 * word..4 * word + 4).try_for_each(|byte| self.one(access, byte, true))?;
+        if access.touch == Touch::Write {
+            self.words[word] = self.bytes[4 * word];
+        }
+        Ok(())
+    }
+
+    /// Gives each byte of a word its own entry.
+    fn split(&mut self, word: usize) {
+        let entry = self.words[word];
+        if entry.write == Write::Split {
+            return;
+        }
+        if self.bytes.is_empty() {
+            self.bytes = vec![Entry::default(); 4 * self.words.len()];
+        }
+        let times = self.apart.get(&self.key(word, false)).cloned();
+        for byte in 4 * word..4 * word + 4 {
+            self.bytes[byte] = entry;
+            if let (APART, Some(times)) = (entry.read_time, &times) {
+                self.apart.insert(self.key(byte, true), times.clone());
+            }
+        }
+        self.words[word] = Entry { write: Write::Split, ..Entry::default() };
+    }
+
+    fn key(&self, at: usize, byte: bool) -> usize {
+        2 * at + usize::from(byte)
+    }
+
+    /// An access to one entry.
+    fn one(&mut self, access: Access, at: usize, byte: bool) -> Outcome {
+        let entry = if byte { self.bytes[at] } else { self.words[at] };
+        let place = if byte { at } else { 4 * at };
+        self.check(access, entry, self.key(at, byte)).map_err(|reason| reason.fault(access, place))?;
+        let entry = self.after(access, entry, self.key(at, byte));
+        if byte {
+            self.bytes[at] = entry;
+        } else {
+            self.words[at] = entry;
+        }
+        Ok(())
+    }
+
+    /// Whether what `warp` did at `time` lies before `access`.
+    fn before(&self, access: Access, warp: u8, time: u32) -> bool {
+        warp == access.warp || time < self.known[access.warp as usize][warp as usize]
+    }
+
+    fn check(&self, access: Access, entry: Entry, key: usize) -> Result<(), Reason> {
+        let reads = access.touch != Touch::Write;
+        match entry.write {
+            Write::Never | Write::Split if reads => return Err(Reason::Unwritten),
+            Write::Never | Write::Split => {}
+            Write::InFlight(warp) => return Err(Reason::InFlight(warp)),
+            Write::Plain(warp, time) if !self.before(access, warp, time) => return Err(Reason::Wrote(warp)),
+            Write::Atomic(warp, time) if access.touch != Touch::Atomic && !self.before(access, warp, time) => {
+                return Err(Reason::Wrote(warp));
+            }
+            Write::Plain(..) | Write::Atomic(..) => {}
+        }
+        let atomic = matches!(entry.write, Write::Atomic(..));
+        // Every reader matters to a writer, atomics to a reader, plain readers to an atomic.
+        let readers = match access.touch {
+            Touch::Read | Touch::ReadOnly if !atomic => 0,
+            Touch::Atomic if atomic => entry.readers & self.plain.get(&key).copied().unwrap_or(0),
+            _ => entry.readers,
+        };
+        match self.unordered(access, Entry { readers, ..entry }, key) {
+            Some(warp) => Err(Reason::Read(warp)),
+            None => Ok(()),
+        }
+    }
+
+    /// A reader that does not lie before `access`.
+    fn unordered(&self, access: Access, entry: Entry, key: usize) -> Option<u8> {
+        (0..WARPS as u8).find(|&warp| {
+            entry.readers >> warp & 1 != 0 && !self.before(access, warp, self.read_time(entry, key, warp))
+        })
+    }
+
+    fn read_time(&self, entry: Entry, key: usize, warp: u8) -> u32 {
+        match entry.read_time {
+            APART => self.apart.get(&key).map_or(0, |times| times[warp as usize]),
+            time => time,
+        }
+    }
+
+    /// The entry once `access` has happened.
+    fn after(&mut self, access: Access, entry: Entry, key: usize) -> Entry {
+        let Access { warp, touch, flight } = access;
+        let read = |entry: Entry, shadow: &mut Self| {
+            let (readers, read_time) = shadow.readers_after(access, entry, key);
+            Entry { readers, read_time, ..entry }
+        };
+        if touch == Touch::Write && !self.plain.is_empty() {
+            self.plain.remove(&key);
+        }
+        if touch == Touch::Read && matches!(entry.write, Write::Atomic(..)) {
+            *self.plain.entry(key).or_default() |= 1 << warp;
+        }
+        match touch {
+            Touch::Write if flight => Entry { write: Write::InFlight(warp), ..Entry::default() },
+            Touch::Write => Entry { write: Write::Plain(warp, self.now), ..Entry::default() },
+            Touch::Atomic => Entry { write: Write::Atomic(warp, self.now), ..read(entry, self) },
+            Touch::Read | Touch::ReadOnly => read(entry, self),
+        }
+    }
+
+    fn readers_after(&mut self, access: Access, entry: Entry, key: usize) -> (u32, u32) {
+        let bit = 1 << access.warp;
+        if entry.readers & !bit == 0 || self.unordered(access, entry, key).is_none() && entry.read_time != self.now {
+            return (bit, self.now);
+        }
+        if entry.read_time == self.now {
+            return (entry.readers | bit, self.now);
+        }
+        let now = self.now;
+        let times = self.apart.entry(key).or_insert_with(|| Box::new([entry.read_time; WARPS]));
+        times[access.warp as usize] = now;
+        (entry.readers | bit, APART)
+    }
+
+    /// A warp arrives at a barrier; the time tells later what came before.
+    pub fn arrive(&mut self) -> u32 {
+        self.now += 1;
+        self.now
+    }
+
+    /// A barrier is complete: the warps in `waiting` now know what all that arrived, at these times, knew.
+    pub fn complete(&mut self, waiting: u32, arrived: &[(u8, u32)]) {
+        let mut together = [0; WARPS];
+        for &(warp, time) in arrived {
+            for (all, one) in together.iter_mut().zip(self.known[warp as usize]) {
+                *all = (*all).max(one);
+            }
+            together[warp as usize] = together[warp as usize].max(time);
+        }
+        self.now += 1;
+        for warp in (0..WARPS).filter(|warp| waiting >> warp & 1 != 0) {
+            self.known[warp] = together;
+        }
+    }
+}
+
+/// Why an access is refused.
+#[derive(Debug, Clone, Copy)]
+enum Reason {
+    Unwritten,
+    InFlight(u8),
+    Wrote(u8),
+    Read(u8),
+}
+
+impl Reason {
+    fn fault(self, access: Access, byte: usize) -> (u64, Box<Fault>) {
+        let me = access.warp;
+        let does = match access.touch {
+            _ if access.flight => "issues an asynchronous copy into",
+            Touch::Read | Touch::ReadOnly => "reads",
+            Touch::Write => "writes",
+            Touch::Atomic => "atomically updates",
+        };
+        let (kind, detail) = match self {
+            Self::Unwritten => (TrapKind::Uninitialized, format!("reads shared byte {byte:#x}, which nobody wrote")),
+            Self::InFlight(warp) => {
+                let detail = format!(
+                    "warp {me} {does} shared byte {byte:#x}, into which an asynchronous copy of warp {warp} is still in flight"
+                );
+                (TrapKind::CopyInFlight, detail)
+            }
+            Self::Wrote(warp) => {
+                let detail =
+                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} wrote, with no barrier between");
+                (TrapKind::SharedRace, detail)
+            }
+            Self::Read(warp) => {
+                let detail =
+                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} read, with no barrier between");
+                (TrapKind::SharedRace, detail)
+            }
+        };
+        (byte as u64, Fault::new(kind, None, detail))
+    }
+}

@@ -1,0 +1,123 @@
+//! `cp.async`: copies that are in flight from issue to wait.
+
+use super::block::Env;
+use super::lane_access::{LaneBytes, Touched, lanes};
+use super::registers::LANES;
+use super::shared::Shared;
+use super::step::{addresses, count_loads, count_shared};
+use super::warp::Warp;
+use super::{global, lane_access};
+use crate::program::CopyAsync;
+use crate::race::Touch;
+use crate::trap::Checked;
+
+/// The copies of a warp that are in flight; groups are counted for each lane.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pending: Vec<Pending>,
+    committed: [u32; LANES],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    lane: u8,
+    /// Bytes that are copied.
+    bytes: u8,
+    /// The group's number among the lane's groups.
+    group: u32,
+    to: u64,
+    data: [u64; 2],
+}
+
+impl Copies {
+    /// Closes the open group of each lane.
+    pub fn commit(&mut self, mask: u32) {
+        lanes(mask).for_each(|lane| self.committed[lane] += 1);
+    }
+
+    /// Lands the copies of `mask`'s lanes but those of the last `pending` groups; with `all`, every one.
+    fn land(&mut self, pending: u32, all: bool, mask: u32, shared: &mut Shared, warp: u8) {
+        let committed = &self.committed;
+        self.pending.retain(|copy| {
+            let ended = copy.group + pending < committed[copy.lane as usize];
+            let lands = mask >> copy.lane & 1 != 0 && (all || ended);
+            if lands {
+                shared.land(copy.to, copy.bytes.into(), copy.data, warp);
+            }
+            !lands
+        });
+    }
+}
+
+/// Issues a copy: the source is read now, the data arrives at the wait.
+pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_>, op: &CopyAsync, mask: u32) -> Checked<()> {
+    warp.effects += 1;
+    let to = addresses(&warp.registers, &op.to);
+    let from = addresses(&warp.registers, &op.from);
+    let sizes = source_sizes(warp, op);
+    let whole = lanes(mask).filter(|&lane| sizes[lane] == op.bytes).fold(0, |whole, lane| whole | 1 << lane);
+    let mut data = if whole != 0 { read(env, &from, whole, op.bytes)? } else { [[0; 2]; LANES] };
+    for lane in lanes(mask & !whole).filter(|&lane| sizes[lane] > 0) {
+        read_part(env, &from, lane, sizes[lane], op.bytes, &mut data)?;
+    }
+    let touched = Touched::new(&to, mask, op.bytes)?;
+    if let Some(lanes) = touched.conflict(&data) {
+        return Err(lane_access::write_conflict(&touched, lanes));
+    }
+    env.shared.issue(&touched, warp.number as u8)?;
+    count_shared(env, &touched);
+    env.counters.async_copy_bytes += u64::from(mask.count_ones()) * op.bytes;
+    for lane in lanes(mask) {
+        let group = warp.copies.committed[lane];
+        let copy = Pending { lane: lane as u8, bytes: op.bytes as u8, group, to: to[lane], data: data[lane] };
+        warp.copies.pending.push(copy);
+    }
+    Ok(())
+}
+
+/// How many bytes each lane reads.
+fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
+    if let Some((row, negated)) = op.ignore {
+        let ignored = if negated { !warp.registers.pred(row) } else { warp.registers.pred(row) };
+        return std::array::from_fn(|lane| if ignored >> lane & 1 != 0 { 0 } else { op.bytes });
+    }
+    match op.source_bytes {
+        Some(row) => warp.registers.word(row).map(|bytes| u64::from(bytes).min(op.bytes)),
+        None => [op.bytes; LANES],
+    }
+}
+
+fn read(env: &mut Env<'_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
+    let touched = Touched::new(from, mask, bytes)?;
+    let place = env.global.touch(&touched, Touch::Read)?;
+    count_loads(env, &touched);
+    Ok(global::load(&place, &touched))
+}
+
+/// One lane reads fewer bytes than it copies; the rest is zero.
+fn read_part(
+    env: &mut Env<'_>,
+    from: &[u64; LANES],
+    lane: usize,
+    bytes: u64,
+    whole: u64,
+    data: &mut LaneBytes,
+) -> Checked<()> {
+    let mask = 1 << lane;
+    Touched::new(from, mask, whole)?;
+    for at in 0..bytes {
+        let byte = from.map(|address| address.wrapping_add(at));
+        let touched = Touched::new(&byte, mask, 1)?;
+        let place = env.global.touch(&touched, Touch::Read)?;
+        data[lane][at as usize / 8] |= global::load(&place, &touched)[lane][0] << (8 * (at % 8));
+    }
+    env.counters.global_load_requests += 1;
+    env.counters.global_load_bytes += bytes;
+    env.counters.global_load_sectors += 1;
+    Ok(())
+}
+
+/// Waits for groups of copies.
+pub(super) fn wait(warp: &mut Warp, env: &mut Env<'_>, pending: u32, all: bool, mask: u32) {
+    warp.copies.land(pending, all, mask, &mut env.shared, warp.number as u8);
+}

@@ -1,0 +1,219 @@
+//! The addresses of a warp's lanes in one memory instruction, as contiguous runs, and what hardware would make of them.
+
+use super::registers::LANES;
+use crate::trap::{Checked, Fault, TrapKind};
+
+/// Lanes in a mask, lowest first.
+pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let mut rest = mask;
+    std::iter::from_fn(move || {
+        let lane = rest.trailing_zeros() as usize;
+        rest &= rest.wrapping_sub(1);
+        (lane < LANES).then_some(lane)
+    })
+}
+
+/// Up to 16 bytes of each lane, as they lie in memory.
+pub(super) type LaneBytes = [[u64; 2]; LANES];
+
+/// Element `at` of `bytes` bytes.
+#[inline(always)]
+pub(super) fn element(lane: &[u64; 2], at: usize, bytes: u64) -> u64 {
+    let bit = at as u32 * 8 * bytes as u32;
+    lane[bit as usize / 64] >> (bit % 64) & (u64::MAX >> (64 - 8 * bytes))
+}
+
+/// Contiguous bytes that neighbouring lanes touch together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Run {
+    /// The first lane.
+    pub lane: u32,
+    pub start: u64,
+    pub end: u64,
+}
+
+/// What one memory instruction touches.
+pub(super) struct Touched<'a> {
+    pub addresses: &'a [u64; LANES],
+    pub mask: u32,
+    /// Bytes of each lane.
+    pub bytes: u64,
+    runs: [Run; LANES],
+    count: usize,
+}
+
+impl<'a> Touched<'a> {
+    /// Gathers the runs; an address that is not a multiple of `bytes` is a trap.
+    #[inline]
+    pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64) -> Checked<Self> {
+        let mut touched = Self { addresses, mask, bytes, runs: [Run::default(); LANES], count: 0 };
+        touched.aligned()?;
+        if !touched.contiguous() {
+            touched.gather();
+        }
+        Ok(touched)
+    }
+
+    #[inline]
+    fn aligned(&self) -> Checked<()> {
+        let mut low = 0;
+        for lane in 0..LANES {
+            low |= if self.mask >> lane & 1 != 0 { self.addresses[lane] } else { 0 };
+        }
+        if low & (self.bytes - 1) == 0 { Ok(()) } else { Err(self.misaligned()) }
+    }
+
+    #[cold]
+    fn misaligned(&self) -> Box<Fault> {
+        let lane = lanes(self.mask).find(|&lane| !self.addresses[lane].is_multiple_of(self.bytes)).unwrap_or(0);
+        let (address, bytes) = (self.addresses[lane], self.bytes);
+        let detail = format!("address {address:#x} is not a multiple of the {bytes} bytes of the access");
+        Fault::new(TrapKind::Misaligned, lane as u32, detail)
+    }
+
+    /// The common case: all lanes, each after the one before.
+    #[inline]
+    fn contiguous(&mut self) -> bool {
+        let first = self.addresses[0];
+        let mut off = 0;
+        for lane in 0..LANES {
+            off |= self.addresses[lane] ^ first.wrapping_add(lane as u64 * self.bytes);
+        }
+        if off != 0 || self.mask != u32::MAX {
+            return false;
+        }
+        self.runs[0] = Run { lane: 0, start: first, end: first.wrapping_add(LANES as u64 * self.bytes) };
+        self.count = 1;
+        true
+    }
+
+    fn gather(&mut self) {
+        for lane in lanes(self.mask) {
+            let start = self.addresses[lane];
+            let end = start.wrapping_add(self.bytes);
+            if let Some(last) = self.count.checked_sub(1).map(|at| &mut self.runs[at]) {
+                if start >= last.start && end <= last.end && end > start {
+                    continue;
+                }
+                if start == last.end && end > start {
+                    last.end = end;
+                    continue;
+                }
+            }
+            self.runs[self.count] = Run { lane: lane as u32, start, end };
+            self.count += 1;
+        }
+    }
+
+    pub fn runs(&self) -> &[Run] {
+        &self.runs[..self.count]
+    }
+
+    /// The lane that touches `address`.
+    pub fn lane_at(&self, address: u64) -> u32 {
+        let found = lanes(self.mask).find(|&lane| address.wrapping_sub(self.addresses[lane]) < self.bytes);
+        found.unwrap_or(0) as u32
+    }
+
+    /// Different 32-byte sectors.
+    pub fn sectors(&self) -> u64 {
+        let (mut total, mut end, mut sorted) = (0, 0, true);
+        for run in self.runs() {
+            let (first, last) = (run.start / 32, run.end.wrapping_sub(1) / 32 + 1);
+            sorted &= end == 0 || first + 1 >= end;
+            total += last.saturating_sub(first.max(end));
+            end = last;
+        }
+        if sorted { total } else { self.sectors_unsorted() }
+    }
+
+    fn sectors_unsorted(&self) -> u64 {
+        let mut runs = self.runs;
+        let runs = &mut runs[..self.count];
+        runs.sort_unstable_by_key(|run| run.start);
+        let (mut total, mut end) = (0, 0);
+        for run in runs {
+            let (first, last) = (run.start / 32, run.end.wrapping_sub(1) / 32 + 1);
+            total += last.saturating_sub(first.max(end));
+            end = end.max(last);
+        }
+        total
+    }
+
+    /// Passes through the banks, and the fewest that accesses of this size take: lanes go in groups of 32, 16 or 8
+    /// for up to 4, 8 or 16 bytes, and a group takes as many passes as one bank has different words in it.
+    pub fn wavefronts(&self) -> (u64, u64) {
+        let unit = self.bytes.max(4);
+        let group = (128 / unit) as usize;
+        let (mut passes, mut least) = (0, 0);
+        for first in (0..LANES).step_by(group) {
+            let mask = self.mask & (u32::MAX >> (32 - group)) << first;
+            if mask != 0 {
+                least += 1;
+                passes += self.group_passes(mask, unit, group);
+            }
+        }
+        (passes, least)
+    }
+
+    #[inline]
+    fn group_passes(&self, mask: u32, unit: u64, banks: usize) -> u64 {
+        let mut seen = 0u32;
+        let mut clash = 0;
+        for lane in lanes(mask) {
+            let bank = 1 << ((self.addresses[lane] / unit) as usize % banks);
+            clash |= seen & bank;
+            seen |= bank;
+        }
+        if clash == 0 { 1 } else { self.clashing_passes(mask, unit, banks) }
+    }
+
+    fn clashing_passes(&self, mask: u32, unit: u64, banks: usize) -> u64 {
+        let mut words = [0; LANES];
+        let mut count = 0;
+        for lane in lanes(mask) {
+            words[count] = self.addresses[lane] / unit;
+            count += 1;
+        }
+        let words = &mut words[..count];
+        words.sort_unstable();
+        let mut in_bank = [0u64; LANES];
+        for (at, &word) in words.iter().enumerate() {
+            if at == 0 || words[at - 1] != word {
+                in_bank[word as usize % banks] += 1;
+            }
+        }
+        in_bank.iter().copied().max().unwrap_or(1).max(1)
+    }
+
+    /// Two lanes that write different values to one address.
+    pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
+        if self.count == 1
+            && self.runs[0].end.wrapping_sub(self.runs[0].start) == u64::from(self.mask.count_ones()) * self.bytes
+        {
+            return None;
+        }
+        let (mut last, mut rising) = (0, true);
+        for lane in lanes(self.mask) {
+            rising &= self.addresses[lane] >= last;
+            last = self.addresses[lane].wrapping_add(self.bytes);
+        }
+        if rising { None } else { self.find_conflict(values) }
+    }
+
+    fn find_conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
+        let mut order: Vec<usize> = lanes(self.mask).collect();
+        order.sort_by_key(|&lane| self.addresses[lane]);
+        let clash = order
+            .windows(2)
+            .find(|pair| self.addresses[pair[0]] == self.addresses[pair[1]] && values[pair[0]] != values[pair[1]])?;
+        Some((clash[0].min(clash[1]) as u32, clash[0].max(clash[1]) as u32))
+    }
+}
+
+/// The trap for lanes that write different values to one address.
+pub(super) fn write_conflict(touched: &Touched<'_>, (first, second): (u32, u32)) -> Box<Fault> {
+    let address = touched.addresses[first as usize];
+    let detail = format!("lanes {first} and {second} write different values to {address:#x} in one instruction");
+    Fault::new(TrapKind::WriteConflict, second, detail)
+}

@@ -1,0 +1,20 @@
+//! The machine: warps of 32 lanes in lockstep, blocks over threads.
+
+mod atomic;
+mod block;
+mod collective;
+mod copy;
+mod global;
+mod lane_access;
+pub(crate) mod lanes;
+pub(crate) mod launch;
+mod local;
+mod matrix;
+pub(crate) mod mma;
+pub(crate) mod raw;
+pub(crate) mod registers;
+mod shared;
+mod simd;
+mod step;
+mod warp;
+pub(crate) mod window;

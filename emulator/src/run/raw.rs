@@ -1,0 +1,141 @@
+//! Bytes that many threads read and write at once, as a GPU's memory: every access is a relaxed atomic.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// A zeroed block of memory.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: `Bytes` owns its memory, and touches it through atomics alone.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+/// How the memory is aligned, and what its size is rounded up to.
+const ALIGN: usize = 256;
+
+impl Bytes {
+    /// `length` zeroed bytes; nothing where the machine has no memory for them.
+    pub fn new(length: usize) -> Option<Self> {
+        let size = length.checked_next_multiple_of(ALIGN)?.max(ALIGN);
+        let layout = Layout::from_size_align(size, ALIGN).ok()?;
+        // SAFETY: the layout's size is at least ALIGN, so not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { start, layout })
+    }
+
+    /// The address of a value of `size` bytes, a power of two, that lies inside and is aligned.
+    #[inline(always)]
+    fn at(&self, offset: u64, size: usize) -> *mut u8 {
+        let offset = offset as usize;
+        assert!(offset <= self.layout.size() - size && offset.is_multiple_of(size), "access outside of memory");
+        // SAFETY: offset + size is within the allocation, as just checked.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this layout, and is freed here alone.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+macro_rules! accessors {
+    ($($load:ident $store:ident $update:ident $atomic:ty, $ty:ty;)+) => {
+        impl Bytes {$(
+            #[inline(always)]
+            fn $update(&self, offset: u64) -> &$atomic {
+                let place = self.at(offset, size_of::<$ty>()).cast::<$ty>();
+                // SAFETY: `at` gives an aligned place inside the allocation, which lives as long as `self`, and all
+                // accesses to it are atomic.
+                unsafe { <$atomic>::from_ptr(place) }
+            }
+
+            #[inline(always)]
+            pub fn $load(&self, offset: u64) -> $ty {
+                self.$update(offset).load(Ordering::Relaxed)
+            }
+
+            #[inline(always)]
+            pub fn $store(&self, offset: u64, value: $ty) {
+                self.$update(offset).store(value, Ordering::Relaxed);
+            }
+        )+}
+    };
+}
+
+accessors! {
+    load_u8 store_u8 atomic_u8 AtomicU8, u8;
+    load_u16 store_u16 atomic_u16 AtomicU16, u16;
+    load_u32 store_u32 atomic_u32 AtomicU32, u32;
+    load_u64 store_u64 atomic_u64 AtomicU64, u64;
+}
+
+fn wide<T: Into<u64>>(result: Result<T, T>) -> Result<u64, u64> {
+    result.map(Into::into).map_err(Into::into)
+}
+
+impl Bytes {
+    /// Replaces a value of 2, 4 or 8 bytes by what `f` makes of it, as one step; gives the value before.
+    pub fn update(&self, offset: u64, bytes: u64, f: impl Fn(u64) -> u64) -> u64 {
+        let order = Ordering::Relaxed;
+        let kept = |before: Result<u64, u64>| before.unwrap_or_default();
+        match bytes {
+            2 => kept(wide(self.atomic_u16(offset).fetch_update(order, order, |old| Some(f(old.into()) as u16)))),
+            4 => kept(wide(self.atomic_u32(offset).fetch_update(order, order, |old| Some(f(old.into()) as u32)))),
+            _ => kept(self.atomic_u64(offset).fetch_update(order, order, |old| Some(f(old)))),
+        }
+    }
+
+    /// Sets bits of the 64-bit word at `offset`, as one step in one order for all threads; gives the word before.
+    #[inline(always)]
+    pub fn set_bits(&self, offset: u64, bits: u64) -> u64 {
+        self.atomic_u64(offset).fetch_or(bits, Ordering::SeqCst)
+    }
+
+    /// Reads from `offset` on.
+    pub fn read(&self, offset: u64, out: &mut [u8]) {
+        let mut at = offset;
+        let (head, rest) = out.split_at_mut(out.len().min(offset.next_multiple_of(8).wrapping_sub(offset) as usize));
+        for byte in head {
+            *byte = self.load_u8(at);
+            at += 1;
+        }
+        let mut words = rest.chunks_exact_mut(8);
+        for word in &mut words {
+            word.copy_from_slice(&self.load_u64(at).to_le_bytes());
+            at += 8;
+        }
+        for byte in words.into_remainder() {
+            *byte = self.load_u8(at);
+            at += 1;
+        }
+    }
+
+    /// Writes from `offset` on.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let mut at = offset;
+        let (head, rest) = data.split_at(data.len().min(offset.next_multiple_of(8).wrapping_sub(offset) as usize));
+        for &byte in head {
+            self.store_u8(at, byte);
+            at += 1;
+        }
+        let (words, tail) = rest.as_chunks::<8>();
+        for word in words {
+            self.store_u64(at, u64::from_le_bytes(*word));
+            at += 8;
+        }
+        for &byte in tail {
+            self.store_u8(at, byte);
+            at += 1;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A block's shared memory.
+
+use super::lane_access::{LaneBytes, Touched, lanes};
+use super::registers::LANES;
+use crate::race::Touch;
+use crate::race::shared::Shadow;
+use crate::trap::{Checked, Fault, TrapKind};
+
+/// Shared memory and its shadow.
+pub(super) struct Shared {
+    data: Vec<u8>,
+    pub shadow: Option<Shadow>,
+}
+
+impl Shared {
+    pub fn new(bytes: u64, checked: bool) -> Self {
+        Self { data: vec![0xff; bytes as usize], shadow: checked.then(|| Shadow::new(bytes)) }
+    }
+
+    /// Checks an instruction's accesses by `warp` and notes them.
+    #[inline]
+    pub fn touch(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch) -> Checked<()> {
+        for run in touched.runs() {
+            if run.end > self.data.len() as u64 || run.end < run.start {
+                return Err(self.outside(touched, touch));
+            }
+            if let Some(shadow) = &mut self.shadow {
+                shadow.touch(warp, touch, run.start, run.end).map_err(|fault| named(fault, touched))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn outside(&self, touched: &Touched<'_>, touch: Touch) -> Box<Fault> {
+        let length = self.data.len() as u64;
+        let past = |&lane: &usize| touched.addresses[lane].saturating_add(touched.bytes) > length;
+        let lane = lanes(touched.mask).find(past).unwrap_or(0);
+        let verb = if matches!(touch, Touch::Read | Touch::ReadOnly) { "reads" } else { "writes" };
+        let (address, bytes) = (touched.addresses[lane], touched.bytes);
+        let detail =
+            format!("{verb} {bytes} bytes at shared {address:#x}, but the block has {length} bytes of shared memory");
+        Fault::new(TrapKind::OutOfBounds, lane as u32, detail)
+    }
+
+    /// A value of up to 8 bytes; the place was checked.
+    #[inline]
+    pub fn load(&self, at: u64, bytes: u64) -> u64 {
+        let at = at as usize;
+        match bytes {
+            1 => self.data[at].into(),
+            2 => u16::from_le_bytes(self.array(at)).into(),
+            4 => u32::from_le_bytes(self.array(at)).into(),
+            _ => u64::from_le_bytes(self.array(at)),
+        }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.data[at..at + N].try_into().unwrap_or([0; N])
+    }
+
+    #[inline]
+    pub fn store(&mut self, at: u64, bytes: u64, value: u64) {
+        let at = at as usize;
+        match bytes {
+            1 => self.data[at] = value as u8,
+            2 => self.data[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes()),
+            4 => self.data[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes()),
+            _ => self.data[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+        }
+    }
+
+    /// Each lane's bytes, up to 16; the places were checked.
+    #[inline]
+    pub fn load_lanes(&self, touched: &Touched<'_>) -> LaneBytes {
+        let mut out = [[0; 2]; LANES];
+        for lane in lanes(touched.mask) {
+            let at = touched.addresses[lane];
+            out[lane] = match touched.bytes {
+                16 => [self.load(at, 8), self.load(at + 8, 8)],
+                bytes => [self.load(at, bytes), 0],
+            };
+        }
+        out
+    }
+
+    /// Stores each lane's bytes.
+    #[inline]
+    pub fn store_lanes(&mut self, touched: &Touched<'_>, values: &LaneBytes) {
+        for lane in lanes(touched.mask) {
+            let (at, value) = (touched.addresses[lane], values[lane]);
+            self.store(at, touched.bytes.min(8), value[0]);
+            if touched.bytes == 16 {
+                self.store(at + 8, 8, value[1]);
+            }
+        }
+    }
+
+    /// A row of a matrix.
+    #[inline]
+    pub fn row(&self, at: u64) -> [u32; 4] {
+        let row: [u8; 16] = self.array(at as usize);
+        std::array::from_fn(|word| {
+            u32::from_le_bytes([row[4 * word], row[4 * word + 1], row[4 * word + 2], row[4 * word + 3]])
+        })
+    }
+
+    /// An asynchronous copy arrives.
+    pub fn land(&mut self, at: u64, bytes: u64, data: [u64; 2], warp: u8) {
+        self.store(at, bytes.min(8), data[0]);
+        if bytes == 16 {
+            self.store(at + 8, 8, data[1]);
+        }
+        if let Some(shadow) = &mut self.shadow {
+            shadow.land(warp, at, at + bytes);
+        }
+    }
+
+    /// An asynchronous copy is issued.
+    pub fn issue(&mut self, touched: &Touched<'_>, warp: u8) -> Checked<()> {
+        for run in touched.runs() {
+            if run.end > self.data.len() as u64 || run.end < run.start {
+                return Err(self.outside(touched, Touch::Write));
+            }
+            if let Some(shadow) = &mut self.shadow {
+                shadow.issue(warp, run.start, run.end).map_err(|fault| named(fault, touched))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The fault with the lane that touches its byte.
+fn named((byte, mut fault): (u64, Box<Fault>), touched: &Touched<'_>) -> Box<Fault> {
+    fault.lane = Some(touched.lane_at(byte));
+    fault
+}

@@ -1,0 +1,6 @@
+//! The emulator as its users see it.
+
+mod compiled;
+mod harness;
+mod matrix;
+mod traps;
