@@ -60,6 +60,10 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let vocabulary = logits.shape().last();
     let argmax: Vec<u32> = logits.to_vec::<f32>()?.chunks(vocabulary).map(argmax).collect();
     let loss = loss.to_vec::<f32>()?.first().copied().unwrap_or(f32::NAN);
+    if !loss.is_finite() {
+        let hint = "a weight is not finite, or --dtype too narrow: --logits and --grads show where it begins";
+        return Err(Error::input("loss", format!("is {loss}")).with_hint(hint));
+    }
     let grad_norms = grads.iter().map(|(name, g)| Ok((name, norm(g)?))).collect::<Result<BTreeMap<_, _>>>()?;
     report.result(&serde_json::json!({ "loss": loss, "argmax": argmax, "grad_norms": grad_norms }), || {
         let norms: Vec<String> = grad_norms.iter().map(|(name, norm)| format!("{norm:12.6e}  {name}")).collect();

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::model::ModelArgs;
+use super::model::{BaseArgs, find_adapter};
 use super::report::Report;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io::adapter::Adapter;
 use crate::io::atomic::write_folder;
 use crate::io::config::write_config;
@@ -15,19 +15,20 @@ use crate::io::folder::merge;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    base: BaseArgs,
+    /// The PEFT adapter: a folder or a name on the hub
+    #[arg(long, value_name = "DIR|NAME")]
+    adapter: String,
     /// The folder to write; it must not exist yet, or be empty
     #[arg(long)]
     out: PathBuf,
 }
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
-    let Some(adapter) = args.model.find_adapter(report)? else {
-        return Err(Error::input("--adapter", "merge needs an adapter"));
-    };
-    let files = args.model.find(report)?;
-    args.model.base.device()?;
-    let (config, dtype) = (files.config(), args.model.base.dtype());
+    let adapter = find_adapter(&args.adapter, report)?;
+    let files = args.base.find(report)?;
+    args.base.device()?;
+    let (config, dtype) = (files.config(), args.base.dtype());
     let adapter = Adapter::read(&adapter, config, &Device::Cpu)?;
     write_folder(&args.out, |folder| {
         merge(files.weights(), &adapter, config, dtype, &folder.join("model.safetensors"))?;

@@ -16,6 +16,9 @@ impl MappedFile {
     #[expect(unsafe_code, reason = "a mapped file can change under the map")]
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(Error::file(path, "is not a file"));
+        }
         // SAFETY: the map is private and read-only, and this crate never writes a file in place: `io::atomic` renames.
         // Another process that shortens the file meanwhile ends this one with SIGBUS, as for every mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;

@@ -35,8 +35,8 @@ impl ModelFiles {
     /// [`Error::File`] if it is neither, or holds what is not supported.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let (config, weights) = (read_config(path)?, Weights::Folder(Checkpoint::open(path)?));
-            return Ok(Self { path: path.into(), config, weights });
+            let weights = Weights::Folder(Checkpoint::open(path)?);
+            return Ok(Self { path: path.into(), config: read_config(path)?, weights });
         }
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             let gguf = Gguf::open(path)?;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::json::Object;
 use super::mmap::MappedFile;
@@ -166,8 +168,10 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
             rest.len()
         )));
     };
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|e| Error::file(path, format!("corrupt safetensors header: {e}")))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| {
+        let place = culprit(header).map(|name| format!(", at tensor {name}")).unwrap_or_default();
+        Error::file(path, format!("corrupt safetensors header{place}: {e}"))
+    })?;
     let promised = metadata.data_len();
     if promised > data.len() {
         return Err(truncated(format!("truncated: its tensors take {promised} bytes, {} are there", data.len())));
@@ -176,6 +180,18 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
         return Err(Error::file(path, format!("has {} bytes after its last tensor", data.len() - promised)));
     }
     Ok((metadata, 8 + length))
+}
+
+/// The tensor of a corrupt header that is none, or whose shape and dtype do not take the bytes it has.
+fn culprit(header: &[u8]) -> Option<String> {
+    let mut tensors: BTreeMap<String, Value> = serde_json::from_slice(header).ok()?;
+    tensors.remove("__metadata__");
+    let fits = |info: TensorInfo| {
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, &size| bits.checked_mul(size));
+        let (start, end) = info.data_offsets;
+        bits.is_some_and(|bits| end.checked_sub(start).and_then(|bytes| bytes.checked_mul(8)) == Some(bits))
+    };
+    tensors.into_iter().find(|(_, info)| !TensorInfo::deserialize(info).is_ok_and(fits)).map(|(name, _)| name)
 }
 
 /// The file of every tensor.

@@ -74,20 +74,68 @@ fn a_text_beyond_the_context_is_refused() {
 }
 
 #[test]
-fn numbers_that_cannot_be_are_named() {
-    let model = fixture("mha");
-    let ran = vicugna(&["inspect", "--model", &model, "--input-ids", "-1,2"]);
-    ran.refused("--input-ids: \"-1\" is not a token id");
-    let ran = vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--threads", "100000"]);
-    ran.refused("--threads: must be from 1 to 4096, got 100000");
+fn an_adapter_and_a_model_in_each_others_place_are_told_apart() {
+    let (model, adapter) = (fixture("lora"), fixture("lora/adapter"));
+    let ran = vicugna(&["inspect", "--model", &adapter, "--input-ids", "1,2"]);
+    ran.refused(&format!("{adapter}: holds neither model.safetensors nor model.safetensors.index.json"));
+    assert!(ran.stderr.contains("hint: this is an adapter"), "{}", ran.stderr);
+    let ran = vicugna(&["inspect", "--model", &model, "--adapter", &model, "--input-ids", "1,2"]);
+    ran.refused(&format!("{model}: holds no adapter_config.json"));
+    assert!(ran.stderr.contains("hint: this is a model"), "{}", ran.stderr);
 }
 
 #[test]
-fn one_file_cannot_hold_logits_and_gradients() {
+fn numbers_out_of_range_are_named() {
+    let model = fixture("gqa");
+    let inspect = |args: &[&str]| vicugna(&[&["inspect", "--model", &model], args].concat());
+    inspect(&["--input-ids", "-1,2"]).refused("--input-ids: \"-1\" is not a token id");
+    // Starting them all takes minutes.
+    inspect(&["--input-ids", "1,2", "--threads", "100000"]).refused("--threads: must be from 1 to 4096, got 100000");
+    let ran = inspect(&["--input-ids", "1,2", "--threads", "-1"]);
+    assert!(ran.code == 2 && ran.stderr.contains("invalid value '-1' for '--threads"), "{}", ran.stderr);
+    let ran = vicugna(&["merge", "--model", &model, "--out", "x"]);
+    assert!(ran.code == 2 && ran.stderr.contains("--adapter <DIR|NAME>"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("f.safetensors");
+    let model = copy("gqa", folder.path());
+    let weights = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&weights, bytes).unwrap();
+    let ran = vicugna(&["inspect", "--json", "--model", model.to_str().unwrap(), "--input-ids", "1,2"]);
+    ran.refused("loss: is NaN");
+    assert!(ran.stderr.contains("hint: a weight is not finite"), "{}", ran.stderr);
+}
+
+#[test]
+fn two_results_do_not_share_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.safetensors");
     let file = file.to_str().unwrap();
-    let model = fixture("mha");
-    vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--logits", file, "--grads", file])
+    vicugna(&["inspect", "--model", &fixture("gqa"), "--input-ids", "1,2", "--logits", file, "--grads", file])
         .refused("--grads: is the file of --logits");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// `println!` and `eprintln!` panic where nobody reads.
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let model = fixture("gguf_llama_spm/tiny.gguf");
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let run = |model: &str, stdout: std::process::Stdio| {
+        let args = ["generate", "--model", model, "--prompt", "a", "--max-new-tokens", "5"];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vicugna"));
+        command.args(args).stdout(stdout).stderr(gone()).output().unwrap().status.code()
+    };
+    assert_eq!(run(&model, std::process::Stdio::piped()), Some(0));
+    assert_eq!(run(&model, gone().into()), Some(0));
+    assert_eq!(run("./none", std::process::Stdio::piped()), Some(1));
 }

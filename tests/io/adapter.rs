@@ -123,7 +123,7 @@ fn modules_are_chosen_as_peft_chooses_them() {
     let names = |names: &[&str]| Modules::Names(names.iter().map(|name| name.to_string()).collect());
     let of = |target_modules| count(AdapterConfig { target_modules, ..AdapterConfig::default() });
     assert_eq!(count(AdapterConfig::default()), 4);
-    assert_eq!(of(names(&["q_proj", "k_proj", "lm_head"])), 4);
+    assert_eq!(of(names(&["q_proj", "k_proj", "absent"])), 4);
     assert_eq!(of(names(&["model.layers.1.self_attn.q_proj"])), 1);
     assert_eq!(of(names(&["1.self_attn.q_proj"])), 1);
     assert_eq!(of(names(&["proj"])), 0); // an end, but not after a dot
@@ -196,11 +196,17 @@ fn nonsense_in_the_config_is_refused() {
     refused(&changed("lora_dropout", json!(1.5)), &message, None);
     let message = format!("{CONFIG}: rank_pattern must be an object of whole numbers, got {{\"q_proj\":\"x\"}}");
     refused(&changed("rank_pattern", json!({"q_proj": "x"})), &message, None);
-    let message = format!("{CONFIG}: (q: is not a regular expression (look-around is not supported)");
+    let message = format!("{CONFIG}: alpha_pattern: \"(q\" is not a regular expression (look-around is not supported)");
     refused(&changed("alpha_pattern", json!({"(q": 1})), &message, None);
+    let message = format!("{CONFIG}: lora_alpha: ");
+    let error = read(changed("lora_alpha", json!(1e308)).path()).unwrap_err().to_string();
+    assert!(error.contains(&message) && error.ends_with("by more than a number can hold"), "{error}");
     let message = format!("{CONFIG}: target_modules: [\"c_attn\"] matches no linear layer of the model's blocks");
-    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj are there";
+    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj can have one";
     refused(&changed("target_modules", json!(["c_attn"])), &message, Some(hint));
+    let message = |module| format!("{CONFIG}: target_modules: {module} cannot have an adapter");
+    refused(&changed("target_modules", json!(["q_proj", "lm_head"])), &message("lm_head"), Some(hint));
+    refused(&changed("target_modules", json!(".*")), &message("model.embed_tokens"), Some(hint));
 }
 
 #[test]
@@ -280,7 +286,8 @@ fn pickles_and_absent_files_are_refused() {
     std::fs::remove_file(folder.path().join("adapter_model.bin")).unwrap();
     refused(&folder, &format!("{WEIGHTS}: there is no such file or folder"), None);
     std::fs::remove_file(folder.path().join(CONFIG)).unwrap();
-    refused(&folder, &format!("{CONFIG}: No such file or directory (os error 2)"), None);
+    let error = read(folder.path()).unwrap_err();
+    assert!(error.to_string().ends_with(&format!(": holds no {CONFIG}")), "{error}");
 }
 
 proptest! {

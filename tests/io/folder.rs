@@ -109,11 +109,11 @@ fn an_occupied_folder_is_refused_and_a_failed_one_is_not_left() {
         Err::<(), _>(vicugna::error::Error::input("x", "failed"))
     });
     assert_eq!(failed.unwrap_err().to_string(), "x: failed");
-    assert!(entries(&folder.path().join("new")).is_empty());
+    assert_eq!(entries(folder.path()), [""; 0]);
     let base = folder.path().join("base");
     std::fs::create_dir(&base).unwrap();
     std::fs::write(base.join("LICENSE"), "").unwrap();
-    std::fs::create_dir(&out).unwrap();
+    std::fs::create_dir_all(&out).unwrap();
     write_folder(&out, |out| copy_companions(&base, out)).unwrap();
     assert_eq!(entries(&out), ["LICENSE"]);
     let hint = Some("name a new folder, or remove this one first");

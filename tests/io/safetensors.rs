@@ -301,6 +301,47 @@ fn all_dtypes_are_written_and_read_back() {
 }
 
 #[test]
+fn a_corrupt_header_names_the_tensor() {
+    let header = |entry: &str| format!(r#"{{"__metadata__":{{"format":"pt"}},"a":{entry}}}"#);
+    for (entry, cause) in [
+        (r#"{"dtype":"F32","shape":[3],"data_offsets":[0,8]}"#, "invalid shape, data type, or offset for tensor"),
+        (r#"{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,8]}"#, "overflow computing"),
+        (r#"{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}"#, "unknown variant `Q4`"),
+        (r#"{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}"#, "invalid value: integer `-2`"),
+    ] {
+        let folder = file(&safetensors(&header(entry), &[0; 8]));
+        let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("corrupt safetensors header, at tensor a: {cause}")), "{error}");
+    }
+}
+
+/// Renaming over it would take a device, a socket or a pipe out of the system.
+#[cfg(unix)]
+#[test]
+fn only_files_are_replaced() {
+    let folder = TempDir::new().unwrap();
+    let (socket, kept, link) = (folder.path().join("socket"), folder.path().join("kept"), folder.path().join("link"));
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let x = Tensor::zeros(&Device::Cpu, DType::F32, [2]).unwrap();
+    let write = |path: &Path| write(path, &[("x".into(), (DType::F32, [2].into()))].into(), |_| Ok(x.clone()));
+    assert_refused(write(&socket), folder.path(), "socket: is there already, and not a file", None);
+    assert!(!socket.metadata().unwrap().is_file());
+    std::fs::write(&kept, "old").unwrap();
+    std::os::unix::fs::symlink(&kept, &link).unwrap();
+    write(&link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(Checkpoint::open(&kept).unwrap().names(), ["x"]);
+}
+
+#[test]
+fn a_folder_in_place_of_the_weights_is_named() {
+    let folder = copy_of("mha");
+    std::fs::remove_file(folder.path().join(MODEL)).unwrap();
+    std::fs::create_dir(folder.path().join(MODEL)).unwrap();
+    assert_refused(Checkpoint::open(folder.path()), folder.path(), "model.safetensors: is not a file", None);
+}
+
+#[test]
 fn nothing_is_half_written() {
     let folder = file(b"what was there before");
     let path = folder.path().join(MODEL);

@@ -366,9 +366,14 @@ fn metadata_that_makes_no_tokenizer_is_refused_by_key() {
 
 #[test]
 fn folders_without_a_tokenizer_are_refused_by_file() {
-    let [good, mut overlong, mut unknown] = [byte_level(), byte_level(), byte_level()];
+    let [good, mut overlong, mut unknown, mut unlisted, mut second] = std::array::from_fn(|_| byte_level());
     overlong["model"]["merges"] = json!([["Ġllama", "Ġllama"]]);
     unknown["model"]["merges"] = json!(["a q"]);
+    unlisted["post_processor"]["special_tokens"] = json!({});
+    let processor = second["post_processor"].take();
+    second["post_processor"] = json!({"type": "Sequence", "processors": [processor]});
+    second["post_processor"]["processors"][0]["single"][1]["Sequence"]["id"] = "B".into();
+    let no_decoder = good.to_string().replacen("\"decoder\":{", "\"decoder\":{,", 1);
     for (files, expected) in [
         (vec![], "has no tokenizer.json"),
         (vec![("tokenizer.model", "")], "has no tokenizer.json"),
@@ -378,6 +383,16 @@ fn folders_without_a_tokenizer_are_refused_by_file() {
             "tokenizer.json: merge 0, \"Ġllama\" and \"Ġllama\", makes no token",
         ),
         (vec![("tokenizer.json", &*unknown.to_string())], "Token `aq` out of vocabulary"),
+        // The `tokenizers` crate panics on these three.
+        (vec![("tokenizer.json", &*no_decoder)], "tokenizer.json: tokenizer: key must be a string"),
+        (
+            vec![("tokenizer.json", &*unlisted.to_string())],
+            "tokenizer.json: post_processor: {\"SpecialToken\":{\"id\":\"<|begin|>\",\"type_id\":0}} is neither the text nor",
+        ),
+        (
+            vec![("tokenizer.json", &*second.to_string())],
+            "tokenizer.json: post_processor: {\"Sequence\":{\"id\":\"B\",\"type_id\":0}} is neither the text nor",
+        ),
         (
             vec![("tokenizer.json", &*good.to_string()), ("tokenizer_config.json", "[]")],
             "tokenizer_config.json: is not a JSON object",

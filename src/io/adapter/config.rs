@@ -53,11 +53,12 @@ pub enum Modules {
 }
 
 impl Modules {
-    fn matches(&self, module: &str) -> Result<bool> {
+    /// Whether `module` is among them; `key` is where in the config they are chosen.
+    fn matches(&self, key: &str, module: &str) -> Result<bool> {
         match self {
             Self::Names(names) => Ok(names.iter().any(|name| is_end_of(name, module))),
-            Self::Pattern(shorthand) if shorthand.eq_ignore_ascii_case("all-linear") => Ok(true),
-            Self::Pattern(pattern) => Ok(regex("^(?:", pattern, ")$")?.is_match(module)),
+            Self::Pattern(shorthand) if shorthand.eq_ignore_ascii_case("all-linear") => Ok(is_linear_of_block(module)),
+            Self::Pattern(pattern) => Ok(regex(key, "^(?:", pattern, ")$")?.is_match(module)),
         }
     }
 }
@@ -66,10 +67,14 @@ fn is_end_of(name: &str, module: &str) -> bool {
     module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// `pattern` between two parts that PEFT puts around it.
-fn regex(before: &str, pattern: &str, after: &str) -> Result<Regex> {
-    let detail = "is not a regular expression (look-around is not supported)";
-    Regex::new(&format!("{before}{pattern}{after}")).map_err(|_| Error::input(pattern, detail))
+fn is_linear_of_block(module: &str) -> bool {
+    module.ends_with("_proj")
+}
+
+/// `pattern`, a part of the config's `key`, between two parts that PEFT puts around it.
+fn regex(key: &str, before: &str, pattern: &str, after: &str) -> Result<Regex> {
+    let detail = format!("{pattern:?} is not a regular expression (look-around is not supported)");
+    Regex::new(&format!("{before}{pattern}{after}")).map_err(|_| Error::input(key, detail))
 }
 
 impl Default for AdapterConfig {
@@ -95,31 +100,33 @@ impl AdapterConfig {
     /// `[out, in]`.
     ///
     /// # Errors
-    /// [`Error::Input`] if none has, or if something in this config is not a regular expression.
+    /// [`Error::Input`] if none has, if one is no linear layer of a block, or if something in this config is not a
+    /// regular expression.
     pub fn modules(&self, model: &LlamaConfig) -> Result<Vec<(String, Shape)>> {
         let mut modules = Vec::new();
-        for (name, shape) in model.parameters() {
-            if let Some(module) = name.strip_suffix(".weight").filter(|name| name.ends_with("_proj"))
-                && self.targets(module)?
-            {
-                modules.push((module.to_string(), shape));
+        let tied_head = ("lm_head.weight".into(), Shape::from([model.vocab_size, model.hidden_size]));
+        for (name, shape) in model.parameters().into_iter().chain([tied_head]) {
+            let module = name.strip_suffix(".weight").unwrap_or(&name);
+            match (self.targets(module)?, is_linear_of_block(module)) {
+                (true, true) => modules.push((module.to_string(), shape)),
+                (true, false) => return Err(refuse_target(format!("{module} cannot have an adapter"))),
+                (false, _) => {}
             }
         }
         if modules.is_empty() {
             let detail = format!("{} matches no linear layer of the model's blocks", json!(self.target_modules));
-            let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj are there";
-            return Err(Error::input("target_modules", detail).with_hint(hint));
+            return Err(refuse_target(detail));
         }
         Ok(modules)
     }
 
     fn targets(&self, module: &str) -> Result<bool> {
         if let Some(excluded) = &self.exclude_modules
-            && excluded.matches(module)?
+            && excluded.matches("exclude_modules", module)?
         {
             return Ok(false);
         }
-        Ok(self.target_modules.matches(module)? && self.has_layer(module)?)
+        Ok(self.target_modules.matches("target_modules", module)? && self.has_layer(module)?)
     }
 
     fn has_layer(&self, module: &str) -> Result<bool> {
@@ -129,7 +136,9 @@ impl AdapterConfig {
         let anything = [String::from("[^.]*")];
         let patterns = self.layers_pattern.as_deref().filter(|patterns| !patterns.is_empty()).unwrap_or(&anything);
         for pattern in patterns {
-            if let Some(found) = regex(r"^(?:.*?\.)??(?:", pattern, r")\.(?<layer>\d+)\.")?.captures(module) {
+            if let Some(found) =
+                regex("layers_pattern", r"^(?:.*?\.)??(?:", pattern, r")\.(?<layer>\d+)\.")?.captures(module)
+            {
                 let layer = found.name("layer").and_then(|layer| layer.as_str().parse().ok());
                 return Ok(layer.is_some_and(|layer| layers.contains(&layer)));
             }
@@ -142,24 +151,33 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::Input`] if a key of `rank_pattern` is not a regular expression.
     pub fn rank(&self, module: &str) -> Result<usize> {
-        by_pattern(&self.rank_pattern, module, self.r)
+        by_pattern("rank_pattern", &self.rank_pattern, module, self.r)
     }
 
     /// What B·A is multiplied by in `module`.
     ///
     /// # Errors
-    /// [`Error::Input`] if a key of `rank_pattern` or `alpha_pattern` is not a regular expression.
+    /// [`Error::Input`] if a key of `rank_pattern` or `alpha_pattern` is not a regular expression, or if it is beyond f32.
     pub fn scaling(&self, module: &str) -> Result<f64> {
         let rank = self.rank(module)? as f64;
-        let alpha = by_pattern(&self.alpha_pattern, module, self.lora_alpha)?;
-        Ok(alpha / if self.use_rslora { rank.sqrt() } else { rank })
+        let alpha = by_pattern("alpha_pattern", &self.alpha_pattern, module, self.lora_alpha)?;
+        let scaling = alpha / if self.use_rslora { rank.sqrt() } else { rank };
+        if !(scaling as f32).is_finite() {
+            return Err(Error::input("lora_alpha", format!("{alpha} scales {module} by more than a number can hold")));
+        }
+        Ok(scaling)
     }
 }
 
+fn refuse_target(detail: String) -> Error {
+    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj can have one";
+    Error::input("target_modules", detail).with_hint(hint)
+}
+
 /// The value of the first pattern that matches the end of a module's path.
-fn by_pattern<T: Copy>(patterns: &BTreeMap<String, T>, module: &str, default: T) -> Result<T> {
+fn by_pattern<T: Copy>(key: &str, patterns: &BTreeMap<String, T>, module: &str, default: T) -> Result<T> {
     for (pattern, &value) in patterns {
-        if regex(r"^(.*\.)?(", pattern, ")$")?.is_match(module) {
+        if regex(key, r"^(.*\.)?(", pattern, ")$")?.is_match(module) {
             return Ok(value);
         }
     }

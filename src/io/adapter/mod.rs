@@ -36,6 +36,9 @@ impl Adapter {
     /// [`Error::File`] naming the key or the tensor: a config that is not supported (see [`AdapterConfig::read`]), a
     /// tensor that is missing, is of no module of `model`, or has not the shape that `model` and the config ask for.
     pub fn read(folder: &Path, model: &LlamaConfig, device: &Device) -> Result<Self> {
+        if !folder.join(CONFIG).exists() {
+            return Err(no_adapter(folder));
+        }
         let config = AdapterConfig::read(folder)?;
         let in_config = |e: Error| relocate(e, &folder.join(CONFIG));
         let weights = open(folder)?;
@@ -91,6 +94,14 @@ fn open(folder: &Path) -> Result<Checkpoint> {
             .with_hint("load the adapter with PEFT and save it again with safe_serialization=True"));
     }
     Checkpoint::open(&path)
+}
+
+fn no_adapter(folder: &Path) -> Error {
+    let error = Error::file(folder, format!("holds no {CONFIG}"));
+    match folder.join("config.json").exists() {
+        true => error.with_hint("this is a model: name it with --model, and a folder that PEFT or finetune wrote here"),
+        false => error,
+    }
 }
 
 fn unplaced(weights: &Checkpoint, name: &str) -> Error {

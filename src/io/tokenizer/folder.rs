@@ -23,6 +23,7 @@ impl Tokenizer {
         let folder = folder.as_ref();
         let path = folder.join("tokenizer.json");
         let Some(text) = read(&path)? else { return Err(no_tokenizer(folder)) };
+        refuse_unfillable_parts(&path, &text)?;
         refuse_overlong_merges(&path, &text)?;
         let inner = text.parse().map_err(|e| tokenizer_error(&path, e))?;
         let mut config = read_object(&folder.join("tokenizer_config.json"))?;
@@ -58,6 +59,35 @@ fn read(path: &Path) -> Result<Option<String>> {
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let Some(text) = read(path)? else { return Ok(Map::new()) };
     serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
+}
+
+/// Refuses a decoder that is not JSON, and a template with something other than the text and the tokens it lists: the
+/// `tokenizers` crate panics on them.
+fn refuse_unfillable_parts(path: &Path, text: &str) -> Result<()> {
+    let parts: Parts = serde_json::from_str(text).map_err(|e| tokenizer_error(path, e.into()))?;
+    let Some(piece) = unfillable(&parts.post_processor) else { return Ok(()) };
+    Err(Error::file(path, format!("post_processor: {piece} is neither the text nor one of its special_tokens")))
+}
+
+/// The piece of a template for one text that has no tokens.
+fn unfillable(processor: &Value) -> Option<&Value> {
+    if let Some(parts) = processor["processors"].as_array() {
+        return parts.iter().find_map(unfillable);
+    }
+    let has_tokens = |piece: &&Value| match piece["SpecialToken"]["id"].as_str() {
+        Some(token) => processor["special_tokens"].get(token).is_some(),
+        None => piece["Sequence"]["id"] == "A",
+    };
+    processor["single"].as_array()?.iter().find(|piece| !has_tokens(piece))
+}
+
+/// Read in full, unlike what is passed over.
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default, rename = "decoder")]
+    _decoder: Value,
 }
 
 /// Refuses a merge that makes more than the longest token: the `tokenizers` crate panics on it.
