@@ -1,7 +1,9 @@
 //! `vicugna finetune`: a model learns from records.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::model::{BaseArgs, find_adapter};
 use super::report::{Report, say};
@@ -68,13 +70,17 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     })
 }
 
-/// The first signal asks the run to stop after its step; the second ends the process.
+/// The first signal asks the run to stop after its step; another one, a second later or more, ends the process. Sooner it
+/// is the same request once more: `timeout` for one signals a process and then its group.
 fn stop_on_signals() -> Result<()> {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
     let handler = || {
-        if STOP.swap(true, Ordering::Relaxed) {
+        if !STOP.swap(true, Ordering::Relaxed) {
+            say("stopping after this step; once more to stop at once");
+        }
+        if FIRST.get_or_init(Instant::now).elapsed() > Duration::from_secs(1) {
             std::process::exit(130);
         }
-        say("stopping after this step; once more to stop at once");
     };
     ctrlc::set_handler(handler).map_err(|e| Error::input("signals", e.to_string()))
 }

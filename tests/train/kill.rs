@@ -123,7 +123,9 @@ fn a_signal_saves_and_a_second_run_is_refused() {
     let second = place.finetune(&fixture("gqa"), &data, "out", &[LONG, &["--resume"]].concat());
     second.refused(&format!("{}: another run is writing here (process {})", place.text("out"), child.id()));
 
-    assert!(Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap().success());
+    // Twice, as `timeout` does it.
+    let kill = format!("kill -TERM {0} && kill -TERM {0}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     let stopped = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(stopped.stderr).unwrap();
     assert_eq!(stopped.status.code(), Some(1), "{stderr}");

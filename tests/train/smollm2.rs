@@ -52,6 +52,39 @@ fn a_run_with_decay_and_clipping_follows_peft() {
     check(1, 1e-3);
 }
 
+/// The first step is long enough to be interrupted.
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_the_step() {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    let Some(model) = model() else { return };
+    let place = Place::new();
+    let ids: Vec<u32> = (0..1024).map(|i| 3 + i * 37 % 49_000).collect();
+    let record = serde_json::json!({ "input_ids": ids });
+    let data = place.records("data.jsonl", &vec![record; 200]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vicugna"))
+        .args(["finetune", "--model", model.to_str().unwrap(), "--train", &data, "--out", &place.text("out")])
+        .args(["--batch-size", "200"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id().to_string();
+    let terminate = || {
+        std::thread::sleep(Duration::from_millis(1200));
+        Command::new("kill").arg(&id).status().unwrap();
+    };
+    while !place.path("out/config.toml").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    terminate();
+    terminate();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(130) && stderr.contains("stopping after this step"), "{stderr}");
+}
+
 /// The adapter of the fixtures' README.
 fn write_adapter(folder: &Path, model: &Path, lora: &Value, trajectory: &Value) {
     let model = ModelFiles::open(model).unwrap();
