@@ -7,7 +7,7 @@ use crate::models::llama::Llama;
 use crate::nn::{Batch, Plain, Sequence};
 
 /// Tokens of a batch: enough to keep the machine busy. The same for every caller, so that equal data give equal bits.
-const BATCH: Capacity = Capacity::Tokens(2048);
+const BATCH: Capacity = Capacity::Tokens(1024);
 
 /// How well a model knows some sequences.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

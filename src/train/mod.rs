@@ -2,6 +2,7 @@
 //!
 //! [`Run::finetune`] is `vicugna finetune`; [`evaluate`] and [`read`] are what `vicugna eval` is made of.
 
+mod config;
 mod evaluate;
 mod examples;
 mod fingerprint;

@@ -5,20 +5,21 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use super::examples::{Examples, folder_template};
+use super::config;
+use super::examples::Examples;
 use super::fingerprint::fingerprint;
-use super::folder::{CONFIG, METRICS, RunFolder, TEMPLATE};
+use super::folder::{CHECKPOINTS, METRICS, RunFolder};
 use super::metrics::{Metrics, peak_rss_bytes};
 use super::options::Options;
 use super::plan::Plan;
 use super::progress::Progress;
-use super::session::{Session, State, checkpoints};
+use super::session::{Session, State};
 use super::weights::Trained;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterConfig, Modules};
-use crate::io::atomic::write_file;
+use crate::io::checkpoint::Checkpoints;
 use crate::io::model::{ModelFiles, attach_adapter, attach_new_adapter};
 use crate::models::llama::Llama;
 use crate::optim::{AdamW, AdamWOptions};
@@ -93,7 +94,7 @@ impl Run<'_> {
         let trained = Trained::new(&model, adapter);
         let (trainable_parameters, all_parameters) = trained.count();
         note(&trainable(trainable_parameters, all_parameters));
-        let state = self.session(&folder, &examples, trained, stop, progress)?;
+        let state = self.train(&folder, &examples, trained, stop, progress)?;
         let eval_loss = state.best.map(|(_, best)| best.loss);
         Ok(Summary {
             out: self.out,
@@ -133,7 +134,7 @@ impl Run<'_> {
     }
 
     /// Trains from the last checkpoint, or from the beginning, to the end, and writes the results.
-    fn session(
+    fn train(
         &self,
         folder: &RunFolder,
         examples: &Examples,
@@ -141,33 +142,30 @@ impl Run<'_> {
         stop: &AtomicBool,
         progress: Progress,
     ) -> Result<State> {
-        let options = &self.options;
-        let checkpoints = checkpoints(folder, fingerprint(options, self.seed, examples, trained.model)?);
+        let fingerprint = fingerprint(&self.options, self.seed, examples, trained.model)?;
+        let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
+        let plan = Plan::new(&examples.training, &self.options, self.seed);
         let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
-        let plan = Plan::new(&examples.training, options, self.seed);
-        let adamw = AdamWOptions { weight_decay: options.weight_decay, ..AdamWOptions::default() };
+        if trained.is_result(folder.path()) {
+            return finished(found, plan.total(), folder.path(), &progress);
+        }
+        let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
         let (optimizer, state) = match found {
             Some((step, state)) => {
                 let checkpoint = checkpoints.path(step);
-                if step == plan.total() && trained.is_result(folder.path()) {
-                    progress.note(format_args!("{}: finished already, nothing to do", folder.path().display()));
-                    return Ok(state);
-                }
                 progress.note(format_args!("going on from {}", checkpoint.display()));
                 trained.read(&checkpoint)?;
                 (trained.read_optimizer(&checkpoint, step, adamw)?, state)
             }
-            None if trained.is_result(folder.path()) => {
-                return Err(Error::file(folder.path(), "holds results, but no checkpoint to go on from")
-                    .with_hint("name a new --out"));
-            }
             None => {
-                self.write_config(folder)?;
+                let checkpoints = folder.join(CHECKPOINTS);
+                std::fs::create_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
+                config::write(self, folder)?;
                 (AdamW::new(adamw), State::default())
             }
         };
         let metrics = Metrics::open(folder.join(METRICS), state.step)?;
-        let (seed, evaluation) = (self.seed, &examples.evaluation[..]);
+        let (options, seed, evaluation) = (&self.options, self.seed, &examples.evaluation[..]);
         let mut session = Session {
             trained,
             optimizer,
@@ -187,53 +185,19 @@ impl Run<'_> {
         session.trained.write_result(folder.path(), self.files, self.dtype)?;
         Ok(session.state)
     }
+}
 
-    /// Writes the resolved configuration: with it alone the run can be repeated, or gone on with.
-    fn write_config(&self, folder: &RunFolder) -> Result<()> {
-        #[derive(Serialize)]
-        struct Resolved<'a> {
-            model: &'a str,
-            train: PathBuf,
-            eval: Option<PathBuf>,
-            out: PathBuf,
-            device: String,
-            dtype: String,
-            seed: u64,
-            #[serde(flatten)]
-            options: Options,
+/// What became of a run whose results are there.
+fn finished(found: Option<(u64, State)>, total: u64, out: &Path, progress: &Progress) -> Result<State> {
+    match found {
+        Some((step, state)) if step == total => {
+            progress.note(format_args!("{}: finished already, nothing to do", out.display()));
+            Ok(state)
         }
-        let mut options = self.options.clone();
-        let template = options.data.template.clone().or_else(|| folder_template(&self.train));
-        options.data.template = template.as_ref().map(|_| absolute(&folder.join(TEMPLATE))).transpose()?;
-        let model =
-            if Path::new(&self.model).exists() { absolute(Path::new(&self.model))? } else { self.model.clone().into() };
-        let resolved = Resolved {
-            model: &model.to_string_lossy(),
-            train: absolute(&self.train)?,
-            eval: self.eval.as_deref().map(absolute).transpose()?,
-            out: absolute(&self.out)?,
-            device: self.device.to_string(),
-            dtype: self.dtype.to_string(),
-            seed: self.seed,
-            options,
-        };
-        let path = folder.join(CONFIG);
-        let text = toml::to_string(&resolved).map_err(|e| Error::file(&path, e.to_string()))?;
-        if let Some(template) = template {
-            let bytes = std::fs::read(&template).map_err(|e| Error::io(&template, e))?;
-            write(&folder.join(TEMPLATE), &bytes)?;
+        _ => {
+            Err(Error::file(out, "holds results, but not the checkpoint they came with").with_hint("name a new --out"))
         }
-        write(&path, text.as_bytes())
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    write_file(path, |file| file.write_all(bytes).map_err(|e| Error::io(path, e)))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| Error::io(path, e))
 }
 
 /// The line that PEFT prints.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Evaluation, evaluate};
-use super::folder::{CHECKPOINTS, LOSS, RunFolder};
+use super::folder::{CONFIG, LOSS, RunFolder};
 use super::metrics::{Line, Metrics, peak_rss_bytes};
 use super::nonfinite;
 use super::options::Options;
@@ -178,16 +178,7 @@ impl Session<'_> {
 
     fn interrupted(&self) -> Error {
         let (out, step) = (self.folder.path(), self.state.step);
-        Error::file(out, format!("stopped after step {step} of {}; all of it is saved", self.plan.total())).with_hint(
-            format!(
-                "go on with: vicugna finetune --config {} --resume",
-                self.folder.join(super::folder::CONFIG).display()
-            ),
-        )
+        Error::file(out, format!("stopped after step {step} of {}; all of it is saved", self.plan.total()))
+            .with_hint(format!("go on with: vicugna finetune --config {} --resume", self.folder.join(CONFIG).display()))
     }
-}
-
-/// The checkpoints of a run.
-pub(super) fn checkpoints(folder: &RunFolder, fingerprint: crate::io::checkpoint::Fingerprint) -> Checkpoints {
-    Checkpoints::new(folder.join(CHECKPOINTS), fingerprint)
 }

@@ -3,9 +3,11 @@
 use super::nonfinite;
 use super::plan::StepBatches;
 use crate::autograd::{Gradients, Tensor, backward};
+use crate::data::packing::{Capacity, pack};
+use crate::device::Device;
 use crate::error::Result;
 use crate::models::llama::Llama;
-use crate::nn::{Batch, BlockHook, DropoutSeed};
+use crate::nn::{Batch, BlockHook, DropoutSeed, Sequence};
 
 /// What a step found.
 pub(super) struct Differentiated {
@@ -18,7 +20,7 @@ pub(super) struct Differentiated {
     pub supervised: usize,
 }
 
-/// Runs the batches of a step one after the other and adds their gradients: what one large batch gives, within rounding.
+/// Runs the batches of a step piece by piece and adds their gradients: what one large batch gives, within rounding.
 /// Each supervised token weighs the same, whatever its batch, and dropout masks are those of the large batch.
 pub(super) fn differentiate(
     model: &Llama,
@@ -27,8 +29,9 @@ pub(super) fn differentiate(
     step: u64,
     hook: &dyn BlockHook,
 ) -> Result<Differentiated> {
-    let batches = batches.iter().map(|sequences| Batch::new(sequences.iter().copied(), &model.device()));
-    let batches: Vec<Batch> = batches.collect::<Result<_>>()?;
+    let device = model.device();
+    let passes = batches.iter().flat_map(|sequences| passes(sequences, &device));
+    let batches: Vec<Batch> = passes.map(|sequences| Batch::new(sequences, &device)).collect::<Result<_>>()?;
     let supervised: usize = batches.iter().map(|batch| batch.supervised).sum();
     let mut found = Differentiated { loss: 0.0, gradients: Gradients::default(), tokens: 0, supervised };
     for batch in &batches {
@@ -44,7 +47,111 @@ pub(super) fn differentiate(
     Ok(found)
 }
 
+/// Tokens of one forward and backward pass on the CPU: enough rows for its multiplications to reach their speed. More of
+/// them would cost memory, which grows with the tokens of a pass, and win nothing.
+const CPU_PASS: Capacity = Capacity::Tokens(512);
+
+/// A batch in the passes that the device runs it in.
+fn passes<'a>(sequences: &[&'a Sequence], device: &Device) -> Vec<Vec<&'a Sequence>> {
+    match device {
+        Device::Cpu => pack(sequences.iter().copied(), CPU_PASS),
+        Device::Cuda(_) => vec![sequences.to_vec()],
+    }
+}
+
 /// The value of a tensor of one element.
 pub(super) fn scalar(tensor: &Tensor) -> Result<f64> {
     Ok(tensor.to_vec::<f32>()?.first().copied().map_or(f64::NAN, f64::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dtype::DType;
+    use crate::io::adapter::{AdapterConfig, Modules};
+    use crate::io::model::{ModelFiles, attach_new_adapter};
+    use crate::nn::{Checkpoint, Plain};
+    use crate::ops::cross_entropy::IGNORE;
+
+    fn model() -> Llama {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gqa");
+        ModelFiles::open(&path).unwrap().load(DType::F32, &Device::Cpu).unwrap()
+    }
+
+    /// A model with an adapter on all layers that drops much and adds something.
+    fn adapted() -> Llama {
+        let model = model();
+        let target_modules = Modules::Pattern("all-linear".into());
+        let config = AdapterConfig { r: 4, lora_dropout: 0.3, target_modules, ..AdapterConfig::default() };
+        attach_new_adapter(&model, &config, 5).unwrap();
+        for (_, parameter) in model.trained().into_iter().filter(|(name, _)| name.contains("lora_B")) {
+            let shape = parameter.get().shape();
+            let values: Vec<f32> = (0..shape.numel()).map(|i| (i * 37 % 101) as f32 / 500.0 - 0.1).collect();
+            parameter.set(Tensor::from_slice(&Device::Cpu, shape, &values).unwrap().with_grad());
+        }
+        model
+    }
+
+    /// Sequences of 20 to 119 tokens, of which the first are masked in some, and all but two in others.
+    fn sequences(count: usize) -> Vec<Sequence> {
+        let sequence = |i: usize| {
+            let length = 20 + i * 41 % 100;
+            let masked = [0, length / 2, length - 2][i % 3];
+            let input_ids: Vec<u32> = (0..length).map(|t| (3 + (i * 53 + t * 29) % 97) as u32).collect();
+            let label = |(t, &id): (usize, &u32)| if t < masked { IGNORE } else { id as i32 };
+            Sequence { labels: input_ids.iter().enumerate().map(label).collect(), input_ids }
+        };
+        (0..count).map(sequence).collect()
+    }
+
+    /// Fails unless a step of these batches, pass by pass, finds what one forward and backward pass over all of it does.
+    fn is_one_pass(model: &Llama, batches: &StepBatches<'_>, hook: &dyn BlockHook) {
+        let mut found = differentiate(model, batches, 7, 3, hook).unwrap();
+        let whole = Batch::new(batches.iter().flatten().copied(), &Device::Cpu).unwrap();
+        let dropout = DropoutSeed { seed: 7, step: 3, first_row: 0 };
+        let loss = model.loss(&whole, whole.supervised as f32, Some(dropout), hook).unwrap();
+        let wanted = scalar(&loss).unwrap();
+        assert!((found.loss / wanted - 1.0).abs() < 1e-6, "the loss is {}, not {wanted}", found.loss);
+        assert_eq!((found.supervised, found.tokens), (whole.supervised, whole.input_ids.shape().numel()));
+        let mut gradients = backward(&loss).unwrap();
+        for (name, parameter) in model.trained() {
+            let [found, wanted] = [&mut found.gradients, &mut gradients]
+                .map(|gradients| gradients.take(&parameter.get()).unwrap().to_vec::<f32>().unwrap());
+            let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let apart = norm(&mut found.iter().zip(&wanted).map(|(f, w)| f - w)) / norm(&mut wanted.iter().copied());
+            assert!(apart < 1e-5, "the gradient of {name} is {apart:e} away");
+        }
+    }
+
+    #[test]
+    fn passes_give_the_gradients_of_one() {
+        let sequences = sequences(24);
+        let all: Vec<&Sequence> = sequences.iter().collect();
+        assert!(passes(&all, &Device::Cpu).len() >= 3);
+        let full = model();
+        full.train_weights().unwrap();
+        for model in [adapted(), full] {
+            is_one_pass(&model, &vec![all.clone()], &Plain);
+            is_one_pass(&model, &vec![all[..9].to_vec(), all[9..11].to_vec(), all[11..].to_vec()], &Checkpoint);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn passes_keep_sequences_whole_and_in_order(lengths in prop::collection::vec(1..1100usize, 0..20)) {
+            let sequence = |&n: &usize| Sequence { input_ids: vec![1; n], labels: vec![1; n] };
+            let sequences: Vec<Sequence> = lengths.iter().map(sequence).collect();
+            let passes = passes(&sequences.iter().collect::<Vec<_>>(), &Device::Cpu);
+            for pass in &passes {
+                let tokens: usize = pass.iter().map(|sequence| sequence.input_ids.len()).sum();
+                prop_assert!(tokens <= 512 || pass.len() == 1);
+            }
+            let whole = passes.concat();
+            prop_assert!(whole.len() == sequences.len() && whole.iter().zip(&sequences).all(|(&a, b)| std::ptr::eq(a, b)));
+        }
+    }
 }

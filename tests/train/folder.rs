@@ -31,7 +31,7 @@ fn results_without_a_checkpoint_are_not_trained_over() {
     std::fs::remove_dir_all(place.path("out/checkpoints")).unwrap();
     let ran = place.finetune(&model, &data, "out", &["--max-steps", "1", "--resume"]);
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("holds results, but no checkpoint to go on from"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("holds results, but not the checkpoint they came with"), "{}", ran.stderr);
 }
 
 #[test]

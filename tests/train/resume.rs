@@ -116,6 +116,23 @@ fn goes_on_to_the_same_bits() {
     assert_eq!(setting.metrics("cut"), setting.metrics("whole"));
 }
 
+/// Batches of more than one pass.
+#[test]
+fn goes_on_to_the_same_bits_in_large_batches() {
+    let mut setting = Setting::new();
+    setting.data = setting.place.random_records("large.jsonl", 160);
+    let large = ["--no-packing", "--batch-size", "60", "--max-steps", "8", "--eval-every", "2", "--save-every", "2"];
+    setting.run("whole", &large).json();
+    let tokens = setting.place.column("whole", "tokens");
+    assert!(tokens[0] > 2.0 * 512.0, "{tokens:?}");
+    setting.run("one-thread", &[&large[..], &["--threads", "1"]].concat()).json();
+    assert!(results(&setting.place.path("one-thread")) == results(&setting.place.path("whole")));
+    setting.cut_off("whole", "cut", &[6]);
+    setting.run("cut", &[&large[..], &["--resume"]].concat()).json();
+    assert!(results(&setting.place.path("cut")) == results(&setting.place.path("whole")));
+    assert_eq!(setting.metrics("cut"), setting.metrics("whole"));
+}
+
 #[test]
 fn the_config_it_wrote_is_all_that_resuming_needs() {
     let setting = Setting::new();
