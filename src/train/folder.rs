@@ -19,10 +19,11 @@ pub const TEMPLATE: &str = "template.json";
 
 const LOCK: &str = ".lock";
 
-/// A run's folder, locked as long as this lives. One that nothing was written into is removed again.
+/// A run's folder, locked as long as this lives. One that no run came to begin in is removed again.
 #[derive(Debug)]
 pub(super) struct RunFolder {
     path: PathBuf,
+    is_new: bool,
     _lock: File,
 }
 
@@ -30,15 +31,22 @@ impl RunFolder {
     /// Makes and locks the folder. With `resume` it may hold a run, else it must hold nothing.
     pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-        let folder = Self { path: path.into(), _lock: lock(path)? };
+        let was_locked = path.join(LOCK).exists();
+        let mut folder = Self { path: path.into(), is_new: false, _lock: lock(path)? };
         folder.remove_leftovers()?;
-        let names = folder.names()?;
+        let mut names = folder.names()?;
+        let has_run = names.iter().any(|name| name == CONFIG);
+        if was_locked && !has_run {
+            // A run that was cut off before it began had come no further than this.
+            names.retain(|name| name != TEMPLATE);
+        }
+        folder.is_new = names.is_empty();
         let Some(first) = names.first() else { return Ok(folder) };
         if !resume {
             return Err(Error::file(path, "is there already and not empty")
                 .with_hint("go on with the run in it by --resume, or name a new --out"));
         }
-        if !names.iter().any(|name| name == CONFIG) {
+        if !has_run {
             let detail = format!("is not the folder of a run: it holds {first}, but no {CONFIG}");
             return Err(Error::file(path, detail).with_hint("name a new --out"));
         }
@@ -55,10 +63,11 @@ impl RunFolder {
         &self.path
     }
 
-    /// What is in it, without what is hidden.
+    /// What is in it, without what is hidden, and without a folder of no checkpoints.
     fn names(&self) -> Result<Vec<String>> {
         let mut names = list(&self.path)?;
-        names.retain(|name| name != LOCK && !is_leftover(name));
+        let is_empty = list(&self.join(CHECKPOINTS)).is_ok_and(|checkpoints| checkpoints.is_empty());
+        names.retain(|name| name != LOCK && !is_leftover(name) && !(name == CHECKPOINTS && is_empty));
         Ok(names)
     }
 
@@ -77,10 +86,15 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.names().is_ok_and(|names| names.is_empty()) {
-            let _ = fs::remove_file(self.join(LOCK));
-            let _ = fs::remove_dir(&self.path);
+        if self.join(CONFIG).exists() {
+            return;
         }
+        if self.is_new {
+            let _ = fs::remove_file(self.join(TEMPLATE));
+            let _ = fs::remove_dir(self.join(CHECKPOINTS));
+        }
+        let _ = fs::remove_file(self.join(LOCK));
+        let _ = fs::remove_dir(&self.path);
     }
 }
 

@@ -35,6 +35,26 @@ fn results_without_a_checkpoint_are_not_trained_over() {
 }
 
 #[test]
+fn a_run_cut_off_before_it_began_is_in_nobodys_way() {
+    let place = Place::new();
+    let (model, data) = (fixture("gqa"), place.random_records("data.jsonl", 8));
+    for (out, extra) in [("anew", vec![]), ("resumed", vec!["--resume"])] {
+        std::fs::create_dir_all(place.path(out).join("checkpoints")).unwrap();
+        place.write(&format!("{out}/template.json"), "{}");
+        // Without a run's lock the template may be anybody's.
+        let line = match extra[..] {
+            [] => "is there already and not empty",
+            _ => "is not the folder of a run: it holds template.json, but no config.toml",
+        };
+        let options = [&["--max-steps", "1"], &extra[..]].concat();
+        place.finetune(&model, &data, out, &options).refused(&format!("{}: {line}", place.text(out)));
+        assert!(!place.path(out).join(".lock").exists());
+        place.write(&format!("{out}/.lock"), "12345");
+        place.finetune(&model, &data, out, &options).json();
+    }
+}
+
+#[test]
 fn a_run_that_cannot_begin_leaves_nothing() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 8);

@@ -117,6 +117,8 @@ fn a_signal_saves_and_a_second_run_is_refused() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let mut child = spawn(&place, &data, "out", LONG);
+    wait_for(&mut child, || place.path("out/config.toml").exists());
+    assert!(place.path("out/checkpoints").exists(), "config.toml came first");
     let lines = || std::fs::read_to_string(place.path("out/metrics.jsonl")).unwrap_or_default().lines().count();
     wait_for(&mut child, || lines() > 20);
 
@@ -195,4 +197,14 @@ fn a_full_disk_costs_no_checkpoint() {
     assert!(resumed.stderr.contains("going on from"), "{}", resumed.stderr);
     assert!(!resumed.stderr.contains("refused"), "{}", resumed.stderr);
     assert!(results(&place.path("disk/out")) == results(&place.path("whole")));
+}
+
+#[test]
+fn a_disk_too_full_to_begin_on_is_left_empty() {
+    let place = Place::new();
+    let data = place.random_records("data.jsonl", 24);
+    let Some(disk) = SmallDisk::mount(place.path("disk"), "size=4k") else { return };
+    let ran = place.finetune(&fixture("gqa"), &data, "disk/out", &[OPTIONS, &["--quiet"]].concat());
+    ran.refused(&format!("{}: No space left on device (os error 28)", place.text("disk/out/config.toml")));
+    assert_eq!(std::fs::read_dir(&disk.0).unwrap().count(), 0);
 }
