@@ -64,6 +64,19 @@ impl Batch {
             segments: Segments::packed(&lengths),
         })
     }
+
+    /// The error of the first label that a model with `classes` tokens cannot be asked for, if there is one.
+    pub fn bad_label(&self, classes: usize) -> Option<Error> {
+        let (targets, positions) = (self.targets.to_vec::<i32>().ok()?, self.positions.to_vec::<u32>().ok()?);
+        let is_bad = |target: i32| target != IGNORE && usize::try_from(target).map_or(true, |id| id >= classes);
+        let row = targets.iter().position(|&target| is_bad(target))?;
+        let behind = positions.get(..=row)?;
+        let sequence = behind.iter().filter(|&&position| position == 0).count();
+        // What must follow a row is the label of the token after it.
+        let (label, found) = (behind.last()? + 1, targets.get(row)?);
+        let detail = format!("label {label} of sequence {sequence} must be in 0..{classes} or {IGNORE}, got {found}");
+        Some(Error::input("labels", detail))
+    }
 }
 
 /// Where a training run stands, as far as dropout is concerned.

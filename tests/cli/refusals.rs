@@ -26,6 +26,20 @@ fn labels_must_fit_the_ids() {
 }
 
 #[test]
+fn a_bad_label_is_named_by_its_place() {
+    let model = fixture("gqa");
+    for (label, bad) in [("500", "500"), ("-3", "-3")] {
+        let one = format!("1,{label},3");
+        vicugna(&["inspect", "--model", &model, "--input-ids", "1,2,3", "--labels", &one])
+            .refused(&format!("labels: label 1 of sequence 1 must be in 0..101 or -100, got {bad}"));
+        let two = format!("-100,2,3,{label}");
+        let batch = ["--input-ids", "1,2", "--input-ids", "1,2,3,4", "--labels", "-100,-100", "--labels", &two];
+        vicugna(&[&["inspect", "--model", &model], &batch[..]].concat())
+            .refused(&format!("labels: label 3 of sequence 2 must be in 0..101 or -100, got {bad}"));
+    }
+}
+
+#[test]
 fn a_truncated_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let broken = copy("mha", folder.path());

@@ -82,7 +82,7 @@ impl Llama {
     /// The sum of the losses of all rows with a target, divided by `normalizer`; a scalar.
     ///
     /// # Errors
-    /// As [`Llama::hidden`].
+    /// As [`Llama::hidden`]; [`Error::Input`] naming a label that is neither a token id nor -100.
     pub fn loss(
         &self,
         batch: &Batch,
@@ -91,7 +91,8 @@ impl Llama {
         hook: &dyn BlockHook,
     ) -> Result<Tensor> {
         let hidden = self.hidden(batch, dropout, hook)?;
-        cross_entropy(&hidden, &self.output_weight(&hidden)?, &batch.targets, normalizer)
+        let loss = cross_entropy(&hidden, &self.output_weight(&hidden)?, &batch.targets, normalizer);
+        loss.map_err(|error| batch.bad_label(self.config.vocab_size).unwrap_or(error))
     }
 
     /// Hidden states `[rows, H]` → logits `[rows, V]`.
