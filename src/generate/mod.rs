@@ -9,9 +9,12 @@ pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 
 use crate::autograd::{Tensor, no_grad};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
 use crate::models::llama::Llama;
+use crate::nn::KvCache;
+use crate::ops::elementwise::cast;
 
 /// How long a text grows and how its tokens are chosen.
 #[derive(Clone, Debug)]
@@ -54,7 +57,7 @@ pub struct Generation {
 /// Continues `prompt`, handing each piece of text to `emit` as soon as it is certain.
 ///
 /// # Errors
-/// [`Error::Input`] if the prompt is empty or fills the model's context.
+/// [`Error::Input`] if the prompt is empty or fills the model's context, or if logits are not finite, naming the cause.
 pub fn generate(
     model: &Llama,
     tokenizer: &Tokenizer,
@@ -106,7 +109,7 @@ pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sa
 struct Tokens<'a> {
     model: &'a Llama,
     eos: &'a [u32],
-    cache: crate::nn::KvCache,
+    cache: KvCache,
     logits: Vec<f32>,
     sampler: Sampler,
     left: usize,
@@ -149,14 +152,27 @@ impl<'a> Tokens<'a> {
 }
 
 /// Appends `ids` to the cache; the logits of the token after them.
-fn next_logits(model: &Llama, ids: &[u32], cache: &mut crate::nn::KvCache) -> Result<Vec<f32>> {
-    no_grad(|| {
+fn next_logits(model: &Llama, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+    let logits = no_grad(|| {
         let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
-        let last = crate::ops::elementwise::cast(&hidden, crate::dtype::DType::F32)?.to_vec::<f32>()?;
+        let last = cast(&hidden, DType::F32)?.to_vec::<f32>()?;
         let h = model.config().hidden_size;
         let last = Tensor::from_slice(&model.device(), [1, h], &last[last.len() - h..])?;
-        let last = crate::ops::elementwise::cast(&last, hidden.dtype())?;
-        let logits = crate::ops::elementwise::cast(&model.logits(&last)?, crate::dtype::DType::F32)?;
-        logits.to_vec()
+        cast(&model.logits(&cast(&last, hidden.dtype())?)?, DType::F32)?.to_vec::<f32>()
+    })?;
+    match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
+        Some((token, &logit)) => Err(not_finite(model, token, logit, cache.rows())?),
+        None => Ok(logits),
+    }
+}
+
+/// The error of a logit that is no number a token could be chosen by.
+fn not_finite(model: &Llama, token: usize, logit: f32, rows: usize) -> Result<Error> {
+    let detail = format!("after {rows} tokens the logit of token {token} is {logit}");
+    Ok(match model.first_weight_not_finite()? {
+        Some(name) => Error::input("model", format!("{detail}; the first weight that is not finite is {name}"))
+            .with_hint("the weights are damaged or were trained too fast: fetch or train them again"),
+        None => Error::input("model", format!("{detail}, though all weights are finite"))
+            .with_hint("some activation is too large; try --dtype f32"),
     })
 }

@@ -3,18 +3,16 @@
 use std::cell::RefCell;
 
 use crate::autograd::{Tensor, no_grad};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::llama::Llama;
 use crate::nn::{Batch, BlockFn, BlockHook, Parameter};
-use crate::ops::elementwise::cast;
 use crate::ops::grad_norm::grad_norm;
 
 pub(super) const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
 
 /// The error of a loss that is not finite, naming the first tensor of the forward pass that is not.
 pub(super) fn of_loss(model: &Llama, batch: &Batch, loss: f64, step: u64) -> Result<Error> {
-    let culprit = match first_weight(model)? {
+    let culprit = match model.first_weight_not_finite()? {
         Some(name) => name,
         None => first_activation(model, batch)?,
     };
@@ -41,18 +39,6 @@ pub(super) fn refuse_weights(trained: &[(String, &Parameter)], steps: u64) -> Re
 fn error(what: &str, step: u64, culprit: &str) -> Error {
     let detail = format!("{what} at step {}; the first tensor that is not finite is {culprit}", step + 1);
     Error::input("training", detail).with_hint(HINT)
-}
-
-fn first_weight(model: &Llama) -> Result<Option<String>> {
-    let mut weights = Vec::new();
-    model.visit_weights(&mut |name, parameter| weights.push((name, parameter)));
-    model.visit_adapters(&mut |name, parameter| weights.push((name, parameter)));
-    for (name, parameter) in weights {
-        if !is_finite(&parameter.get())? {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 fn first_activation(model: &Llama, batch: &Batch) -> Result<String> {
@@ -91,5 +77,5 @@ impl BlockHook for Watch {
 }
 
 fn is_finite(tensor: &Tensor) -> Result<bool> {
-    Ok(cast(&tensor.detach(), DType::F32)?.to_vec::<f32>()?.iter().all(|value| value.is_finite()))
+    Ok(grad_norm(&[tensor])?.total.is_finite())
 }

@@ -1,5 +1,7 @@
 //! Bad data and bad options: one clear line, and nothing is left behind.
 
+use std::path::Path;
+
 use crate::command::{fixture, vicugna};
 use crate::run::Place;
 
@@ -111,21 +113,42 @@ fn weights_that_are_no_numbers_are_not_saved() {
     assert!(!place.path("out/checkpoints/step-1").exists());
 }
 
+/// Makes the first element of a tensor in a safetensors file NaN.
+fn poison(path: &Path, name: &str) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let start = 8 + header + metadata.info(name).unwrap().data_offsets.0;
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn a_weight_that_is_no_number_is_named() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let model = crate::command::copy("gqa", &place.path(""));
-    let path = model.join("model.safetensors");
-    let mut bytes = std::fs::read(&path).unwrap();
     let name = "model.layers.1.mlp.up_proj.weight";
-    let start = {
-        let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        8 + header + metadata.info(name).unwrap().data_offsets.0
-    };
-    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(&path, bytes).unwrap();
+    poison(&model.join("model.safetensors"), name);
     let ran = place.finetune(model.to_str().unwrap(), &data, "out", &[]);
     let line = format!("error: training: the loss is NaN at step 1; the first tensor that is not finite is {name}");
     assert!(ran.stderr.lines().any(|found| found == line), "{}", ran.stderr);
+}
+
+#[test]
+fn nothing_is_generated_from_weights_that_are_no_numbers() {
+    let place = Place::new();
+    let model = fixture("gguf_llama_spm/tiny.gguf");
+    let data = place.write("data.jsonl", "{\"text\": \"hello\"}\n{\"text\": \"hello hello\"}\n");
+    place.finetune(&model, &data, "out", &["--max-steps", "1"]).json();
+    let name = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight";
+    poison(&place.path("out/adapter_model.safetensors"), name);
+    let out = place.text("out");
+    for sampling in [&[][..], &["--temperature", "1"]] {
+        let generate = ["generate", "--model", &model, "--adapter", &out, "--prompt", "hello", "--quiet"];
+        let ran = vicugna(&[&generate, sampling].concat());
+        let line = ran.stderr.lines().next().unwrap();
+        assert!(line.starts_with("error: model: after ") && line.contains("is NaN"), "{line}");
+        assert!(line.ends_with(&format!("the first weight that is not finite is {name}")), "{line}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    }
 }

@@ -16,6 +16,7 @@ use crate::nn::{Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Param
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::cast;
+use crate::ops::grad_norm::grad_norm;
 use crate::ops::matmul::matmul;
 use crate::ops::rope::RopeTable;
 use crate::shape::Shape;
@@ -176,6 +177,18 @@ impl Llama {
             parameter.set(cast(&parameter.get().detach(), DType::F32)?.with_grad());
             Ok(())
         })
+    }
+
+    /// The name of the first weight with an element that is infinite or not a number; those of adapters come last.
+    ///
+    /// # Errors
+    /// Those of [`grad_norm`].
+    pub fn first_weight_not_finite(&self) -> Result<Option<String>> {
+        let mut weights = Vec::new();
+        self.visit_weights(&mut |name, parameter| weights.push((name, parameter.get())));
+        self.visit_adapters(&mut |name, parameter| weights.push((name, parameter.get())));
+        let norms = grad_norm(&weights.iter().map(|(_, weight)| weight).collect::<Vec<_>>())?;
+        Ok(norms.first_not_finite().and_then(|i| weights.into_iter().nth(i)).map(|(name, _)| name))
     }
 
     /// The device that its weights are on.
