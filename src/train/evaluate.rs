@@ -1,5 +1,7 @@
 //! Loss and perplexity on sequences that are not trained on.
 
+use super::nonfinite;
+use super::step::scalar;
 use crate::autograd::no_grad;
 use crate::data::packing::{Capacity, pack};
 use crate::error::{Error, Result};
@@ -19,24 +21,28 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// `exp(loss)`.
+    /// `exp(loss)`, or the largest number where there is none for it.
     pub fn perplexity(&self) -> f64 {
-        self.loss.exp()
+        self.loss.exp().min(f64::MAX)
     }
 }
 
 /// Evaluates `model` on `sequences`, calling `done` with the number of those behind it.
 ///
 /// # Errors
-/// [`Error::Input`] if no token is supervised; those of the model.
+/// [`Error::Input`] if no token is supervised, or if a loss is not finite, naming the first tensor that is not; those of
+/// the model.
 pub fn evaluate(model: &Llama, sequences: &[Sequence], mut done: impl FnMut(usize)) -> Result<Evaluation> {
     let (mut sum, mut tokens, mut behind) = (0.0, 0, 0);
     for sequences in pack(sequences, BATCH) {
         behind += sequences.len();
         let batch = Batch::new(sequences, &model.device())?;
         if batch.supervised > 0 {
-            let loss = no_grad(|| model.loss(&batch, batch.supervised as f32, None, &Plain))?;
-            sum += super::step::scalar(&loss)? * batch.supervised as f64;
+            let loss = scalar(&no_grad(|| model.loss(&batch, batch.supervised as f32, None, &Plain))?)?;
+            if !loss.is_finite() {
+                return Err(nonfinite::of_evaluation(model, &batch, loss)?);
+            }
+            sum += loss * batch.supervised as f64;
             tokens += batch.supervised;
         }
         done(behind);

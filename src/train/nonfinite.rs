@@ -8,15 +8,25 @@ use crate::models::llama::Llama;
 use crate::nn::{Batch, BlockFn, BlockHook, Parameter};
 use crate::ops::grad_norm::grad_norm;
 
-pub(super) const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
+const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
 
 /// The error of a loss that is not finite, naming the first tensor of the forward pass that is not.
 pub(super) fn of_loss(model: &Llama, batch: &Batch, loss: f64, step: u64) -> Result<Error> {
-    let culprit = match model.first_weight_not_finite()? {
-        Some(name) => name,
-        None => first_activation(model, batch)?,
-    };
-    Ok(error(&format!("the loss is {loss}"), step, &culprit))
+    Ok(error(&format!("the loss is {loss}"), step, &first_tensor(model, batch)?))
+}
+
+/// The same of an evaluation.
+pub(super) fn of_evaluation(model: &Llama, batch: &Batch, loss: f64) -> Result<Error> {
+    let culprit = first_tensor(model, batch)?;
+    Ok(Error::input("evaluation", format!("the loss is {loss}; the first tensor that is not finite is {culprit}")))
+}
+
+/// An evaluation's error as that of a run which came to it after `step` steps.
+pub(super) fn after(step: u64, error: Error) -> Error {
+    match error {
+        Error::Input { .. } => Error::input("training", format!("after step {step}: {error}")).with_hint(HINT),
+        other => other,
+    }
 }
 
 /// The error of gradients whose norms are not all finite. The backward pass runs from the last layer to the first, so
@@ -39,6 +49,10 @@ pub(super) fn refuse_weights(trained: &[(String, &Parameter)], steps: u64) -> Re
 fn error(what: &str, step: u64, culprit: &str) -> Error {
     let detail = format!("{what} at step {}; the first tensor that is not finite is {culprit}", step + 1);
     Error::input("training", detail).with_hint(HINT)
+}
+
+fn first_tensor(model: &Llama, batch: &Batch) -> Result<String> {
+    model.first_weight_not_finite()?.map_or_else(|| first_activation(model, batch), Ok)
 }
 
 fn first_activation(model: &Llama, batch: &Batch) -> Result<String> {

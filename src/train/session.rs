@@ -131,11 +131,9 @@ impl Session<'_> {
             return Ok(false);
         }
         let (step, all) = (self.state.step, self.evaluation.len());
-        let found = evaluate(self.trained.model, self.evaluation, |behind| self.progress.evaluating(behind, all))?;
-        if !found.loss.is_finite() {
-            let detail = format!("the loss of the evaluation after step {step} is {}", found.loss);
-            return Err(Error::input("training", detail).with_hint(nonfinite::HINT));
-        }
+        let behind = |behind| self.progress.evaluating(behind, all);
+        let found = evaluate(self.trained.model, self.evaluation, behind);
+        let found = found.map_err(|error| nonfinite::after(step, error))?;
         let (eval_loss, eval_perplexity) = (found.loss, found.perplexity());
         self.progress
             .note(format_args!("after step {step}: evaluation loss {eval_loss:.4}, perplexity {eval_perplexity:.3}"));

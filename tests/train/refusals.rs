@@ -44,6 +44,24 @@ fn bad_data_is_named_with_its_line() {
 }
 
 #[test]
+fn bad_evaluation_data_is_named_too() {
+    let place = Place::new();
+    let data = place.random_records("data.jsonl", 6);
+    for (name, content, message) in [
+        ("bad.jsonl", "{\"input_ids\": [1, 2]}\n{", "line 2, column 1: EOF while parsing an object"),
+        ("masked.jsonl", "{\"input_ids\": [1]}", "none of 1 records has a supervised token"),
+    ] {
+        let eval = place.write(name, content);
+        let ran = place.finetune(&fixture("gqa"), &data, "out", &["--eval", &eval, "--quiet"]);
+        assert!(ran.code == 1 && ran.stderr.starts_with(&format!("error: {eval}: {message}")), "{}", ran.stderr);
+    }
+    let missing = place.text("missing.jsonl");
+    let ran = place.finetune(&fixture("gqa"), &data, "out", &["--eval", &missing, "--quiet"]);
+    ran.refused(&format!("{missing}: No such file or directory (os error 2)"));
+    assert!(!place.path("out").exists());
+}
+
+#[test]
 fn a_template_that_asks_for_other_fields_is_refused() {
     let place = Place::new();
     let data = place.write("data.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n");
@@ -132,6 +150,20 @@ fn a_weight_that_is_no_number_is_named() {
     let ran = place.finetune(model.to_str().unwrap(), &data, "out", &[]);
     let line = format!("error: training: the loss is NaN at step 1; the first tensor that is not finite is {name}");
     assert!(ran.stderr.lines().any(|found| found == line), "{}", ran.stderr);
+    vicugna(&["eval", "--model", model.to_str().unwrap(), "--data", &data, "--json", "--quiet"])
+        .refused(&format!("evaluation: the loss is NaN; the first tensor that is not finite is {name}"));
+}
+
+#[test]
+fn an_evaluation_that_is_no_number_stops_the_run() {
+    let place = Place::new();
+    let data = place.random_records("data.jsonl", 24);
+    let options = ["--learning-rate", "3e37", "--save-every", "1", "--eval-every", "1", "--batch-size", "1"];
+    let ran = place.finetune(&fixture("gqa"), &data, "out", &[&options[..], &["--max-input-length", "24"]].concat());
+    let line = ran.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let culprit = "the first tensor that is not finite is the output of model.layers.0";
+    assert_eq!(line, format!("error: training: after step 1: evaluation: the loss is NaN; {culprit}"));
+    assert!(!place.path("out/adapter_config.json").exists());
 }
 
 #[test]
