@@ -44,6 +44,10 @@ impl Examples {
                 Self { training: sequences, evaluation }
             }
             None => {
+                let unread = train.join("validation");
+                if unread.exists() {
+                    note(&format!("{} is not read: name it with --eval", unread.display()));
+                }
                 let (ratio, seed) = (options.validation_split_ratio, options.train_data_split_seed);
                 let (training, evaluation) = split(sequences, ratio, seed);
                 Self { training, evaluation }

@@ -18,7 +18,9 @@ fn a_jumpstart_folder_brings_its_template_and_eval_finds_it_again() {
     std::fs::create_dir(place.path("folder")).unwrap();
     place.write("folder/train.jsonl", DOLLY);
     place.write("folder/template.json", r#"{"prompt": "{instruction}: {context}", "completion": " {response}"}"#);
+    std::fs::create_dir(place.path("folder/validation")).unwrap();
     let run = finetune(&place, &place.text("folder"), "out", &[]);
+    assert!(run.stderr.contains("folder/validation is not read: name it with --eval\n"), "{}", run.stderr);
     assert!(
         run.stderr.contains("4 records: 4 sequences, ") && run.stderr.contains("training on 3 sequences of "),
         "{}",
