@@ -314,6 +314,10 @@ fn llama_recipes() {
         &["--init-adapter", &adapter],
     );
     setting.same(&["--adapter", &adapter], &["--init-adapter", &adapter]);
+    setting.same(&["--packing", "--shuffle"], &[]);
+    setting.same(&["--packing=False", "--shuffle=False"], &["--no-packing", "--no-shuffle"]);
+    let alone = ["--shard", "none", "--ranks", "1", "--cpu-offload", "False", "--use_fsdp", "False"];
+    setting.same(&alone, &[]);
     let elsewhere = setting.run(&["--output_dir", &setting.place.text("elsewhere")]).0;
     assert_eq!(elsewhere.json()["out"], setting.place.text("elsewhere"));
     assert!(setting.place.path("elsewhere/adapter_config.json").exists());
@@ -358,6 +362,36 @@ fn what_cannot_be_honoured_is_refused() {
         ),
         (vec!["--use_wandb"], "--use_wandb: true cannot be honoured: metrics.jsonl and loss.svg have the curves"),
         (vec!["--bias", "all"], "--bias: all cannot be honoured: biases are not trained"),
+        (
+            vec!["--communicator", "mpi"],
+            "--communicator: mpi cannot be honoured: sharded training is not in this version",
+        ),
+        (vec!["--cpu_offload"], "--cpu_offload: true cannot be honoured: sharded training is not in this version"),
+        (vec!["--use_fsdp"], "--use_fsdp: true cannot be honoured: sharded training is not in this version"),
+        (vec!["--hsdp", "True"], "--hsdp: True cannot be honoured: sharded training is not in this version"),
+        (
+            vec!["--fsdp_config.fsdp_cpu_offload"],
+            "--fsdp_config.fsdp_cpu_offload: true cannot be honoured: sharded training is not in this version",
+        ),
+        (
+            vec!["--tokenizer_name", "other"],
+            "--tokenizer_name: other cannot be honoured: a model is used with its own tokenizer",
+        ),
+        (vec!["--max_eval_step", "5"], "--max_eval_step: 5 cannot be honoured: use --max-eval-samples"),
+        (
+            vec!["--micro_batch_size", "4"],
+            "--micro_batch_size: 4 cannot be honoured: use --batch-size and --gradient-accumulation-steps",
+        ),
+        (vec!["--freeze_layers"], "--freeze_layers: true cannot be honoured: train an adapter instead"),
+        (vec!["--freeze_LLM_only"], "--freeze_LLM_only: true cannot be honoured: there are no vision models here"),
+        (vec!["--save_model", "False"], "--save_model: False cannot be honoured: the results are always saved"),
+        (vec!["--flop_counter"], "--flop_counter: true cannot be honoured: there is none"),
+        (vec!["--use_profiler"], "--use_profiler: true cannot be honoured: use perf, or vicugna's benches"),
+        (
+            vec!["--task_type", "SEQ_CLS"],
+            "--task_type: SEQ_CLS cannot be honoured: only causal language models are trained",
+        ),
+        (vec!["--inference_mode", "True"], "--inference_mode: True cannot be honoured: this is training"),
         (vec!["--full=perhaps"], "--full: must be true or false, got \"perhaps\""),
     ] {
         setting.run(&options).0.refused(message);

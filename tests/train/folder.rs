@@ -1,5 +1,7 @@
 //! The folder of a run is written by one run, and never over anything.
 
+use std::process::Command;
+
 use crate::command::{fixture, vicugna};
 use crate::run::Place;
 
@@ -71,9 +73,9 @@ fn a_run_that_cannot_begin_leaves_nothing() {
 fn what_it_leaves() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 20);
-    let json = place
-        .finetune(&fixture("gqa"), &data, "out", &["--epochs", "2", "--batch-size", "1", "--max-input-length", "32"])
-        .json();
+    let options = ["--epochs", "2", "--batch-size", "1", "--max-input-length", "32"];
+    let ran = place.finetune(&fixture("gqa"), &data, "out", &options);
+    let json = ran.json();
     let keys = [
         "out",
         "steps",
@@ -90,6 +92,14 @@ fn what_it_leaves() {
         json.as_object().unwrap().keys().collect::<std::collections::BTreeSet<_>>(),
         keys.iter().map(|k| k.to_string()).collect::<Vec<_>>().iter().collect()
     );
+    let all = json["all_parameters"].as_u64().unwrap();
+    let share = 100.0 * 1792.0 / all as f64;
+    let all = format!("{},{:03}", all / 1000, all % 1000);
+    let trainable = format!("trainable params: 1,792 || all params: {all} || trainable%: {share:.4}");
+    assert!(ran.stderr.lines().any(|line| line == trainable), "{trainable}: {}", ran.stderr);
+    let last = format!("step {0}/{0}: loss ", json["steps"]);
+    let last = ran.stderr.lines().find(|line| line.starts_with(&last)).unwrap();
+    assert!(last.contains(" tokens/s, ") && last.ends_with(" left"), "{last}");
     let perplexity = json["eval_loss"].as_f64().unwrap().exp();
     assert!((json["eval_perplexity"].as_f64().unwrap() / perplexity - 1.0).abs() < 1e-12);
     // q: [32, 32] and v: [16, 32], two layers, rank 8
@@ -108,6 +118,20 @@ fn what_it_leaves() {
     let adapter = std::fs::read(place.path("out/adapter_model.safetensors")).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&adapter).unwrap();
     assert_eq!(metadata.metadata(), &Some([("format".to_string(), "pt".to_string())].into()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_gets_a_bar() {
+    let place = Place::new();
+    let (model, data, out) = (fixture("gqa"), place.random_records("data.jsonl", 20), place.text("out"));
+    let run = env!("CARGO_BIN_EXE_vicugna");
+    let run = format!("{run} finetune --model {model} --train {data} --out {out} --batch-size 1 --max-input-length 32");
+    let terminal = Command::new("script").args(["-qec", &run, "/dev/null"]).env("TERM", "xterm").output();
+    let Ok(output) = terminal else { return println!("SKIPPED: there is no `script` to make a terminal with") };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let steps = place.column("out", "learning_rate").len();
+    assert!(shown.contains(&format!("0/{steps} [")) && shown.contains("s left"), "{shown}");
 }
 
 fn metrics(place: &Place, steps: u64) {

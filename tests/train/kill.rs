@@ -9,9 +9,8 @@ use crate::run::{Place, results};
 
 const KILLS: usize = 24;
 
-/// 40 steps that each end with a checkpoint of the whole model.
+/// 40 steps that each end with a checkpoint.
 const OPTIONS: &[&str] = &[
-    "--full",
     "--max-steps",
     "40",
     "--epochs",
@@ -58,15 +57,18 @@ fn no_kill_loses_anything() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let begun = Instant::now();
-    place.finetune(&fixture("gqa"), &data, "whole", OPTIONS).json();
+    let adapter = place.finetune(&fixture("gqa"), &data, "adapter", OPTIONS);
     let time = begun.elapsed();
-    let whole = results(&place.path("whole"));
+    let full = place.finetune(&fixture("gqa"), &data, "full", &[OPTIONS, &["--full"]].concat());
+    assert_eq!((adapter.code, full.code), (0, 0), "{} {}", adapter.stderr, full.stderr);
+    let whole = [results(&place.path("adapter")), results(&place.path("full"))];
 
     let (mut kills, mut saving, mut random) = (0, 0, 1u64);
     for round in 0.. {
         let out = format!("killed-{round}");
+        let extra: &[&str] = if round % 2 == 0 { &["--resume"] } else { &["--resume", "--full"] };
         loop {
-            let mut child = spawn(&place, &data, &out, &[OPTIONS, &["--resume", "--quiet"]].concat());
+            let mut child = spawn(&place, &data, &out, &[OPTIONS, &["--quiet"], extra].concat());
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let share = (random >> 40) as f64 / f64::from(1 << 24);
             let until = Instant::now() + time.mul_f64(0.4 * share);
@@ -84,7 +86,7 @@ fn no_kill_loses_anything() {
             child.wait().unwrap();
             kills += 1;
         }
-        assert!(results(&place.path(&out)) == whole, "after {kills} kills the result differs");
+        assert!(results(&place.path(&out)) == whole[round % 2], "after {kills} kills the result differs");
         if kills >= KILLS {
             println!(
                 "{kills} kills in {} runs, {saving} while a checkpoint was being written: no bit differs",
@@ -114,6 +116,13 @@ const LONG: &[&str] = &[
 #[cfg(unix)]
 #[test]
 fn a_signal_saves_and_a_second_run_is_refused() {
+    for signal in ["TERM", "INT"] {
+        stop_and_go_on(signal);
+    }
+}
+
+/// Twice, as `timeout` sends it.
+fn stop_and_go_on(signal: &str) {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let mut child = spawn(&place, &data, "out", LONG);
@@ -125,8 +134,7 @@ fn a_signal_saves_and_a_second_run_is_refused() {
     let second = place.finetune(&fixture("gqa"), &data, "out", &[LONG, &["--resume"]].concat());
     second.refused(&format!("{}: another run is writing here (process {})", place.text("out"), child.id()));
 
-    // Twice, as `timeout` does it.
-    let kill = format!("kill -TERM {0} && kill -TERM {0}", child.id());
+    let kill = format!("kill -{signal} {0} && kill -{signal} {0}", child.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     let stopped = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(stopped.stderr).unwrap();
@@ -180,9 +188,10 @@ fn a_full_disk_costs_no_checkpoint() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let Some(disk) = SmallDisk::mount(place.path("disk"), "size=900k") else { return };
-    place.finetune(&fixture("gqa"), &data, "whole", OPTIONS).json();
+    let options = [OPTIONS, &["--full"]].concat();
+    place.finetune(&fixture("gqa"), &data, "whole", &options).json();
 
-    let full = place.finetune(&fixture("gqa"), &data, "disk/out", OPTIONS);
+    let full = place.finetune(&fixture("gqa"), &data, "disk/out", &options);
     assert_eq!(full.code, 1, "{}", full.stderr);
     let error = full.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
     assert!(
@@ -192,7 +201,7 @@ fn a_full_disk_costs_no_checkpoint() {
     assert!(!place.path("disk/out/model.safetensors").exists());
 
     disk.resize("size=16m");
-    let resumed = place.finetune(&fixture("gqa"), &data, "disk/out", &[OPTIONS, &["--resume"]].concat());
+    let resumed = place.finetune(&fixture("gqa"), &data, "disk/out", &[&options[..], &["--resume"]].concat());
     resumed.json();
     assert!(resumed.stderr.contains("going on from"), "{}", resumed.stderr);
     assert!(!resumed.stderr.contains("refused"), "{}", resumed.stderr);
@@ -200,11 +209,14 @@ fn a_full_disk_costs_no_checkpoint() {
 }
 
 #[test]
-fn a_disk_too_full_to_begin_on_is_left_empty() {
+fn a_disk_that_cannot_be_written_is_left_as_it_is() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 24);
     let Some(disk) = SmallDisk::mount(place.path("disk"), "size=4k") else { return };
     let ran = place.finetune(&fixture("gqa"), &data, "disk/out", &[OPTIONS, &["--quiet"]].concat());
     ran.refused(&format!("{}: No space left on device (os error 28)", place.text("disk/out/config.toml")));
     assert_eq!(std::fs::read_dir(&disk.0).unwrap().count(), 0);
+    disk.resize("ro");
+    let ran = place.finetune(&fixture("gqa"), &data, "disk/out", OPTIONS);
+    ran.refused(&format!("{}: Read-only file system (os error 30)", place.text("disk/out")));
 }

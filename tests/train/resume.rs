@@ -197,7 +197,7 @@ fn without_a_checkpoint_it_starts_anew() {
 fn a_bad_checkpoint_is_refused_and_the_one_before_is_used() {
     let setting = Setting::new();
     setting.run("whole", &[]).json();
-    let spoil: [(&str, Spoil); 4] = [
+    let spoil: [(&str, Spoil); 5] = [
         ("torn: optimizer.safetensors is not what was written", &|step| {
             let path = step.join("optimizer.safetensors");
             let mut bytes = std::fs::read(&path).unwrap();
@@ -208,6 +208,11 @@ fn a_bad_checkpoint_is_refused_and_the_one_before_is_used() {
             std::fs::remove_file(step.join("adapter_model.safetensors")).unwrap();
         }),
         ("torn: manifest.json cannot be read", &|step| std::fs::remove_file(step.join("manifest.json")).unwrap()),
+        ("is of another run: seed was 43, is 42", &|step| {
+            let path = step.join("manifest.json");
+            let text = std::fs::read_to_string(&path).unwrap().replace("\"seed\": 42", "\"seed\": 43");
+            std::fs::write(path, text).unwrap();
+        }),
         ("has version 99; this vicugna reads up to 1", &|step| {
             let path = step.join("manifest.json");
             let text = std::fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 99");

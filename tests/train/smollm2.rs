@@ -11,6 +11,7 @@ use vicugna::io::hub::{Hub, Kind};
 use vicugna::io::model::ModelFiles;
 use vicugna::shape::Shape;
 
+use crate::command::vicugna;
 use crate::run::Place;
 use crate::trajectory::{Trajectory, expected, follow};
 
@@ -50,6 +51,21 @@ fn a_gentle_run_follows_peft() {
 #[test]
 fn a_run_with_decay_and_clipping_follows_peft() {
     check(1, 1e-3);
+}
+
+/// Of a conversation in the model's own template the answers count, each with its end.
+#[test]
+fn a_conversation_is_written_in_the_models_template() {
+    let Some(model) = model() else { return };
+    let (place, answers) = (Place::new(), ["Hello there, 42!", " Four llamas\nand one vicuña."]);
+    let tokenizer = ModelFiles::open(&model).unwrap().tokenizer().unwrap();
+    let wanted: usize = answers.map(|answer| tokenizer.encode(answer, false).unwrap().len() + 1).iter().sum();
+    let message = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+    let [first, second] = answers.map(|answer| message("assistant", answer));
+    let messages = [message("user", "Hi"), first, message("user", "Who is there?"), second];
+    let data = place.records("chat.jsonl", &[serde_json::json!({ "messages": messages })]);
+    let eval = ["eval", "--model", model.to_str().unwrap(), "--data", &data, "--json"];
+    assert_eq!(vicugna(&eval).json()["tokens"], wanted);
 }
 
 /// The first step is long enough to be interrupted.
