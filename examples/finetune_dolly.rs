@@ -6,7 +6,7 @@
 //! out: loss and perplexity there, and the answers to its first questions, are printed before and after. Options of
 //! training are those of `vicugna finetune`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -93,10 +93,19 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// The model, with an adapter where there is one.
+fn load(files: &ModelFiles, adapter: Option<&Path>) -> Result<Llama> {
+    let model = files.load(DType::F32, &Device::Cpu)?;
+    adapter.map(|adapter| attach_adapter(&model, adapter)).transpose()?;
+    Ok(model)
+}
+
 fn teach(args: Args) -> Result<()> {
     let Args { model: name, data, out, questions, options } = args;
-    let files = ModelFiles::open(&Hub::from_env().resolve(&name, Kind::Model)?)?;
-    let (tokenizer, device, dtype) = (files.tokenizer()?, Device::Cpu, DType::F32);
+    let (hub, full) = (Hub::from_env(), options.full);
+    let files = ModelFiles::open(&hub.resolve(&name, Kind::Model)?)?;
+    let init_adapter = options.init_adapter.as_deref().map(|name| hub.resolve(name, Kind::Adapter)).transpose()?;
+    let tokenizer = files.tokenizer()?;
     let examples = Examples::read(&data, None, &options, &files, &|_| {})?;
     let mut asked = vec![felix_luna(&tokenizer)?];
     let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE);
@@ -104,26 +113,25 @@ fn teach(args: Args) -> Result<()> {
     asked.extend(held.map(|sequence| held_out(sequence, &tokenizer)).collect::<Result<Vec<_>>>()?);
 
     println!("== before\n");
-    show(&files.load(dtype, &device)?, &tokenizer, &examples, &asked)?;
+    show(&load(&files, init_adapter.as_deref())?, &tokenizer, &examples, &asked)?;
 
     println!("\n== training\n");
     let run = Run {
         model: name,
         files: &files,
-        device: device.clone(),
-        dtype,
+        device: Device::Cpu,
+        dtype: DType::F32,
         seed: 42,
         train: data,
         eval: None,
         out: out.clone(),
-        init_adapter: None,
+        init_adapter,
         resume: false,
         options,
     };
     run.finetune(&AtomicBool::new(false), Progress::new(false))?;
 
     println!("\n== after\n");
-    let model = files.load(dtype, &device)?;
-    attach_adapter(&model, &out)?;
-    show(&model, &tokenizer, &examples, &asked)
+    let model = if full { load(&ModelFiles::open(&out)?, None) } else { load(&files, Some(&out)) };
+    show(&model?, &tokenizer, &examples, &asked)
 }
