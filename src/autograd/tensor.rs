@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tape::Output;
-use crate::device::{Buffer, Device};
+use crate::device::{Arg, Buffer, Device};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -98,6 +98,16 @@ impl Tensor {
             self.buffer = Arc::new(self.buffer.try_clone()?);
         }
         Arc::get_mut(&mut self.buffer).ok_or_else(|| Error::device(self.shape, "the tensor is shared"))
+    }
+
+    /// Itself as what a kernel reads, if it is on a GPU.
+    pub fn as_input(&self) -> Result<Arg> {
+        self.buffer.as_input()
+    }
+
+    /// Itself as what a kernel writes, if it is on a GPU; copied first if another tensor shares it.
+    pub fn as_output(&mut self) -> Result<Arg> {
+        self.buffer_mut()?.as_output()
     }
 
     /// A copy of its elements in host memory, from any device.

@@ -23,6 +23,11 @@ pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, dtype: DType) -> Res
     Err(Error::dtype(op, format!("{name} must be {dtype}, got {}", tensor.dtype())))
 }
 
+/// Refuses a `dtype` that is none of activations.
+pub fn float(op: &'static str, dtype: DType) -> Result<()> {
+    crate::dispatch_float!(op, dtype, _T => Ok(()))
+}
+
 /// Refuses `tensor` unless it has the float dtype of `like` and lives on its device.
 pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
     dtype(op, name, tensor, like.dtype())?;
