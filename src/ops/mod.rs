@@ -15,6 +15,7 @@ mod check;
 mod gemm;
 mod math;
 mod philox;
+mod tensor_table;
 
 pub mod adamw;
 pub mod attention;
