@@ -126,6 +126,17 @@ macro_rules! kernels {
 }
 
 impl Kernels {
+    /// The name of each, and the PTX types of what it takes.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the text is malformed.
+    pub fn signatures(&self) -> Result<Vec<(String, Vec<&'static str>)>> {
+        let wrong = |e: ptx_emulator::ParseError| Error::file(format!("ptx/{}.ptx", self.name), e.to_string());
+        let module = ptx_emulator::Module::parse(self.ptx).map_err(wrong)?;
+        let types = |kernel: &ptx_emulator::Kernel| kernel.params().iter().map(|param| param.ty.name()).collect();
+        Ok(module.kernels().iter().map(|kernel| (kernel.name().into(), types(kernel))).collect())
+    }
+
     /// Queues one of them, loading them first if need be. A grid of no blocks does nothing.
     ///
     /// # Errors

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use vicugna::autograd::Tensor;
 use vicugna::device::{Device, Emulated, Emulation};
 use vicugna::dtype::{DType, Float};
-use vicugna::reference::{Real, Terms};
+pub(crate) use vicugna::expected;
+use vicugna::reference::Real;
+use vicugna::reference::tolerance::Errors;
+pub use vicugna::reference::tolerance::Expected;
 
 /// Tests of ops that have kernels, written as in `proptest!`: each runs on every one of [`devices`].
 macro_rules! on_devices {
@@ -152,66 +155,17 @@ pub fn cast<R: Real>(values: &[f64]) -> Vec<R> {
     values.iter().map(|&v| R::from_f64(v)).collect()
 }
 
-/// One result of a specification, evaluated three ways.
-pub struct Expected {
-    pub exact: Vec<f64>,
-    pub rounded: Vec<f32>,
-    pub terms: Vec<Terms>,
-}
-
-/// Evaluates `$body` with `$real` standing for f64, f32 and [`Terms`].
-macro_rules! expected {
-    ($real:ident => $body:expr) => {{
-        let exact = {
-            type $real = f64;
-            $body
-        };
-        let rounded = {
-            type $real = f32;
-            $body
-        };
-        let terms = {
-            type $real = vicugna::reference::Terms;
-            $body
-        };
-        $crate::harness::Expected { exact, rounded, terms }
-    }};
-}
-pub(crate) use expected;
-
 /// Fails unless the largest error of `found` is at most twice that of the formula evaluated left to right in f32 and
 /// stored as `found` is, plus 2 ulp of the largest sum of |terms|.
 pub fn check(what: &str, found: &Tensor, expected: &Expected) -> Result<(), TestCaseError> {
     let dtype = found.dtype();
     let found = values(found);
     prop_assert_eq!(found.len(), expected.exact.len(), "{}: number of elements", what);
-    let error =
-        |values: &mut dyn Iterator<Item = f64>| largest(values.zip(&expected.exact).map(|(v, e)| (v - e).abs()));
-    let naive = error(&mut expected.rounded.iter().map(|&v| round(f64::from(v), dtype)));
-    let bound = 2.0 * naive + 2.0 * ulp(largest(expected.terms.iter().map(|t| t.sum)), dtype);
-    let worst = error(&mut found.iter().copied());
-    prop_assert!(worst <= bound, "{what}: error {worst:e} above the bound {bound:e} ({dtype})");
-    Ok(())
-}
-
-/// The largest value; NaN if any is NaN. Kept out of line: see CONTRIBUTING.md on the compiler's loop vectoriser.
-#[inline(never)]
-fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, |a, b| {
-        if a >= b {
-            a
-        } else if b.is_nan() || a.is_nan() {
-            f64::NAN
-        } else {
-            b
-        }
-    })
-}
-
-/// The distance between neighbouring values of `dtype` near `value`.
-fn ulp(value: f64, dtype: DType) -> f64 {
     let digits = if dtype == DType::Bf16 { 7 } else { 23 };
-    if value == 0.0 { 0.0 } else { 2f64.powf(value.abs().log2().floor() - f64::from(digits)) }
+    let errors = expected.errors(&found, |v| round(v, dtype), digits);
+    let Errors { worst, bound } = errors;
+    prop_assert!(errors.within(), "{what}: error {worst:e} above the bound {bound:e} ({dtype})");
+    Ok(())
 }
 
 /// Compares `gradient` with central differences of `sum(dy * f(x))`.

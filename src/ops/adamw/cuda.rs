@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels;
 use crate::ops::tensor_table::{Record, TensorTable};
 
-const KERNELS: Kernels = kernels!("adamw");
+pub const KERNELS: Kernels = kernels!("adamw");
 
 /// Updates every parameter and its state.
 pub fn step(updates: &mut [AdamWUpdate<'_>], factors: &Factors) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::device::{Arg, Kernels};
 use crate::error::Result;
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("dropout");
+pub const KERNELS: Kernels = kernels!("dropout");
 
 /// `x` masked and scaled; the gradient of that is the same function of `dy`.
 pub fn apply(x: &Tensor, key: Dropout) -> Result<Tensor> {

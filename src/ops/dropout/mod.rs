@@ -3,6 +3,8 @@
 mod cpu;
 mod cuda;
 
+pub(crate) use cuda::KERNELS;
+
 use super::check;
 use crate::autograd::{Tensor, record};
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("elementwise");
+pub const KERNELS: Kernels = kernels!("elementwise");
 
 /// `a + b`, rounded to their dtype.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("embedding");
+pub const KERNELS: Kernels = kernels!("embedding");
 
 /// `y[i] = weight[ids[i]]`.
 pub fn forward(ids: &Tensor, weight: &Tensor, [rows, h]: [usize; 2]) -> Result<Tensor> {

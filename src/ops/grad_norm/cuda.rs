@@ -9,7 +9,7 @@ use crate::kernels;
 use crate::ops::check;
 use crate::ops::tensor_table::{Record, TensorTable, chunks};
 
-const KERNELS: Kernels = kernels!("grad_norm");
+pub const KERNELS: Kernels = kernels!("grad_norm");
 
 /// The sum of the squares of each gradient.
 pub fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {

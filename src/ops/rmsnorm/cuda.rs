@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("rmsnorm");
+pub const KERNELS: Kernels = kernels!("rmsnorm");
 
 /// `y` like `x`, `rstd` `[rows]`.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {

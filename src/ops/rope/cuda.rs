@@ -6,7 +6,7 @@ use crate::device::{Arg, Kernels, Launch};
 use crate::error::{Error, Result};
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("rope");
+pub const KERNELS: Kernels = kernels!("rope");
 
 /// The widest head that the kernel's shared memory has room for.
 const MAX_HEAD_DIM: usize = 512;

@@ -5,7 +5,7 @@ use crate::device::{Arg, Kernels};
 use crate::error::Result;
 use crate::kernels;
 
-const KERNELS: Kernels = kernels!("swiglu");
+pub const KERNELS: Kernels = kernels!("swiglu");
 
 /// `gate * sigmoid(gate) * up`.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
