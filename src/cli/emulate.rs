@@ -40,7 +40,8 @@ pub(super) struct Args {
 
 /// One to three numbers; those left out are 1.
 fn dim3(text: &str) -> std::result::Result<[u32; 3], String> {
-    let sizes: Vec<u32> = text.split(',').map(|size| size.trim().parse().map_err(|_| format!("{size:?}"))).collect::<Result<_, _>>()?;
+    let sizes: Vec<u32> =
+        text.split(',').map(|size| size.trim().parse().map_err(|_| format!("{size:?}"))).collect::<Result<_, _>>()?;
     match sizes[..] {
         [x] => Ok([x, 1, 1]),
         [x, y] => Ok([x, y, 1]),
@@ -79,7 +80,8 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
 fn find<'a>(module: &'a Module, args: &Args) -> Result<&'a Kernel> {
     module.kernel(&args.entry).ok_or_else(|| {
         let names: Vec<&str> = module.kernels().iter().map(Kernel::name).collect();
-        Error::file(&args.file, format!("has no kernel {}", args.entry)).with_hint(format!("it has {}", names.join(", ")))
+        Error::file(&args.file, format!("has no kernel {}", args.entry))
+            .with_hint(format!("it has {}", names.join(", ")))
     })
 }
 
@@ -160,7 +162,8 @@ impl Argument {
         let Some(Buffer { address, path, mut array, written: true }) = self.buffer else { return Ok(()) };
         let failed = |e: ptx_emulator::MemoryError| Error::file(&path, e.to_string());
         if let Some(byte) = device.first_unwritten(address, array.data.len() as u64).map_err(failed)? {
-            report.note(format_args!("{}: the kernel did not write all of it; byte {byte} is the first", path.display()));
+            report
+                .note(format_args!("{}: the kernel did not write all of it; byte {byte} is the first", path.display()));
         }
         device.read(address, &mut array.data).map_err(failed)?;
         array.write(&path)

@@ -121,7 +121,10 @@ pub(super) fn parse_device(name: &str) -> Result<Device> {
         ("cpu", _) => Ok(Device::Cpu),
         ("emulated", _) => Ok(Device::emulated()),
         (_, Some(ordinal)) => Device::cuda(ordinal),
-        _ => Err(Error::input("--device", format!("{name:?} is no device")).with_hint("use cpu, cuda, cuda:N or emulated")),
+        _ => {
+            Err(Error::input("--device", format!("{name:?} is no device"))
+                .with_hint("use cpu, cuda, cuda:N or emulated"))
+        }
     }
 }
 

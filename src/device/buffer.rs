@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::host::HostMemory;
 use super::driver::{Arg, DevicePtr, DeviceSlice, Stream};
+use super::host::HostMemory;
 use super::{Cuda, Device};
 use crate::error::{Error, Result};
 

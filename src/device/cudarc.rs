@@ -215,11 +215,8 @@ impl Driver for CudarcDriver {
             set.map_err(self.refused(launch.kernel))?;
         }
         let values: Vec<u64> = launch.args.iter().map(|arg| arg.bits()).collect();
-        let config = cudarc::driver::LaunchConfig {
-            grid_dim: grid.into(),
-            block_dim: (block, 1, 1),
-            shared_mem_bytes: shared,
-        };
+        let config =
+            cudarc::driver::LaunchConfig { grid_dim: grid.into(), block_dim: (block, 1, 1), shared_mem_bytes: shared };
         let mut builder = self.stream(stream).launch_builder(&function);
         for value in &values {
             cudarc::driver::PushKernelArg::arg(&mut builder, value);
@@ -278,7 +275,12 @@ impl Pool {
     }
 
     #[expect(unsafe_code, reason = "a call of the driver")]
-    fn attribute(self, call: Attribute, which: CUmemPool_attribute, value: &mut u64) -> std::result::Result<(), DriverError> {
+    fn attribute(
+        self,
+        call: Attribute,
+        which: CUmemPool_attribute,
+        value: &mut u64,
+    ) -> std::result::Result<(), DriverError> {
         // SAFETY: the pool is the device's; the three attributes named below are of the type `cuuint64_t`.
         unsafe { call(self.0, which, std::ptr::from_mut(value).cast()) }
     }

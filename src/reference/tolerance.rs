@@ -32,7 +32,8 @@ impl Errors {
 impl Expected {
     /// The errors of `found`, whose storage type `round` rounds to and has `digits` bits behind the leading one.
     pub fn errors(&self, found: &[f64], round: impl Fn(f64) -> f64, digits: i32) -> Errors {
-        let error = |values: &mut dyn Iterator<Item = f64>| largest(values.zip(&self.exact).map(|(v, e)| (v - e).abs()));
+        let error =
+            |values: &mut dyn Iterator<Item = f64>| largest(values.zip(&self.exact).map(|(v, e)| (v - e).abs()));
         let naive = error(&mut self.rounded.iter().map(|&v| round(f64::from(v))));
         let ulp = ulp(largest(self.terms.iter().map(|t| t.sum)), digits);
         Errors { worst: error(&mut found.iter().copied()), bound: 2.0 * naive + 2.0 * ulp }

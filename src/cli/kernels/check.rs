@@ -194,7 +194,8 @@ pub(super) fn elementwise(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
 pub(super) fn dropout(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let (dtype, n) = (draw.dtype, draw.size(20_000));
     let x = draw.values(n, dtype);
-    let (p, seed, step, site) = (draw.random.random(), draw.random.next_u64(), draw.random.next_u32(), draw.random.next_u32());
+    let (p, seed, step, site) =
+        (draw.random.random(), draw.random.next_u64(), draw.random.next_u32(), draw.random.next_u32());
     let first_element = u64::from(draw.random.next_u32()) << draw.random.random_range(0..16);
     let key = Dropout { p, seed, step: step.into(), site, first_element };
     let y = ops::dropout::dropout(&draw.tensor(&x, dtype, [n])?, key)?;
@@ -209,8 +210,7 @@ pub(super) fn adamw(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let [mut parameter, mut tm, mut tv] =
         [draw.tensor(&p, DType::F32, [n])?, draw.tensor(&m, DType::F32, [n])?, draw.tensor(&v, DType::F32, [n])?];
     let gradient = draw.tensor(&g, dtype, [n])?;
-    let update =
-        AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut tm, v: &mut tv, gradient: &gradient };
+    let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut tm, v: &mut tv, gradient: &gradient };
     let (options, step) = (AdamWOptions::default(), draw.random.random_range(1..1000));
     ops::adamw::adamw(&mut [update], &options, step, 0.5)?;
     let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = options;

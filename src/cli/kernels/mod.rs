@@ -145,7 +145,9 @@ fn check_op(op: &Op, dtype: DType, cases: u64, device: &Device) -> Result<serde_
 fn in_words(row: &serde_json::Value) -> String {
     let (op, dtype) = (text(row, "op"), text(row, "dtype"));
     match (row["failure"].as_str(), row["worst"].as_f64()) {
-        (None, Some(worst)) => format!("{op:<14}{dtype:<6}right in {} cases; at most {worst:.2} of the bound", row["cases"]),
+        (None, Some(worst)) => {
+            format!("{op:<14}{dtype:<6}right in {} cases; at most {worst:.2} of the bound", row["cases"])
+        }
         (failure, _) => format!("{op:<14}{dtype:<6}WRONG: {}", failure.unwrap_or_default()),
     }
 }

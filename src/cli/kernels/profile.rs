@@ -43,7 +43,8 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
     })
 }
 
-const HEAD: &str = "kernel                         blocks threads  warp inst.       bytes  x compulsory  x sectors  excess wavefronts";
+const HEAD: &str =
+    "kernel                         blocks threads  warp inst.       bytes  x compulsory  x sectors  excess wavefronts";
 
 fn asked(launch: &Profiled) -> u64 {
     launch.counters.global_load_bytes + launch.counters.global_store_bytes
@@ -147,8 +148,7 @@ pub(super) fn dropout(device: &Device, dtype: DType) -> Result<Vec<usize>> {
 pub(super) fn adamw(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let [mut parameter, mut m] = [tensor(device, DType::F32, [ROWS, H])?, tensor(device, DType::F32, [ROWS, H])?];
     let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [ROWS, H])?, tensor(device, dtype, [ROWS, H])?);
-    let update =
-        AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
+    let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
     ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, 1.0)?;
     // Every block reads its place in the tables: 8 and 40 bytes.
     Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + ROWS * H / 8192 * 48])

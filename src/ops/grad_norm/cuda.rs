@@ -39,7 +39,8 @@ fn squares_of(gradients: &[&Tensor], dtype: DType) -> Result<Vec<f64>> {
     let launch = Launch { kernel: &kernel, grid: [table.blocks, 1, 1], block: 256, shared: 0, args: &args };
     KERNELS.launch(&first.device(), &launch)?;
     let partial = partial.to_vec::<f32>()?;
-    let mut partial = partial.as_chunks::<2>().0.iter().map(|[plain, large]| f64::from(*plain) + LARGE * f64::from(*large));
+    let mut partial =
+        partial.as_chunks::<2>().0.iter().map(|[plain, large]| f64::from(*plain) + LARGE * f64::from(*large));
     Ok(records.iter().map(|record| partial.by_ref().take(chunks(record.n as usize)).sum()).collect())
 }
 

@@ -19,7 +19,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)
 
 /// `y`, `sum = x + residual` like `x`, `rstd` `[rows]`.
 pub fn residual_forward(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)> {
-    let [mut y, mut sum] = [Tensor::uninit(&x.device(), x.dtype(), x.shape())?, Tensor::uninit(&x.device(), x.dtype(), x.shape())?];
+    let [mut y, mut sum] =
+        [Tensor::uninit(&x.device(), x.dtype(), x.shape())?, Tensor::uninit(&x.device(), x.dtype(), x.shape())?];
     let mut rstd = Tensor::uninit(&x.device(), DType::F32, [x.shape().rows()])?;
     let outputs = [y.as_output()?, sum.as_output()?, rstd.as_output()?];
     let inputs = [x.as_input()?, residual.as_input()?, weight.as_input()?];
