@@ -51,27 +51,13 @@ impl CudarcDriver {
     /// The GPU of that number.
     pub fn new(ordinal: usize) -> Result<Self> {
         let name = format!("cuda:{ordinal}");
-        let refused = |what: &str, error: DriverError| Error::device(&name, in_words(what, error));
-        // Without libcuda, and where it lacks a function, cudarc panics.
-        if !driver_present() {
-            return Err(Error::device(&name, "this machine has no NVIDIA driver (libcuda)"));
-        }
-        let version = driver_version().map_err(|e| refused("the driver's version", e))?;
-        if version < OLDEST_DRIVER {
-            let (major, minor) = (version / 1000, version % 1000 / 10);
-            let detail = format!("the NVIDIA driver is for CUDA {major}.{minor}, and 12.0 or later is needed");
-            return Err(Error::device(&name, detail));
-        }
-        let count = CudaContext::device_count().map_err(|e| refused("counting devices", e))?;
-        if usize::try_from(count).unwrap_or(0) <= ordinal {
-            return Err(Error::device(&name, format!("there is no such GPU; this machine has {count}")));
-        }
-        let context = CudaContext::new(ordinal).map_err(|e| refused("opening the device", e))?;
+        refuse_missing(&name, ordinal)?;
+        let refused = |error| Error::device(&name, in_words("opening the device", error));
+        let context = CudaContext::new(ordinal).map_err(refused)?;
         refuse_old(&name, &context)?;
-        let pool = default_pool(&context).map_err(|e| refused("finding its memory pool", e))?;
+        let pool = default_pool(&context).map_err(refused)?;
         pool.keep_all();
-        let compute = context.new_stream().map_err(|e| refused("creating a stream", e))?;
-        let copy = context.new_stream().map_err(|e| refused("creating a stream", e))?;
+        let (compute, copy) = (context.new_stream().map_err(refused)?, context.new_stream().map_err(refused)?);
         Ok(Self { name, context, compute, copy, pool, modules: Mutex::default(), last: Mutex::default() })
     }
 
@@ -115,6 +101,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn in_words(what: &str, error: DriverError) -> String {
     let text = error.error_string().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{what}: {text} ({:?})", error.0)
+}
+
+/// Without libcuda, and where it lacks a function, cudarc panics: this comes before every other call.
+fn refuse_missing(name: &str, ordinal: usize) -> Result<()> {
+    if !driver_present() {
+        return Err(Error::device(name, "this machine has no NVIDIA driver (libcuda)"));
+    }
+    let refused = |e| Error::device(name, in_words("asking the driver what there is", e));
+    let version = driver_version().map_err(refused)?;
+    if version < OLDEST_DRIVER {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        let detail = format!("the NVIDIA driver is for CUDA {major}.{minor}, and 12.0 or later is needed");
+        return Err(Error::device(name, detail));
+    }
+    let count = CudaContext::device_count().map_err(refused)?;
+    if usize::try_from(count).unwrap_or(0) <= ordinal {
+        return Err(Error::device(name, format!("there is no such GPU; this machine has {count}")));
+    }
+    Ok(())
 }
 
 /// The oldest GPU that the checked-in PTX runs on, and stream-ordered allocation.

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use vicugna::autograd::Tensor;
+use vicugna::autograd::{Tensor, backward_from};
 use vicugna::device::{Arg, Device, Emulated, Emulation, Kernels, Launch};
 use vicugna::dtype::DType;
 use vicugna::error::Result;
+use vicugna::ops::elementwise::{add, cast};
 
 /// Writes `value` to `out[i]`, for each thread `i` of one block, whatever the length of `out`.
 const FILL: Kernels = Kernels {
@@ -70,6 +71,19 @@ fn what_a_kernel_must_not_do_names_it_and_the_place() {
     assert!(error.contains("read-only"), "{error}");
     launch(&device, 1, 3, &[x.as_output().unwrap(), Arg::F32(4.0)]).unwrap();
     assert_eq!(x.to_vec::<f32>().unwrap(), [4.0; 3]);
+}
+
+#[test]
+fn gradients_of_a_tensor_used_twice_are_added_on_its_device() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let x = cast(&Tensor::from_slice(&Device::emulated(), [3], &[1f32, 2.0, 3.0]).unwrap(), dtype).unwrap();
+        let x = x.with_grad();
+        let y = add(&x, &x).unwrap();
+        let gradients = backward_from([(&y, x.detach())]).unwrap();
+        let dx = gradients.get(&x).unwrap();
+        assert!(dx.device().is_same(&x.device()));
+        assert_eq!(cast(dx, DType::F32).unwrap().to_vec::<f32>().unwrap(), [2.0, 4.0, 6.0]);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::expected;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::dropout::Dropout;
-use crate::reference::tolerance::Expected;
+use crate::reference::tolerance::{Errors, Expected};
 use crate::reference::{self, Real};
 
 /// A result and its specification.
@@ -33,19 +33,19 @@ pub(super) struct Draw<'a> {
     pub(super) random: ChaCha8Rng,
 }
 
-/// Notes the largest share of its bound that an error takes; gives the first result that is wrong, in words.
-pub(super) fn judge(found: &[Found], dtype: DType, closest: &mut f64) -> Result<Option<String>> {
-    for Found { what, values, dtype: stored, expected } in found {
-        let errors = expected.errors(values, |v| round(v, *stored), digits(*stored));
-        if !errors.within() || values.len() != expected.exact.len() {
-            let (worst, bound) = (errors.worst, errors.bound);
-            return Ok(Some(format!("{what}: error {worst:e} above the bound {bound:e} ({dtype})")));
+/// The largest share of its bound that an error takes, or the first result that is wrong, in words.
+pub(super) fn judge(found: &[Found]) -> std::result::Result<f64, String> {
+    let mut largest = 0f64;
+    for Found { what, values, dtype, expected } in found {
+        let Errors { worst, bound } = expected.errors(values, |v| round(v, *dtype), digits(*dtype));
+        if values.len() != expected.exact.len() || worst.is_nan() || worst > bound {
+            return Err(format!("{what}: error {worst:e} above the bound {bound:e} ({dtype})"));
         }
-        if errors.worst > 0.0 {
-            *closest = closest.max(errors.worst / errors.bound);
+        if worst > 0.0 {
+            largest = largest.max(worst / bound);
         }
     }
-    Ok(None)
+    Ok(largest)
 }
 
 fn round(value: f64, dtype: DType) -> f64 {

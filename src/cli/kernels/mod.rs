@@ -5,6 +5,8 @@ mod profile;
 
 use clap::Subcommand;
 use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 
 use super::model::parse_device;
 use super::report::Report;
@@ -81,22 +83,45 @@ fn chosen(name: Option<&str>) -> Result<Vec<&'static Op>> {
     Ok(found)
 }
 
+#[derive(Serialize)]
+struct Listed {
+    op: &'static str,
+    kernel: String,
+    params: Vec<&'static str>,
+}
+
 fn list(report: &Report) -> Result<()> {
     let mut rows = Vec::new();
-    for op in OPS {
-        for (kernel, params) in op.kernels.signatures()? {
-            rows.push(serde_json::json!({ "op": op.kernels.name, "kernel": kernel, "params": params }));
-        }
+    for Op { kernels, .. } in OPS {
+        let listed = |(kernel, params)| Listed { op: kernels.name, kernel, params };
+        rows.extend(kernels.signatures()?.into_iter().map(listed));
     }
     report.result(&serde_json::json!({ "kernels": rows }), || {
-        let params = |row: &serde_json::Value| row["params"].as_array().map_or(0, Vec::len);
-        let line = |row| format!("{:<14}{:<30}{:>3} arguments", text(row, "op"), text(row, "kernel"), params(row));
+        let line = |row: &Listed| format!("{:<14}{:<30}{}", row.op, row.kernel, row.params.join(" "));
         rows.iter().map(line).collect::<Vec<_>>().join("\n")
     })
 }
 
-fn text<'a>(row: &'a serde_json::Value, key: &str) -> &'a str {
-    row[key].as_str().unwrap_or_default()
+/// What the cases of an op in one dtype gave.
+#[derive(Serialize)]
+struct Checked {
+    op: &'static str,
+    dtype: String,
+    cases: u64,
+    /// The largest share of its bound that an error took.
+    worst: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { op, dtype, cases, worst, failure } = self;
+        match failure {
+            None => write!(f, "{op:<14}{dtype:<6}right in {cases} cases; at most {worst:.2} of the bound"),
+            Some(failure) => write!(f, "{op:<14}{dtype:<6}WRONG: {failure}"),
+        }
+    }
 }
 
 /// Checks every op; fails after the last if one was wrong.
@@ -106,48 +131,34 @@ fn check_all(ops: &[&Op], cases: u64, device: &str, report: &Report) -> Result<(
         return Err(Error::input("--device", "the cpu has no kernels").with_hint("use emulated or cuda"));
     }
     let mut rows = Vec::new();
-    for op in ops {
-        for dtype in DTYPES {
-            rows.push(check_op(op, dtype, cases, &device)?);
-            if let (Some(row), false) = (rows.last(), report.json) {
-                report.print(&format!("{}\n", in_words(row)))?;
-            }
+    for (op, dtype) in ops.iter().flat_map(|op| DTYPES.map(|dtype| (op, dtype))) {
+        let row = check_op(op, dtype, cases, &device);
+        if !report.json {
+            report.print(&format!("{row}\n"))?;
         }
+        rows.push(row);
     }
-    let failed = rows.iter().filter(|row| row["failure"].is_string()).count();
     if report.json {
         report.result(&serde_json::json!({ "device": device.to_string(), "checks": rows }), String::new)?;
     }
-    match failed {
+    match rows.iter().filter(|row| row.failure.is_some()).count() {
         0 => Ok(()),
-        _ => Err(Error::device(device, format!("{failed} of {} checks failed", rows.len()))),
+        failed => Err(Error::device(device, format!("{failed} of {} checks failed", rows.len()))),
     }
 }
 
-fn check_op(op: &Op, dtype: DType, cases: u64, device: &Device) -> Result<serde_json::Value> {
-    let name = op.kernels.name;
-    let mut closest = 0f64;
+fn check_op(op: &Op, dtype: DType, cases: u64, device: &Device) -> Checked {
+    let mut checked = Checked { op: op.kernels.name, dtype: dtype.to_string(), cases, worst: 0.0, failure: None };
     for case in 0..cases {
-        let mut draw = check::Draw { device, dtype, random: rand_chacha::ChaCha8Rng::seed_from_u64(case) };
-        let failure = match (op.check)(&mut draw) {
-            Ok(found) => check::judge(&found, dtype, &mut closest)?,
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(failure) = failure {
-            let failure = format!("case {case}: {failure}");
-            return Ok(serde_json::json!({ "op": name, "dtype": dtype.to_string(), "failure": failure }));
+        let mut draw = check::Draw { device, dtype, random: ChaCha8Rng::seed_from_u64(case) };
+        let judged = (op.check)(&mut draw).map_err(|e| e.to_string()).and_then(|found| check::judge(&found));
+        match judged {
+            Ok(share) => checked.worst = checked.worst.max(share),
+            Err(failure) => {
+                checked.failure = Some(format!("case {case}: {failure}"));
+                break;
+            }
         }
     }
-    let row = serde_json::json!({ "op": name, "dtype": dtype.to_string(), "cases": cases, "worst": closest });
-    Ok(row)
-}
-
-fn in_words(row: &serde_json::Value) -> String {
-    let (op, dtype) = (text(row, "op"), text(row, "dtype"));
-    match (row["failure"].as_str(), row["worst"].as_f64()) {
-        (None, Some(worst)) => {
-            format!("{op:<14}{dtype:<6}right in {} cases; at most {worst:.2} of the bound", row["cases"])
-        }
-        (failure, _) => format!("{op:<14}{dtype:<6}WRONG: {}", failure.unwrap_or_default()),
-    }
+    checked
 }
