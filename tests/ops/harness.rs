@@ -55,7 +55,7 @@ fn emulated() -> &'static [Device; 4] {
 /// How many cases a test runs on `device`; an emulated GPU is slower.
 pub fn cases(device: &Device) -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if device.to_string() == "emulated" { default.cases.div_ceil(10) } else { default.cases };
+    let cases = if device.to_string() == "emulated" { default.cases.div_ceil(4) } else { default.cases };
     ProptestConfig { cases, failure_persistence: None, ..default }
 }
 
