@@ -100,10 +100,19 @@ DEVICE float warp_sum(float v) {
 }
 
 // Over the block, the same bits in every thread. One call a kernel.
-DEVICE float block_sum(float v) {
-    __shared__ float warps[32];
-    v = warp_sum(v);
-    if (lane_id() == 0) warps[warp_id()] = v;
+template <int N> DEVICE void block_sums(float (&v)[N]) {
+    __shared__ float warps[N][32];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        v[i] = warp_sum(v[i]);
+        if (lane_id() == 0) warps[i][warp_id()] = v[i];
+    }
     __syncthreads();
-    return warp_sum(lane_id() < blockDim.x / WARP ? warps[lane_id()] : 0.0f);
+#pragma unroll
+    for (int i = 0; i < N; ++i) v[i] = warp_sum(lane_id() < blockDim.x / WARP ? warps[i][lane_id()] : 0.0f);
+}
+DEVICE float block_sum(float v) {
+    float sums[1] = {v};
+    block_sums(sums);
+    return sums[0];
 }

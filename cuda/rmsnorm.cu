@@ -152,16 +152,18 @@ DEVICE void backward_weight(float* partial, const T* dy, const T* x, const float
 #pragma unroll
         for (int j = 0; j < N; ++j) sums[j] += d[j] * v[j] * r;
     }
-    __shared__ float shared[WARPS * TILE];
+    // Rows of 32 lanes, apart by so much that the threads of a warp read from 32 banks.
+    constexpr int STRIDE = WARP + WARP / N;
+    __shared__ float shared[WARPS][N * STRIDE];
 #pragma unroll
-    for (int j = 0; j < N; ++j) shared[warp_id() * TILE + j * WARP + lane_id()] = sums[j];
+    for (int j = 0; j < N; ++j) shared[warp_id()][j * STRIDE + lane_id()] = sums[j];
     __syncthreads();
-    // Column j * WARP + lane of `shared` belongs to column lane * N + j of the tile.
+    // Column lane * N + j of the tile is at j * STRIDE + lane.
     const int i = threadIdx.x, column = blockIdx.x * TILE + i;
     if (i >= TILE || column >= H) return;
     float sum = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) sum += shared[warp * TILE + i % N * WARP + i / N];
+    for (int warp = 0; warp < WARPS; ++warp) sum += shared[warp][i % N * STRIDE + i / N];
     partial[int64_t(blockIdx.y) * H + column] = sum;
 }
 

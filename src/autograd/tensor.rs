@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tape::Output;
-use crate::device::{Buffer, Device};
+use crate::device::{Arg, Buffer, Device};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -15,11 +15,13 @@ pub struct Tensor {
     dtype: DType,
     buffer: Arc<Buffer>,
     output: Option<Output>,
+    /// The largest element of a u32 tensor that came from host memory, so that no op asks a device for it.
+    largest: Option<u32>,
 }
 
 impl Tensor {
     fn new(shape: Shape, dtype: DType, buffer: Buffer) -> Self {
-        Self { shape, dtype, buffer: Arc::new(buffer), output: None }
+        Self { shape, dtype, buffer: Arc::new(buffer), output: None, largest: None }
     }
 
     /// A tensor with unspecified content, for a kernel to fill.
@@ -46,7 +48,8 @@ impl Tensor {
                 format!("{shape} needs {} elements, got {}", shape.numel(), data.len()),
             ));
         }
-        Ok(Self::new(shape, T::DTYPE, Buffer::from_bytes(device, bytemuck::cast_slice(data))?))
+        let largest = bytemuck::try_cast_slice(data).ok().filter(|_| T::DTYPE == DType::U32).and_then(largest);
+        Ok(Self { largest, ..Self::new(shape, T::DTYPE, Buffer::from_bytes(device, bytemuck::cast_slice(data))?) })
     }
 
     /// Its shape.
@@ -94,10 +97,32 @@ impl Tensor {
 
     /// Its memory for writing; copied first if another tensor shares it.
     pub fn buffer_mut(&mut self) -> Result<&mut Buffer> {
+        self.largest = None;
         if Arc::get_mut(&mut self.buffer).is_none() {
             self.buffer = Arc::new(self.buffer.try_clone()?);
         }
         Arc::get_mut(&mut self.buffer).ok_or_else(|| Error::device(self.shape, "the tensor is shared"))
+    }
+
+    /// The largest element of a u32 tensor, if it has one; known without a copy where it came from host memory.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if its elements are not u32.
+    pub fn largest(&self) -> Result<Option<u32>> {
+        match self.largest {
+            Some(known) => Ok(Some(known)),
+            None => Ok(largest(&self.to_vec()?)),
+        }
+    }
+
+    /// Itself as what a kernel reads, if it is on a GPU.
+    pub fn as_input(&self) -> Result<Arg> {
+        self.buffer.as_input()
+    }
+
+    /// Itself as what a kernel writes, if it is on a GPU; copied first if another tensor shares it.
+    pub fn as_output(&mut self) -> Result<Arg> {
+        self.buffer_mut()?.as_output()
     }
 
     /// A copy of its elements in host memory, from any device.
@@ -113,7 +138,7 @@ impl Tensor {
         if device.is_same(&self.device()) {
             return Ok(self.detach());
         }
-        Ok(Self::new(self.shape, self.dtype, self.buffer.to_device(device)?))
+        Ok(Self { largest: self.largest, ..Self::new(self.shape, self.dtype, self.buffer.to_device(device)?) })
     }
 
     /// The same elements under another shape.
@@ -161,4 +186,8 @@ impl Tensor {
         }
         Err(Error::dtype("tensor", format!("holds {}, not {wanted}", self.dtype)))
     }
+}
+
+fn largest(elements: &[u32]) -> Option<u32> {
+    elements.iter().copied().max()
 }

@@ -31,7 +31,13 @@ pub(super) fn run(_: &Args, report: &Report) -> Result<()> {
         threads: None,
         memory_bytes: Some(gpu.total_memory),
     };
-    let rows: Vec<Row> = std::iter::once(cpu).chain(gpus()?.into_iter().map(gpu)).collect();
+    let emulated = Row {
+        device: "emulated".into(),
+        name: "a GPU imitated by the CPU: checks and counts what kernels do".into(),
+        threads: None,
+        memory_bytes: None,
+    };
+    let rows: Vec<Row> = std::iter::once(cpu).chain(gpus()?.into_iter().map(gpu)).chain([emulated]).collect();
     report.result(&serde_json::json!({ "devices": rows }), || rows.iter().map(describe).collect::<Vec<_>>().join("\n"))
 }
 

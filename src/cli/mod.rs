@@ -2,10 +2,12 @@
 
 mod aliases;
 mod devices;
+mod emulate;
 mod eval;
 mod finetune;
 mod generate;
 mod inspect;
+mod kernels;
 mod merge;
 mod model;
 mod report;
@@ -39,6 +41,8 @@ enum Command {
     Eval(eval::Args),
     Inspect(inspect::Args),
     Merge(merge::Args),
+    Emulate(emulate::Args),
+    Kernels(kernels::Args),
     Devices(devices::Args),
 }
 
@@ -59,6 +63,8 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args, &report),
         Command::Inspect(args) => inspect::run(&args, &report),
         Command::Merge(args) => merge::run(&args, &report),
+        Command::Emulate(args) => emulate::run(&args, &report),
+        Command::Kernels(args) => kernels::run(&args, &report),
         Command::Devices(args) => devices::run(&args, &report),
     };
     match done {

@@ -77,12 +77,14 @@ impl BaseArgs {
         self.dtype.into()
     }
 
-    /// Where to compute.
+    /// Where to compute. A whole model needs kernels that only the CPU has so far.
     pub(super) fn device(&self) -> Result<Device> {
-        match self.device.as_str() {
-            "cpu" => Ok(Device::Cpu),
-            other => Err(Error::input("--device", format!("{other} has no kernels in this version"))
-                .with_hint("use --device cpu")),
+        match parse_device(&self.device)? {
+            Device::Cpu => Ok(Device::Cpu),
+            device @ Device::Cuda(_) => {
+                let detail = format!("{device} has no kernels for matmul and attention in this version");
+                Err(Error::input("--device", detail).with_hint("use --device cpu"))
+            }
         }
     }
 }
@@ -105,6 +107,24 @@ impl ModelArgs {
     /// Finds the adapter's folder, on the hub if need be.
     pub(super) fn find_adapter(&self, report: &Report) -> Result<Option<PathBuf>> {
         self.adapter.as_ref().map(|adapter| find_adapter(adapter, report)).transpose()
+    }
+}
+
+/// The device of that name: cpu, emulated, cuda or cuda:N.
+pub(super) fn parse_device(name: &str) -> Result<Device> {
+    let ordinal = match name.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|ordinal| ordinal.parse().ok()),
+        None => None,
+    };
+    match (name, ordinal) {
+        ("cpu", _) => Ok(Device::Cpu),
+        ("emulated", _) => Ok(Device::emulated()),
+        (_, Some(ordinal)) => Device::cuda(ordinal),
+        _ => {
+            Err(Error::input("--device", format!("{name:?} is no device"))
+                .with_hint("use cpu, cuda, cuda:N or emulated"))
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::driver::{Arg, DevicePtr, DeviceSlice, Stream};
 use super::host::HostMemory;
-use super::{Device, DevicePtr, Driver};
+use super::{Cuda, Device};
 use crate::error::{Error, Result};
 
 /// A block of memory on one device.
@@ -16,7 +17,7 @@ pub struct Buffer {
 #[derive(Debug)]
 enum Memory {
     Host(HostMemory),
-    Device { ptr: DevicePtr, driver: Arc<dyn Driver> },
+    Device { ptr: DevicePtr, cuda: Arc<Cuda> },
 }
 
 impl Buffer {
@@ -24,7 +25,7 @@ impl Buffer {
     pub fn uninit(device: &Device, bytes: usize) -> Result<Self> {
         let memory = match device {
             Device::Cpu => Memory::Host(HostMemory::new(bytes)),
-            Device::Cuda(driver) => Memory::Device { ptr: driver.allocate(bytes)?, driver: driver.clone() },
+            Device::Cuda(cuda) => Memory::Device { ptr: cuda.allocate(bytes)?, cuda: cuda.clone() },
         };
         Ok(Self { bytes, memory })
     }
@@ -34,7 +35,7 @@ impl Buffer {
         let mut buffer = Self::uninit(device, bytes)?;
         match &mut buffer.memory {
             Memory::Host(memory) => memory.bytes_mut(bytes).fill(0),
-            Memory::Device { ptr, driver } => driver.set(*ptr, 0, bytes, driver.compute_stream())?,
+            Memory::Device { ptr, cuda } => cuda.driver().set(*ptr, 0, bytes, Stream::Compute)?,
         }
         Ok(buffer)
     }
@@ -44,7 +45,7 @@ impl Buffer {
         let mut buffer = Self::uninit(device, src.len())?;
         match &mut buffer.memory {
             Memory::Host(memory) => memory.bytes_mut(src.len()).copy_from_slice(src),
-            Memory::Device { ptr, driver } => driver.copy_to_device(*ptr, src, driver.compute_stream())?,
+            Memory::Device { ptr, cuda } => cuda.driver().copy_to_device(*ptr, src, Stream::Compute)?,
         }
         Ok(buffer)
     }
@@ -53,9 +54,9 @@ impl Buffer {
     pub fn try_clone(&self) -> Result<Self> {
         match &self.memory {
             Memory::Host(memory) => Self::from_bytes(&Device::Cpu, memory.bytes(self.bytes)),
-            Memory::Device { ptr, driver } => {
+            Memory::Device { ptr, cuda } => {
                 let copy = Self::uninit(&self.device(), self.bytes)?;
-                driver.copy_on_device(copy.device_ptr()?, *ptr, self.bytes, driver.compute_stream())?;
+                cuda.driver().copy_on_device(copy.device_ptr()?, *ptr, self.bytes, Stream::Compute)?;
                 Ok(copy)
             }
         }
@@ -66,9 +67,9 @@ impl Buffer {
         match &self.memory {
             Memory::Host(memory) => Self::from_bytes(device, memory.bytes(self.bytes)),
             Memory::Device { .. } if device.is_same(&self.device()) => self.try_clone(),
-            Memory::Device { ptr, driver } => {
+            Memory::Device { ptr, cuda } => {
                 let mut host = Self::uninit(&Device::Cpu, self.bytes)?;
-                driver.copy_to_host(host.host_mut()?, *ptr, driver.compute_stream())?;
+                cuda.driver().copy_to_host(host.host_mut()?, *ptr, Stream::Compute)?;
                 if matches!(device, Device::Cpu) { Ok(host) } else { host.to_device(device) }
             }
         }
@@ -83,7 +84,7 @@ impl Buffer {
     pub fn device(&self) -> Device {
         match &self.memory {
             Memory::Host(_) => Device::Cpu,
-            Memory::Device { driver, .. } => Device::Cuda(driver.clone()),
+            Memory::Device { cuda, .. } => Device::Cuda(cuda.clone()),
         }
     }
 
@@ -91,7 +92,7 @@ impl Buffer {
     pub fn host(&self) -> Result<&[u8]> {
         match &self.memory {
             Memory::Host(memory) => Ok(memory.bytes(self.bytes)),
-            Memory::Device { driver, .. } => Err(not_in_host_memory(driver)),
+            Memory::Device { cuda, .. } => Err(not_in_host_memory(cuda)),
         }
     }
 
@@ -99,7 +100,7 @@ impl Buffer {
     pub fn host_mut(&mut self) -> Result<&mut [u8]> {
         match &mut self.memory {
             Memory::Host(memory) => Ok(memory.bytes_mut(self.bytes)),
-            Memory::Device { driver, .. } => Err(not_in_host_memory(driver)),
+            Memory::Device { cuda, .. } => Err(not_in_host_memory(cuda)),
         }
     }
 
@@ -110,16 +111,26 @@ impl Buffer {
             Memory::Device { ptr, .. } => Ok(*ptr),
         }
     }
+
+    /// Itself as what a kernel reads.
+    pub fn as_input(&self) -> Result<Arg> {
+        Ok(Arg::Input(DeviceSlice { ptr: self.device_ptr()?, bytes: self.bytes }))
+    }
+
+    /// Itself as what a kernel writes.
+    pub fn as_output(&mut self) -> Result<Arg> {
+        Ok(Arg::Output(DeviceSlice { ptr: self.device_ptr()?, bytes: self.bytes }))
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Memory::Device { ptr, driver } = &self.memory {
-            driver.free(*ptr);
+        if let Memory::Device { ptr, cuda } = &self.memory {
+            cuda.free(*ptr, self.bytes);
         }
     }
 }
 
-fn not_in_host_memory(driver: &Arc<dyn Driver>) -> Error {
-    Error::device(driver.name(), "a device buffer cannot be read in place; copy it to the cpu first")
+fn not_in_host_memory(cuda: &Cuda) -> Error {
+    Error::device(cuda.name(), "a device buffer cannot be read in place; copy it to the cpu first")
 }

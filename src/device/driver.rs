@@ -1,57 +1,93 @@
 //! The seam between the engine and a GPU: a small trait shaped like the CUDA driver API.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An address in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DevicePtr(pub u64);
 
-/// A queue of work that runs in order.
+/// A queue of work that runs in order. Every device has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Stream(pub u64);
+pub enum Stream {
+    /// Kernels, and the copies that must stand between them. All memory is allocated and freed here.
+    Compute,
+    /// Copies that overlap with kernels.
+    Copy,
+}
 
-/// A point in a stream that another stream can wait for.
+/// A loaded PTX module, by its number on its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Event(pub u64);
+pub struct Module(pub usize);
 
-/// A loaded PTX module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Module(pub u64);
-
-/// Sizes of a grid or a block, in x, y, z.
-pub type Dim3 = [u32; 3];
+/// A buffer of the device, as a kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSlice {
+    /// Where it begins.
+    pub ptr: DevicePtr,
+    /// Its length.
+    pub bytes: usize,
+}
 
 /// One kernel argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Arg {
     /// A buffer that the kernel only reads.
-    Input(DevicePtr),
+    Input(DeviceSlice),
     /// A buffer that the kernel writes.
-    Output(DevicePtr),
-    /// A 32-bit signed integer.
+    Output(DeviceSlice),
+    /// A 32-bit integer.
     I32(i32),
-    /// A 64-bit signed integer.
+    /// A 64-bit integer.
     I64(i64),
     /// A single-precision number.
     F32(f32),
 }
 
+impl Arg {
+    /// The [`Arg::I32`] of a size.
+    ///
+    /// # Errors
+    /// [`Error::Input`] from 2³¹ on.
+    pub fn size(size: usize) -> Result<Self> {
+        let too_large = |_| Error::input("kernel argument", format!("a size must be below 2^31, got {size}"));
+        i32::try_from(size).map(Self::I32).map_err(too_large)
+    }
+
+    /// Its bits, the first of them those of a narrower type.
+    pub fn bits(self) -> u64 {
+        match self {
+            Self::Input(slice) | Self::Output(slice) => slice.ptr.0,
+            Self::I32(value) => u64::from(value.cast_unsigned()),
+            Self::I64(value) => value.cast_unsigned(),
+            Self::F32(value) => u64::from(value.to_bits()),
+        }
+    }
+}
+
 /// One kernel launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The module that holds the kernel.
-    pub module: Module,
     /// The kernel's entry name.
-    pub entry: &'a str,
-    /// Blocks.
-    pub grid: Dim3,
+    pub kernel: &'a str,
+    /// Blocks in x, y, z.
+    pub grid: [usize; 3],
     /// Threads of a block.
-    pub block: Dim3,
+    pub block: usize,
     /// Bytes of dynamic shared memory.
-    pub shared: u32,
+    pub shared: usize,
     /// The arguments, in the order of the kernel's `.param` list.
     pub args: &'a [Arg],
+}
+
+impl Launch<'_> {
+    /// Grid, block and shared memory as the driver takes them; `None` where one of them is larger than any GPU's.
+    pub(super) fn dims(&self) -> Option<([u32; 3], u32, u32)> {
+        let [x, y, z] = self.grid;
+        let fits = x <= i32::MAX as usize && y <= 65_535 && z <= 65_535 && self.block <= 1024;
+        let shared = u32::try_from(self.shared).ok().filter(|_| fits)?;
+        Some(([x, y, z].map(|blocks| blocks as u32), self.block as u32, shared))
+    }
 }
 
 /// Bytes of device memory.
@@ -67,11 +103,11 @@ pub struct MemoryInfo {
 pub trait Driver: std::fmt::Debug + Send + Sync {
     /// The device, as `--device` spells it.
     fn name(&self) -> &str;
-    /// Reserves `bytes` of device memory, uninitialised.
-    fn allocate(&self, bytes: usize) -> Result<DevicePtr>;
-    /// Returns memory of [`Driver::allocate`], after the work that uses it.
+    /// Reserves `bytes`, at least one, of device memory, uninitialised; `None` where there is no room.
+    fn allocate(&self, bytes: usize) -> Result<Option<DevicePtr>>;
+    /// Returns memory of [`Driver::allocate`], after the work of [`Stream::Compute`] that uses it.
     fn free(&self, ptr: DevicePtr);
-    /// Copies host bytes to the device.
+    /// Copies host bytes to the device. They may change once this returns.
     fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()>;
     /// Copies device bytes to the host and waits for them.
     fn copy_to_host(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()>;
@@ -80,15 +116,11 @@ pub trait Driver: std::fmt::Debug + Send + Sync {
     /// Sets `bytes` bytes to `value`.
     fn set(&self, dst: DevicePtr, value: u8, bytes: usize, stream: Stream) -> Result<()>;
     /// Loads a module from PTX text.
-    fn load_module(&self, ptx: &str) -> Result<Module>;
-    /// Queues a kernel.
-    fn launch(&self, launch: &Launch<'_>, stream: Stream) -> Result<()>;
-    /// The stream that the engine computes on.
-    fn compute_stream(&self) -> Stream;
-    /// Marks the current end of `stream`.
-    fn record(&self, stream: Stream) -> Result<Event>;
-    /// Makes later work on `stream` wait for `event`.
-    fn wait(&self, stream: Stream, event: Event) -> Result<()>;
+    fn load(&self, ptx: &str) -> Result<Module>;
+    /// Queues a kernel of `module`, whose arguments were checked against its `.param` list.
+    fn launch(&self, module: Module, launch: &Launch<'_>, stream: Stream) -> Result<()>;
+    /// Makes later work on `stream` wait for the work that `other` has now.
+    fn wait(&self, stream: Stream, other: Stream) -> Result<()>;
     /// Blocks the host until `stream` is empty.
     fn synchronize(&self, stream: Stream) -> Result<()>;
     /// Free and total device memory.

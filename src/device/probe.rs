@@ -36,7 +36,7 @@ fn ask<T>(answer: std::result::Result<T, cudarc::driver::DriverError>) -> Result
 
 /// cudarc panics without libcuda, so this comes before every other call to it.
 #[expect(unsafe_code, reason = "cudarc marks its probe unsafe because it loads a shared library")]
-fn driver_present() -> bool {
+pub(super) fn driver_present() -> bool {
     // SAFETY: loading libcuda runs its initialisers, which NVIDIA's library allows at any time.
     unsafe { cudarc::driver::sys::is_culib_present() }
 }

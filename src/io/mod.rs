@@ -12,6 +12,7 @@ pub mod folder;
 pub mod gguf;
 pub mod hub;
 pub mod model;
+pub mod npy;
 pub mod safetensors;
 pub mod tokenizer;
 

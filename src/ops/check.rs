@@ -23,6 +23,11 @@ pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, dtype: DType) -> Res
     Err(Error::dtype(op, format!("{name} must be {dtype}, got {}", tensor.dtype())))
 }
 
+/// Refuses a `dtype` that is none of activations.
+pub fn float(op: &'static str, dtype: DType) -> Result<()> {
+    crate::dispatch_float!(op, dtype, _T => Ok(()))
+}
+
 /// Refuses `tensor` unless it has the float dtype of `like` and lives on its device.
 pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
     dtype(op, name, tensor, like.dtype())?;
@@ -31,10 +36,25 @@ pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Re
 
 /// Refuses `tensor` unless it lives on the device of `like`.
 pub fn same_device(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
-    if tensor.device().is_same(&like.device()) {
+    on_device(op, name, tensor, &like.device())
+}
+
+/// Refuses `tensor` unless it lives on `device`.
+pub fn on_device(op: &'static str, name: &str, tensor: &Tensor, device: &Device) -> Result<()> {
+    if tensor.device().is_same(device) {
         return Ok(());
     }
-    Err(Error::device(tensor.device(), format!("{op}: {name} must be on {}", like.device())))
+    Err(Error::device(tensor.device(), format!("{op}: {name} must be on {device}")))
+}
+
+/// The first row of the u32 tensor `ids` that is not below `end`, and what it holds.
+pub fn first_beyond(ids: &Tensor, end: usize) -> Result<Option<(usize, u32)>> {
+    match ids.largest()? {
+        Some(largest) if largest as usize >= end => {
+            Ok(ids.to_vec()?.into_iter().enumerate().find(|(_, id): &(usize, u32)| *id as usize >= end))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Refuses a GPU that has no kernel for `op`.

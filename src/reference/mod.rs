@@ -19,6 +19,7 @@ pub mod matmul;
 pub mod rmsnorm;
 pub mod rope;
 pub mod swiglu;
+pub mod tolerance;
 
 /// A number that a specification can be evaluated with.
 pub trait Real:

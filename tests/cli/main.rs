@@ -2,6 +2,8 @@
 
 mod command;
 
+mod emulate;
 mod inspect;
+mod kernels;
 mod refusals;
 mod smoke;

@@ -1,9 +1,11 @@
 use crate::command::{fixture, vicugna};
 
 #[test]
-fn devices_lists_the_cpu() {
+fn devices_lists_the_cpu_and_what_it_imitates() {
     let json = vicugna(&["devices", "--json"]).json();
-    assert_eq!(json["devices"][0]["device"], "cpu");
+    let devices = json["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["device"], "cpu");
+    assert_eq!(devices[devices.len() - 1]["device"], "emulated");
 }
 
 #[test]

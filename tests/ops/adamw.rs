@@ -46,7 +46,7 @@ fn stepped([p, m, v, g]: &[Vec<f64>; 4], dtype: DType, options: AdamWOptions, st
     [p, m, v]
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn step_matches_reference(
         n in lengths(), options in options(), step in 1..10_000u64, scale in 0.01..1.0f32, dtype in float_dtype(), seed: u64,
@@ -94,7 +94,7 @@ proptest! {
 
     #[test]
     fn runs_are_bit_equal(lengths in prop::collection::vec(lengths(), 1..5), options in options(), dtype in float_dtype(), seed: u64) {
-        // All parameters in one call, on one thread and on all, and each alone.
+        // All parameters in one call, in every way, and each alone.
         let operands: Vec<_> = lengths.iter().map(|n| operands(seed ^ *n as u64, *n, dtype)).collect();
         let run = || {
             let mut state: Vec<[Tensor; 3]> =
@@ -106,45 +106,46 @@ proptest! {
             adamw(&mut updates, &options, 3, 0.7).unwrap();
             state
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        for ((all, alone), x) in run().iter().zip(&alone).zip(&operands) {
-            for ((all, alone), single) in all.iter().zip(alone).zip(&stepped(x, dtype, options, 3, 0.7)) {
-                check_bits("on one thread and on all", all, alone)?;
+        let singles: Vec<_> = operands.iter().map(|x| stepped(x, dtype, options, 3, 0.7)).collect();
+        for all in every_way(run) {
+            for (all, single) in all.iter().flatten().zip(singles.iter().flatten()) {
                 check_bits("in one call and in many", all, single)?;
             }
         }
     }
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let (good, short) = (tensor(&[1.0; 4], DType::F32, [4]), tensor(&[1.0; 3], DType::F32, [3]));
-    let ids = Tensor::from_slice(&device(), [4], &[1u32; 4]).unwrap();
-    let refused = |m: &Tensor, gradient: &Tensor, options: AdamWOptions, step| {
-        let [mut first, mut second] = [&good, &good].map(Tensor::clone);
-        let [mut m1, mut v1, mut m2, mut v2] = [&good, &good, m, &good].map(Tensor::clone);
-        let error = adamw(
-            &mut [
-                AdamWUpdate { name: "a", parameter: &mut first, m: &mut m1, v: &mut v1, gradient: &good },
-                AdamWUpdate { name: "b", parameter: &mut second, m: &mut m2, v: &mut v2, gradient },
-            ],
-            &options,
-            step,
-            1.0,
-        )
-        .unwrap_err();
-        assert_eq!(values(&first), [1.0; 4], "a was changed although b was refused");
-        error
-    };
-    let defaults = AdamWOptions::default();
-    assert_eq!(refused(&short, &good, defaults, 1).to_string(), "adamw: m of b must be [4], got [3]");
-    assert_eq!(refused(&good, &short, defaults, 1).to_string(), "adamw: gradient of b must be [4], got [3]");
-    let error = refused(&good, &ids, defaults, 1);
-    assert_eq!(error.to_string(), "adamw: gradient of b must be f32 or bf16, got u32");
-    assert!(matches!(error, Error::DType { .. }));
-    assert_eq!(refused(&good, &good, defaults, 0).to_string(), "adamw: step counts from 1, got 0");
-    let options = AdamWOptions { beta2: 1.0, ..defaults };
-    assert_eq!(refused(&good, &good, options, 1).to_string(), "adamw: beta2 must be in [0, 1), got 1");
-    let options = AdamWOptions { learning_rate: f64::NAN, ..defaults };
-    assert_eq!(refused(&good, &good, options, 1).to_string(), "adamw: learning_rate must be in [0, inf), got NaN");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let (good, short) = (tensor(&[1.0; 4], DType::F32, [4]), tensor(&[1.0; 3], DType::F32, [3]));
+        let ids = Tensor::from_slice(&device(), [4], &[1u32; 4]).unwrap();
+        let refused = |m: &Tensor, gradient: &Tensor, options: AdamWOptions, step| {
+            let [mut first, mut second] = [&good, &good].map(Tensor::clone);
+            let [mut m1, mut v1, mut m2, mut v2] = [&good, &good, m, &good].map(Tensor::clone);
+            let error = adamw(
+                &mut [
+                    AdamWUpdate { name: "a", parameter: &mut first, m: &mut m1, v: &mut v1, gradient: &good },
+                    AdamWUpdate { name: "b", parameter: &mut second, m: &mut m2, v: &mut v2, gradient },
+                ],
+                &options,
+                step,
+                1.0,
+            )
+            .unwrap_err();
+            assert_eq!(values(&first), [1.0; 4], "a was changed although b was refused");
+            error
+        };
+        let defaults = AdamWOptions::default();
+        assert_eq!(refused(&short, &good, defaults, 1).to_string(), "adamw: m of b must be [4], got [3]");
+        assert_eq!(refused(&good, &short, defaults, 1).to_string(), "adamw: gradient of b must be [4], got [3]");
+        let error = refused(&good, &ids, defaults, 1);
+        assert_eq!(error.to_string(), "adamw: gradient of b must be f32 or bf16, got u32");
+        assert!(matches!(error, Error::DType { .. }));
+        assert_eq!(refused(&good, &good, defaults, 0).to_string(), "adamw: step counts from 1, got 0");
+        let options = AdamWOptions { beta2: 1.0, ..defaults };
+        assert_eq!(refused(&good, &good, options, 1).to_string(), "adamw: beta2 must be in [0, 1), got 1");
+        let options = AdamWOptions { learning_rate: f64::NAN, ..defaults };
+        assert_eq!(refused(&good, &good, options, 1).to_string(), "adamw: learning_rate must be in [0, inf), got NaN");
+    }
 }

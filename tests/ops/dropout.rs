@@ -30,7 +30,7 @@ fn key_of_reference(key: Dropout) -> reference::dropout::Key {
     reference::dropout::Key { p: p.into(), seed, step: step as u32, site, first_element }
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference(n in lengths(), key in keys(), dtype in float_dtype(), seed: u64) {
         let x = random(seed, n, dtype);
@@ -77,9 +77,7 @@ proptest! {
 
     #[test]
     fn runs_are_bit_equal(n in lengths(), key in keys(), dtype in float_dtype(), seed: u64) {
-        let run = || dropout(&tensor(&random(seed, n, dtype), dtype, [n]), key).unwrap();
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        check_bits("on one thread and on all", &run(), &alone)?;
+        check_runs(|| [dropout(&tensor(&random(seed, n, dtype), dtype, [n]), key).unwrap()])?;
     }
 }
 
@@ -107,24 +105,28 @@ fn reference_gives_the_known_answers() {
     assert_eq!(philox(counter, [0xa409_3822, 0x299f_31d0]), answer);
 }
 
-#[test]
-fn without_dropout_memory_is_shared() {
-    let x = ones(5).with_grad();
-    let y = dropout(&x, Dropout { p: 0.0, ..KEY }).unwrap();
-    assert!(std::ptr::eq(x.buffer(), y.buffer()));
-    let gradients = backward_from([(&y, ones(5))]).unwrap();
-    assert!(gradients.get(&x).is_some());
+on_devices! {
+    #[test]
+    fn without_dropout_memory_is_shared() {
+        let x = ones(5).with_grad();
+        let y = dropout(&x, Dropout { p: 0.0, ..KEY }).unwrap();
+        assert!(std::ptr::eq(x.buffer(), y.buffer()));
+        let gradients = backward_from([(&y, ones(5))]).unwrap();
+        assert!(gradients.get(&x).is_some());
+    }
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    for p in [-0.1, 1.0, f32::NAN] {
-        let error = dropout(&ones(1), Dropout { p, ..KEY }).unwrap_err();
-        assert_eq!(error.to_string(), format!("dropout: p must be in [0, 1), got {p}"));
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        for p in [-0.1, 1.0, f32::NAN] {
+            let error = dropout(&ones(1), Dropout { p, ..KEY }).unwrap_err();
+            assert_eq!(error.to_string(), format!("dropout: p must be in [0, 1), got {p}"));
+        }
+        let error = dropout(&ones(1), Dropout { step: 1 << 32, ..KEY }).unwrap_err();
+        assert_eq!(error.to_string(), "dropout: step must be below 2^32, got 4294967296");
+        let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
+        let error = dropout(&ids, KEY).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }), "{error}");
     }
-    let error = dropout(&ones(1), Dropout { step: 1 << 32, ..KEY }).unwrap_err();
-    assert_eq!(error.to_string(), "dropout: step must be below 2^32, got 4294967296");
-    let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
-    let error = dropout(&ids, KEY).unwrap_err();
-    assert!(matches!(error, Error::DType { .. }), "{error}");
 }

@@ -12,7 +12,7 @@ fn lengths() -> impl Strategy<Value = usize> {
     prop_oneof![Just(1), 1..300usize, Just(16 * 1024 + 1), Just(40_009)]
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn add_matches_reference(n in lengths(), dtype in float_dtype(), seed: u64) {
         let [a, b, dy] = [0, 1, 2].map(|i| random(seed ^ i, n, dtype));
@@ -39,10 +39,9 @@ proptest! {
     fn runs_are_bit_equal(n in lengths(), dtype in float_dtype(), seed: u64) {
         let run = || {
             let [a, b] = [0, 1].map(|i| tensor(&random(seed ^ i, n, dtype), dtype, [n]));
-            cast(&add(&a, &b).unwrap(), DType::Bf16).unwrap()
+            [cast(&add(&a, &b).unwrap(), DType::Bf16).unwrap()]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        check_bits("on one thread and on all", &run(), &alone)?;
+        check_runs(run)?;
     }
 }
 
@@ -50,21 +49,25 @@ fn cast_all<R: vicugna::reference::Real>(values: &[f64]) -> Vec<R> {
     crate::harness::cast(values)
 }
 
-#[test]
-fn cast_to_the_same_dtype_shares_memory() {
-    let x = tensor(&[1.0; 3], DType::F32, [3]).with_grad();
-    let y = cast(&x, DType::F32).unwrap();
-    assert!(std::ptr::eq(x.buffer(), y.buffer()) && y.is_tracked());
+on_devices! {
+    #[test]
+    fn cast_to_the_same_dtype_shares_memory() {
+        let x = tensor(&[1.0; 3], DType::F32, [3]).with_grad();
+        let y = cast(&x, DType::F32).unwrap();
+        assert!(std::ptr::eq(x.buffer(), y.buffer()) && y.is_tracked());
+    }
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let x = tensor(&[0.0; 4], DType::F32, [2, 2]);
-    let error = add(&x, &tensor(&[0.0; 4], DType::F32, [4])).unwrap_err();
-    assert_eq!(error.to_string(), "add: b must be [2, 2], got [4]");
-    let error = add(&x, &tensor(&[0.0; 4], DType::Bf16, [2, 2])).unwrap_err();
-    assert_eq!(error.to_string(), "add: b must be f32, got bf16");
-    let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
-    assert!(matches!(cast(&ids, DType::F32), Err(Error::DType { .. })));
-    assert!(matches!(cast(&x, DType::U32), Err(Error::DType { .. })));
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let x = tensor(&[0.0; 4], DType::F32, [2, 2]);
+        let error = add(&x, &tensor(&[0.0; 4], DType::F32, [4])).unwrap_err();
+        assert_eq!(error.to_string(), "add: b must be [2, 2], got [4]");
+        let error = add(&x, &tensor(&[0.0; 4], DType::Bf16, [2, 2])).unwrap_err();
+        assert_eq!(error.to_string(), "add: b must be f32, got bf16");
+        let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
+        assert!(matches!(cast(&ids, DType::F32), Err(Error::DType { .. })));
+        assert!(matches!(cast(&x, DType::U32), Err(Error::DType { .. })));
+    }
 }

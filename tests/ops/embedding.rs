@@ -21,7 +21,7 @@ fn tensor_of(ids: &[u32]) -> Tensor {
     Tensor::from_slice(&device(), [ids.len()], ids).unwrap()
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference((rows, v, h) in shapes(), dtype in float_dtype(), seed: u64) {
         let (ids, weight) = (ids(seed, rows, v), random(seed ^ 1, v * h, dtype));
@@ -62,10 +62,7 @@ proptest! {
             let gradients = backward_from([(&y, y.detach())]).unwrap();
             [y, gradients.get(&weight).unwrap().clone()]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        for (a, b) in run().iter().zip(&alone) {
-            check_bits("on one thread and on all", a, b)?;
-        }
+        check_runs(run)?;
     }
 }
 
@@ -77,13 +74,15 @@ fn reference_passes_gradcheck() {
     gradcheck("dweight", &weight, &dy, &dweight, |weight| reference::embedding::forward(&ids, weight, h));
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let weight = tensor(&[0.0; 8], DType::F32, [2, 4]);
-    let error = embedding(&tensor_of(&[1, 0, 2]), &weight).unwrap_err();
-    assert_eq!(error.to_string(), "embedding: id 2 of row 2 is not below the vocabulary's 2");
-    let error = embedding(&weight, &weight).unwrap_err();
-    assert_eq!(error.to_string(), "embedding: ids must be [rows] and weight [V, H], got [2, 4] and [2, 4]");
-    let error = embedding(&tensor(&[0.0], DType::F32, [1]), &weight).unwrap_err();
-    assert!(matches!(error, Error::DType { .. }), "{error}");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let weight = tensor(&[0.0; 8], DType::F32, [2, 4]);
+        let error = embedding(&tensor_of(&[1, 0, 2]), &weight).unwrap_err();
+        assert_eq!(error.to_string(), "embedding: id 2 of row 2 is not below the vocabulary's 2");
+        let error = embedding(&weight, &weight).unwrap_err();
+        assert_eq!(error.to_string(), "embedding: ids must be [rows] and weight [V, H], got [2, 4] and [2, 4]");
+        let error = embedding(&tensor(&[0.0], DType::F32, [1]), &weight).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use vicugna::autograd::Tensor;
+use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::error::Error;
 use vicugna::ops::grad_norm::grad_norm;
@@ -7,34 +8,55 @@ use vicugna::reference;
 
 use crate::harness::*;
 
+#[derive(Clone, Debug)]
+struct Gradient {
+    n: usize,
+    dtype: DType,
+    seed: u64,
+    exponent: i32,
+}
+
+impl Gradient {
+    fn tensor(&self) -> Tensor {
+        let x = random(self.seed, self.n, self.dtype);
+        let scaled: Vec<f64> = x.iter().map(|x| x * 2f64.powi(self.exponent)).collect();
+        tensor(&scaled, self.dtype, [self.n])
+    }
+}
+
 /// Some gradients of each dtype: one element, ragged lengths, above one task.
-fn gradients() -> impl Strategy<Value = Vec<Tensor>> {
+fn gradients() -> impl Strategy<Value = Vec<Gradient>> {
     let length = prop_oneof![Just(1), 1..300usize, Just(40_009)];
     let gradient = (length, float_dtype(), any::<u64>(), -20..20);
-    let gradient = gradient.prop_map(|(n, dtype, seed, exponent)| {
-        let x: Vec<f64> = random(seed, n, dtype).iter().map(|x| x * 2f64.powi(exponent)).collect();
-        tensor(&x, dtype, [n])
-    });
+    let gradient = gradient.prop_map(|(n, dtype, seed, exponent)| Gradient { n, dtype, seed, exponent });
     prop::collection::vec(gradient, 0..6)
+}
+
+/// On the CPU sums are in f64, on a GPU in f32.
+fn check_norm(found: f64, gradients: &[Vec<f64>]) -> Result<(), TestCaseError> {
+    if !matches!(device(), Device::Cpu) {
+        let norm = expected!(R => vec![reference::grad_norm::norm::<R>(&gradients.iter().map(|g| cast(g)).collect::<Vec<_>>())]);
+        return check("norm", &tensor(&[found], DType::F32, [1]), &norm);
+    }
+    // Squares do not cancel: each of the two sums is off by at most half an epsilon for every term.
+    let (n, norm) = (gradients.iter().map(Vec::len).sum::<usize>(), reference::grad_norm::norm(gradients));
+    prop_assert!((found - norm).abs() <= n as f64 * f64::EPSILON * norm, "{found} is not {norm}");
+    Ok(())
 }
 
 fn all(gradients: &[Tensor]) -> Vec<&Tensor> {
     gradients.iter().collect()
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn norms_match_reference(gradients in gradients(), max_norm in 1e-3..1e3f64) {
+        let gradients: Vec<Tensor> = gradients.iter().map(Gradient::tensor).collect();
         let found = grad_norm(&all(&gradients)).unwrap();
         let exact: Vec<_> = gradients.iter().map(values).collect();
-        let total = reference::grad_norm::norm(&exact);
-        // Squares do not cancel: each of the two sums is off by at most half an epsilon for every term.
-        let close = |n: usize, a: f64, b: f64| (a - b).abs() <= n as f64 * f64::EPSILON * b;
-        let n = exact.iter().map(Vec::len).sum();
-        prop_assert!(close(n, found.total, total), "{} is not {total}", found.total);
+        check_norm(found.total, &exact)?;
         for (found, gradient) in found.each.iter().zip(&exact) {
-            let norm = reference::grad_norm::norm(std::slice::from_ref(gradient));
-            prop_assert!(close(gradient.len(), *found, norm), "{found} is not {norm}");
+            check_norm(*found, std::slice::from_ref(gradient))?;
         }
         let scale = reference::grad_norm::clip_scale(found.total, max_norm);
         prop_assert_eq!(found.clip_scale(max_norm), scale as f32);
@@ -57,24 +79,28 @@ proptest! {
 
     #[test]
     fn runs_are_bit_equal(gradients in gradients()) {
-        let run = || grad_norm(&all(&gradients)).unwrap();
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        prop_assert_eq!(run(), alone);
+        let run = || grad_norm(&all(&gradients.iter().map(Gradient::tensor).collect::<Vec<_>>())).unwrap();
+        let norms = every_way(run);
+        prop_assert!(norms.iter().all(|norm| *norm == norms[0]), "{:?}", norms);
     }
 }
 
-#[test]
-fn clipping_is_pytorchs() {
-    let norm = grad_norm(&[&tensor(&[3.0, 4.0], DType::F32, [2])]).unwrap();
-    assert_eq!(norm.total, 5.0);
-    assert_eq!(norm.clip_scale(1.0), (1.0 / 5.000001) as f32);
-    assert_eq!(norm.clip_scale(5.0), (5.0 / 5.000001) as f32);
-    assert_eq!(norm.clip_scale(5.1), 1.0);
+on_devices! {
+    #[test]
+    fn clipping_is_pytorchs() {
+        let norm = grad_norm(&[&tensor(&[3.0, 4.0], DType::F32, [2])]).unwrap();
+        assert_eq!(norm.total, 5.0);
+        assert_eq!(norm.clip_scale(1.0), (1.0 / 5.000001) as f32);
+        assert_eq!(norm.clip_scale(5.0), (5.0 / 5.000001) as f32);
+        assert_eq!(norm.clip_scale(5.1), 1.0);
+    }
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
-    let error = grad_norm(&[&ids]).unwrap_err();
-    assert!(matches!(error, Error::DType { .. }), "{error}");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let ids = Tensor::from_slice(&device(), [1], &[7u32]).unwrap();
+        let error = grad_norm(&[&ids]).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+    }
 }

@@ -1,18 +1,109 @@
 //! The tolerance of `docs/numerics.md`, the same for every op, and finite differences.
 
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+
 use half::bf16;
 use proptest::prelude::*;
 use vicugna::autograd::Tensor;
-use vicugna::device::Device;
+use vicugna::device::{Device, Emulated, Emulation};
 use vicugna::dtype::{DType, Float};
-use vicugna::reference::{Real, Terms};
+pub(crate) use vicugna::expected;
+use vicugna::reference::Real;
+use vicugna::reference::tolerance::Errors;
+pub use vicugna::reference::tolerance::Expected;
 
-/// The device that the op tests run on: `VICUGNA_DEVICE`, by default the CPU.
-pub fn device() -> Device {
+/// Tests of ops that have kernels, written as in `proptest!`: each runs on every one of [`devices`].
+macro_rules! on_devices {
+    (@run $device:ident () $body:block) => { $body };
+    (@run $device:ident ($($params:tt)+) $body:block) => {
+        proptest!($crate::harness::cases(&$device), |($($params)+)| $body)
+    };
+    ($($(#[$meta:meta])* fn $name:ident $params:tt $body:block)*) => {$(
+        $(#[$meta])*
+        fn $name() {
+            for device in $crate::harness::devices() {
+                $crate::harness::on(&device, || on_devices!(@run device $params $body));
+            }
+        }
+    )*};
+}
+pub(crate) use on_devices;
+
+/// The devices that ops with kernels are tested on: that of `VICUGNA_DEVICE`, by default the CPU and the emulated GPU.
+pub fn devices() -> Vec<Device> {
+    static CUDA: OnceLock<Device> = OnceLock::new();
+    let emulated = || emulated()[0].clone();
     match std::env::var("VICUGNA_DEVICE").as_deref() {
-        Err(_) | Ok("cpu") => Device::Cpu,
-        Ok(other) => panic!("VICUGNA_DEVICE={other}: only cpu has kernels so far"),
+        Err(_) => vec![Device::Cpu, emulated()],
+        Ok("cpu") => vec![Device::Cpu],
+        Ok("emulated") => vec![emulated()],
+        Ok("cuda") => vec![CUDA.get_or_init(|| Device::cuda(0).unwrap()).clone()],
+        Ok(other) => panic!("VICUGNA_DEVICE={other}: it takes cpu, emulated or cuda"),
     }
+}
+
+/// Emulated GPUs on which no result may differ: with blocks and warps in three orders, on one thread and on two.
+fn emulated() -> &'static [Device; 4] {
+    static EMULATED: OnceLock<[Device; 4]> = OnceLock::new();
+    let device = |(schedule, threads)| {
+        Device::new(Arc::new(Emulated::new(Emulation { schedule, threads, ..Emulation::default() })))
+    };
+    EMULATED.get_or_init(|| [(0, 1), (0, 2), (1, 1), (2, 2)].map(device))
+}
+
+/// How many cases a test runs on `device`; an emulated GPU is slower.
+pub fn cases(device: &Device) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if device.to_string() == "emulated" { default.cases.div_ceil(4) } else { default.cases };
+    ProptestConfig { cases, failure_persistence: None, ..default }
+}
+
+thread_local! {
+    static DEVICE: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+}
+
+/// The device that this thread tests: the CPU outside of [`on`].
+pub fn device() -> Device {
+    DEVICE.with_borrow(Device::clone)
+}
+
+/// Runs `f` on `device`.
+pub fn on<R>(device: &Device, f: impl FnOnce() -> R) -> R {
+    struct Restore(Device);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let failed = DEVICE.replace(self.0.clone());
+            if std::thread::panicking() {
+                eprintln!("this failed on the device {failed}");
+            }
+        }
+    }
+    let _restore = Restore(DEVICE.replace(device.clone()));
+    f()
+}
+
+/// The results of `run` in every way that must not change a bit: on all threads and on one (CPU), in other orders of
+/// blocks and on other numbers of threads (emulated), twice (GPU).
+pub fn every_way<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
+    let mut results = vec![run()];
+    match device().to_string().as_str() {
+        "cpu" => results.push(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(&run)),
+        "emulated" => results.extend(emulated().iter().map(|device| on(device, &run))),
+        _ => results.push(run()),
+    }
+    results
+}
+
+/// Fails unless the tensors of `run` have the same bits [in every way](every_way).
+pub fn check_runs<const N: usize>(run: impl Fn() -> [Tensor; N] + Sync) -> Result<(), TestCaseError> {
+    let results = every_way(run);
+    for again in &results[1..] {
+        for (i, (a, b)) in results[0].iter().zip(again).enumerate() {
+            check_bits(&format!("result {i} in another order or on other threads"), a, b)?;
+        }
+    }
+    Ok(())
 }
 
 /// Both storage types of activations.
@@ -64,66 +155,17 @@ pub fn cast<R: Real>(values: &[f64]) -> Vec<R> {
     values.iter().map(|&v| R::from_f64(v)).collect()
 }
 
-/// One result of a specification, evaluated three ways.
-pub struct Expected {
-    pub exact: Vec<f64>,
-    pub rounded: Vec<f32>,
-    pub terms: Vec<Terms>,
-}
-
-/// Evaluates `$body` with `$real` standing for f64, f32 and [`Terms`].
-macro_rules! expected {
-    ($real:ident => $body:expr) => {{
-        let exact = {
-            type $real = f64;
-            $body
-        };
-        let rounded = {
-            type $real = f32;
-            $body
-        };
-        let terms = {
-            type $real = vicugna::reference::Terms;
-            $body
-        };
-        $crate::harness::Expected { exact, rounded, terms }
-    }};
-}
-pub(crate) use expected;
-
 /// Fails unless the largest error of `found` is at most twice that of the formula evaluated left to right in f32 and
 /// stored as `found` is, plus 2 ulp of the largest sum of |terms|.
 pub fn check(what: &str, found: &Tensor, expected: &Expected) -> Result<(), TestCaseError> {
     let dtype = found.dtype();
     let found = values(found);
     prop_assert_eq!(found.len(), expected.exact.len(), "{}: number of elements", what);
-    let error =
-        |values: &mut dyn Iterator<Item = f64>| largest(values.zip(&expected.exact).map(|(v, e)| (v - e).abs()));
-    let naive = error(&mut expected.rounded.iter().map(|&v| round(f64::from(v), dtype)));
-    let bound = 2.0 * naive + 2.0 * ulp(largest(expected.terms.iter().map(|t| t.sum)), dtype);
-    let worst = error(&mut found.iter().copied());
-    prop_assert!(worst <= bound, "{what}: error {worst:e} above the bound {bound:e} ({dtype})");
-    Ok(())
-}
-
-/// The largest value; NaN if any is NaN. Kept out of line: see CONTRIBUTING.md on the compiler's loop vectoriser.
-#[inline(never)]
-fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, |a, b| {
-        if a >= b {
-            a
-        } else if b.is_nan() || a.is_nan() {
-            f64::NAN
-        } else {
-            b
-        }
-    })
-}
-
-/// The distance between neighbouring values of `dtype` near `value`.
-fn ulp(value: f64, dtype: DType) -> f64 {
     let digits = if dtype == DType::Bf16 { 7 } else { 23 };
-    if value == 0.0 { 0.0 } else { 2f64.powf(value.abs().log2().floor() - f64::from(digits)) }
+    let errors = expected.errors(&found, |v| round(v, dtype), digits);
+    let Errors { worst, bound } = errors;
+    prop_assert!(errors.within(), "{what}: error {worst:e} above the bound {bound:e} ({dtype})");
+    Ok(())
 }
 
 /// Compares `gradient` with central differences of `sum(dy * f(x))`.

@@ -3,6 +3,7 @@
 mod harness;
 
 mod adamw;
+mod agreement;
 mod attention;
 mod cross_entropy;
 mod dropout;

@@ -22,7 +22,7 @@ fn shapes() -> impl Strategy<Value = (usize, usize)> {
     ]
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference((rows, h) in shapes(), dtype in float_dtype(), seed: u64) {
         let (x, w) = (random(seed, rows * h, dtype), random(seed ^ 1, h, dtype));
@@ -76,10 +76,7 @@ proptest! {
             let gradients = backward_from([(&y, y.detach())]).unwrap();
             [y.clone(), gradients.get(&x).unwrap().clone(), gradients.get(&w).unwrap().clone()]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        for (a, b) in run().iter().zip(&alone) {
-            check_bits("on one thread and on all", a, b)?;
-        }
+        check_runs(run)?;
     }
 }
 
@@ -92,13 +89,15 @@ fn reference_passes_gradcheck() {
     gradcheck("dw", &w, &dy, &dw, |w| reference::rmsnorm::forward(&x, w, EPS).0);
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let x = tensor(&[0.0; 8], DType::F32, [2, 4]);
-    let error = rmsnorm(&x, &tensor(&[0.0; 3], DType::F32, [3]), 0.0).unwrap_err();
-    assert_eq!(error.to_string(), "rmsnorm: weight must be [4], got [3]");
-    let error = rmsnorm(&x, &tensor(&[0.0; 4], DType::Bf16, [4]), 0.0).unwrap_err();
-    assert!(matches!(error, Error::DType { .. }), "{error}");
-    let error = rmsnorm(&tensor(&[], DType::F32, [2, 0]), &tensor(&[], DType::F32, [0]), 0.0).unwrap_err();
-    assert_eq!(error.to_string(), "rmsnorm: a row of x must have elements, got [2, 0]");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let x = tensor(&[0.0; 8], DType::F32, [2, 4]);
+        let error = rmsnorm(&x, &tensor(&[0.0; 3], DType::F32, [3]), 0.0).unwrap_err();
+        assert_eq!(error.to_string(), "rmsnorm: weight must be [4], got [3]");
+        let error = rmsnorm(&x, &tensor(&[0.0; 4], DType::Bf16, [4]), 0.0).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+        let error = rmsnorm(&tensor(&[], DType::F32, [2, 0]), &tensor(&[], DType::F32, [0]), 0.0).unwrap_err();
+        assert_eq!(error.to_string(), "rmsnorm: a row of x must have elements, got [2, 0]");
+    }
 }

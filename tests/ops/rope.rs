@@ -54,7 +54,7 @@ fn turned(x: &[f64], table: &RopeTable, positions: &[u32]) -> Vec<f64> {
     values(&rope(x.clone(), x, table, &ids(positions)).unwrap().0)
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference((rows, nh, nkv, d) in shapes(), scaling in scalings(), dtype in float_dtype(), seed: u64) {
         let (q, k) = (random(seed, rows * nh * d, dtype), random(seed ^ 1, rows * nkv * d, dtype));
@@ -107,16 +107,14 @@ proptest! {
 
     #[test]
     fn runs_are_bit_equal((rows, nh, nkv, d) in shapes(), dtype in float_dtype(), seed: u64) {
-        let table = table(d, Some(LLAMA3));
+        let table = || table(d, Some(LLAMA3));
         let run = || {
             let q = tensor(&random(seed, rows * nh * d, dtype), dtype, [rows, nh * d]);
             let k = tensor(&random(seed ^ 1, rows * nkv * d, dtype), dtype, [rows, nkv * d]);
-            rope(q, k, &table, &ids(&positions(seed ^ 2, rows))).unwrap()
+            let (q, k) = rope(q, k, &table(), &ids(&positions(seed ^ 2, rows))).unwrap();
+            [q, k]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        let all = run();
-        check_bits("q on one thread and on all", &all.0, &alone.0)?;
-        check_bits("k on one thread and on all", &all.1, &alone.1)?;
+        check_runs(run)?;
     }
 }
 
@@ -128,47 +126,53 @@ fn reference_passes_gradcheck() {
     gradcheck("dx", &x, &dy, &dx, |x| reference::rope::forward(x, &at, &angles));
 }
 
-#[test]
-fn unshared_memory_is_turned_in_place() {
-    let (x, table) = (random(0, 8, DType::F32), table(4, None));
-    let (q, k) = (tensor(&x, DType::F32, [2, 4]), tensor(&x, DType::F32, [2, 4]));
-    let (kept, place) = (k.clone(), std::ptr::from_ref(q.buffer()));
-    let (q, k) = rope(q.with_grad(), k, &table, &ids(&[1, 2])).unwrap();
-    assert!(std::ptr::eq(q.buffer(), place), "q was copied");
-    assert_eq!(values(&q), values(&k));
-    assert_eq!(values(&kept), x, "a shared k was overwritten");
+on_devices! {
+    #[test]
+    fn unshared_memory_is_turned_in_place() {
+        let (x, table) = (random(0, 8, DType::F32), table(4, None));
+        let (q, k) = (tensor(&x, DType::F32, [2, 4]), tensor(&x, DType::F32, [2, 4]));
+        let (kept, place) = (k.clone(), std::ptr::from_ref(q.buffer()));
+        let (q, k) = rope(q.with_grad(), k, &table, &ids(&[1, 2])).unwrap();
+        assert!(std::ptr::eq(q.buffer(), place), "q was copied");
+        assert_eq!(values(&q), values(&k));
+        assert_eq!(values(&kept), x, "a shared k was overwritten");
+    }
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let (x, table) = (tensor(&[0.0; 8], DType::F32, [2, 4]), table(4, None));
-    let refused = |q: &Tensor, k: &Tensor, at: &Tensor| rope(q.clone(), k.clone(), &table, at).unwrap_err();
-    let error = refused(&x, &x, &ids(&[0, POSITIONS as u32]));
-    assert_eq!(error.to_string(), "rope: position 4096 of row 1 is beyond the table of 4096");
-    assert_eq!(refused(&x, &x, &ids(&[0])).to_string(), "rope: positions must be [2], got [1]");
-    let error = refused(&x, &tensor(&[0.0; 6], DType::F32, [2, 3]), &ids(&[0, 1]));
-    assert_eq!(error.to_string(), "rope: k must be [2, a multiple of 4], got [2, 3]");
-    assert_eq!(refused(&x, &x, &x).to_string(), "rope: positions must be u32, got f32");
-    let error = refused(&x, &tensor(&[0.0; 8], DType::Bf16, [2, 4]), &ids(&[0, 1]));
-    assert!(matches!(error, Error::DType { .. }), "{error}");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let (x, table) = (tensor(&[0.0; 8], DType::F32, [2, 4]), table(4, None));
+        let refused = |q: &Tensor, k: &Tensor, at: &Tensor| rope(q.clone(), k.clone(), &table, at).unwrap_err();
+        let error = refused(&x, &x, &ids(&[0, POSITIONS as u32]));
+        assert_eq!(error.to_string(), "rope: position 4096 of row 1 is beyond the table of 4096");
+        assert_eq!(refused(&x, &x, &ids(&[0])).to_string(), "rope: positions must be [2], got [1]");
+        let error = refused(&x, &tensor(&[0.0; 6], DType::F32, [2, 3]), &ids(&[0, 1]));
+        assert_eq!(error.to_string(), "rope: k must be [2, a multiple of 4], got [2, 3]");
+        assert_eq!(refused(&x, &x, &x).to_string(), "rope: positions must be u32, got f32");
+        let error = refused(&x, &tensor(&[0.0; 8], DType::Bf16, [2, 4]), &ids(&[0, 1]));
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+    }
 }
 
-#[test]
-fn rejects_bad_tables() {
-    let refused =
-        |head_dim, theta, scaling| RopeTable::new(&device(), head_dim, 1, theta, scaling).unwrap_err().to_string();
-    assert_eq!(refused(3, 1e4, None), "rope: head_dim must be even, got 3");
-    assert_eq!(refused(4, -1.0, None), "rope: theta must be positive, got -1");
-    let scaling = RopeScaling::Linear { factor: 0.5 };
-    assert_eq!(refused(4, 1e4, Some(scaling)), "rope: the factor of the rope scaling must be at least 1, got 0.5");
-    let scaling = RopeScaling::Llama3 {
-        factor: 8.0,
-        low_freq_factor: 4.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    };
-    assert_eq!(
-        refused(4, 1e4, Some(scaling)),
-        "rope: high_freq_factor 4 must be above low_freq_factor 4, and both above 0"
-    );
+on_devices! {
+    #[test]
+    fn rejects_bad_tables() {
+        let refused =
+            |head_dim, theta, scaling| RopeTable::new(&device(), head_dim, 1, theta, scaling).unwrap_err().to_string();
+        assert_eq!(refused(3, 1e4, None), "rope: head_dim must be even, got 3");
+        assert_eq!(refused(4, -1.0, None), "rope: theta must be positive, got -1");
+        let scaling = RopeScaling::Linear { factor: 0.5 };
+        assert_eq!(refused(4, 1e4, Some(scaling)), "rope: the factor of the rope scaling must be at least 1, got 0.5");
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 4.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        assert_eq!(
+            refused(4, 1e4, Some(scaling)),
+            "rope: high_freq_factor 4 must be above low_freq_factor 4, and both above 0"
+        );
+    }
 }

@@ -17,7 +17,7 @@ fn gates(seed: u64, n: usize, dtype: DType) -> Vec<f64> {
     random(seed, n, dtype).iter().map(|v| 4.0 * v).collect()
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference((rows, i) in shapes(), dtype in float_dtype(), seed: u64) {
         let (gate, up) = (gates(seed, rows * i, dtype), random(seed ^ 1, rows * i, dtype));
@@ -60,10 +60,7 @@ proptest! {
             let gradients = backward_from([(&y, y.detach())]).unwrap();
             [y, gradients.get(&gate).unwrap().clone(), gradients.get(&up).unwrap().clone()]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        for (a, b) in run().iter().zip(&alone) {
-            check_bits("on one thread and on all", a, b)?;
-        }
+        check_runs(run)?;
     }
 }
 
@@ -75,11 +72,13 @@ fn reference_passes_gradcheck() {
     gradcheck("dup", &up, &dy, &dup, |up| reference::swiglu::forward(&gate, up));
 }
 
-#[test]
-fn rejects_bad_inputs() {
-    let gate = tensor(&[0.0; 8], DType::F32, [2, 4]);
-    let error = swiglu(&gate, &tensor(&[0.0; 8], DType::F32, [4, 2])).unwrap_err();
-    assert_eq!(error.to_string(), "swiglu: up must be [2, 4], got [4, 2]");
-    let error = swiglu(&gate, &tensor(&[0.0; 8], DType::Bf16, [2, 4])).unwrap_err();
-    assert!(matches!(error, Error::DType { .. }), "{error}");
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let gate = tensor(&[0.0; 8], DType::F32, [2, 4]);
+        let error = swiglu(&gate, &tensor(&[0.0; 8], DType::F32, [4, 2])).unwrap_err();
+        assert_eq!(error.to_string(), "swiglu: up must be [2, 4], got [4, 2]");
+        let error = swiglu(&gate, &tensor(&[0.0; 8], DType::Bf16, [2, 4])).unwrap_err();
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+    }
 }

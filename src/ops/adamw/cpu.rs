@@ -2,41 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::{AdamWOptions, AdamWUpdate, OP};
+use super::{AdamWUpdate, Factors, OP};
 use crate::device::host;
 use crate::dispatch_float;
 use crate::dtype::Float;
 use crate::error::Result;
-
-/// What the elements are multiplied by, computed in f64 once per step.
-pub struct Factors {
-    gradient_scale: f32,
-    decay: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    sqrt_c2: f32,
-    eps: f32,
-    step_size: f32,
-}
-
-impl Factors {
-    /// Those of step number `step`.
-    pub fn new(options: &AdamWOptions, step: u64, gradient_scale: f32) -> Self {
-        let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = *options;
-        let (c1, c2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
-        Self {
-            gradient_scale,
-            decay: (1.0 - learning_rate * weight_decay) as f32,
-            one_minus_beta1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            sqrt_c2: c2.sqrt() as f32,
-            eps: eps as f32,
-            step_size: (learning_rate / c1) as f32,
-        }
-    }
-}
 
 /// Updates every parameter and its state.
 pub fn step(updates: &mut [AdamWUpdate<'_>], factors: &Factors) -> Result<()> {

@@ -1,9 +1,13 @@
 //! The optimizer's update of many parameters in one call. Not on the tape.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::Tensor;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -63,7 +67,13 @@ pub struct AdamWUpdate<'a> {
 pub fn adamw(updates: &mut [AdamWUpdate<'_>], options: &AdamWOptions, step: u64, gradient_scale: f32) -> Result<()> {
     refuse_options(options, step)?;
     updates.iter().try_for_each(refuse_misfits)?;
-    cpu::step(updates, &cpu::Factors::new(options, step, gradient_scale))
+    let Some(device) = updates.first().map(|update| update.parameter.device()) else { return Ok(()) };
+    updates.iter().try_for_each(|update| check::on_device(OP, update.name, update.parameter, &device))?;
+    let factors = Factors::new(options, step, gradient_scale);
+    match device {
+        Device::Cpu => cpu::step(updates, &factors),
+        Device::Cuda(_) => cuda::step(updates, &factors),
+    }
 }
 
 fn refuse_options(options: &AdamWOptions, step: u64) -> Result<()> {
@@ -84,7 +94,6 @@ fn refuse_options(options: &AdamWOptions, step: u64) -> Result<()> {
 
 fn refuse_misfits(update: &AdamWUpdate<'_>) -> Result<()> {
     let AdamWUpdate { name, parameter, m, v, gradient } = update;
-    check::cpu(OP, parameter)?;
     check::dtype(OP, name, parameter, DType::F32)?;
     let [m, v]: [&Tensor; 2] = [m, v];
     for (role, tensor) in [("m", m), ("v", v), ("gradient", gradient)] {
@@ -98,4 +107,34 @@ fn refuse_misfits(update: &AdamWUpdate<'_>) -> Result<()> {
         return Ok(());
     }
     Err(Error::dtype(OP, format!("gradient of {name} must be f32 or bf16, got {}", gradient.dtype())))
+}
+
+/// What the elements are multiplied by, computed in f64 once per step.
+struct Factors {
+    gradient_scale: f32,
+    decay: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    sqrt_c2: f32,
+    eps: f32,
+    step_size: f32,
+}
+
+impl Factors {
+    /// Those of step number `step`.
+    fn new(options: &AdamWOptions, step: u64, gradient_scale: f32) -> Self {
+        let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = *options;
+        let (c1, c2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
+        Self {
+            gradient_scale,
+            decay: (1.0 - learning_rate * weight_decay) as f32,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            sqrt_c2: c2.sqrt() as f32,
+            eps: eps as f32,
+            step_size: (learning_rate / c1) as f32,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Random words for a run of elements at a time, then the mask.
 
-use super::{Dropout, OP};
+use super::{Dropout, OP, scale, threshold};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
@@ -29,8 +29,7 @@ const WORDS: usize = 256;
 #[inline(always)]
 fn mask<T: Float>(mut y: &mut [T], mut x: &[T], key: Dropout) {
     let mut element = key.first_element;
-    let scale = (1.0 / (1.0 - f64::from(key.p))) as f32;
-    let threshold = (f64::from(key.p) * 2f64.powi(32)).ceil() as u32;
+    let (scale, threshold) = (scale(key.p), threshold(key.p));
     while !y.is_empty() {
         let words = words(key, element / 4);
         let skip = (element % 4) as usize;

@@ -1,6 +1,9 @@
 //! Dropout whose mask is a pure function of its key: nothing is stored, and a resumed or re-sharded run draws the same.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -43,8 +46,18 @@ pub fn dropout(x: &Tensor, key: Dropout) -> Result<Tensor> {
     if key.p == 0.0 {
         return Ok(x.clone());
     }
-    check::cpu(OP, x)?;
-    let y = cpu::apply(x, key)?;
-    let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| cpu::apply(&dy, key)).transpose()?]));
+    check::float(OP, x.dtype())?;
+    let y = on_device!(x, apply(x, key))?;
+    let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| on_device!(dy, apply(&dy, key))).transpose()?]));
     Ok(y)
+}
+
+/// What kept elements are multiplied by.
+fn scale(p: f32) -> f32 {
+    (1.0 / (1.0 - f64::from(p))) as f32
+}
+
+/// The least random word that keeps its element.
+fn threshold(p: f32) -> u32 {
+    (f64::from(p) * 2f64.powi(32)).ceil() as u32
 }

@@ -1,6 +1,9 @@
 //! Small ops on single elements, for where no kernel fuses them.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -19,8 +22,8 @@ use crate::error::Result;
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check::shape("add", "b", b, a.shape())?;
     check::alike("add", "b", b, a)?;
-    check::cpu("add", a)?;
-    let [sum] = record([a, b], [cpu::add(a, b)?], |[dy]| Ok([dy.clone(), dy]));
+    check::float("add", a.dtype())?;
+    let [sum] = record([a, b], [on_device!(a, add(a, b))?], |[dy]| Ok([dy.clone(), dy]));
     Ok(sum)
 }
 
@@ -37,7 +40,9 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if from == dtype {
         return Ok(x.clone());
     }
-    check::cpu("cast", x)?;
-    let [y] = record([x], [cpu::cast(x, dtype)?], move |[dy]| Ok([dy.map(|dy| cpu::cast(&dy, from)).transpose()?]));
+    check::float("cast", from)?;
+    check::float("cast", dtype)?;
+    let y = on_device!(x, cast(x, dtype))?;
+    let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| on_device!(dy, cast(&dy, from))).transpose()?]));
     Ok(y)
 }

@@ -5,15 +5,7 @@ use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::Float;
-use crate::error::{Error, Result};
-
-/// Refuses an id that is not below `v`.
-pub fn refuse_beyond(ids: &Tensor, v: usize) -> Result<()> {
-    match ids.slice::<u32>()?.iter().enumerate().find(|(_, id)| **id as usize >= v) {
-        Some((row, id)) => Err(Error::input(OP, format!("id {id} of row {row} is not below the vocabulary's {v}"))),
-        None => Ok(()),
-    }
-}
+use crate::error::Result;
 
 /// `y[i] = weight[ids[i]]`.
 pub fn forward(ids: &Tensor, weight: &Tensor, [rows, h]: [usize; 2]) -> Result<Tensor> {

@@ -1,6 +1,9 @@
 //! The lookup of token vectors.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -25,10 +28,14 @@ pub fn embedding(ids: &Tensor, weight: &Tensor) -> Result<Tensor> {
     };
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::same_device(OP, "ids", ids, weight)?;
-    check::cpu(OP, weight)?;
-    cpu::refuse_beyond(ids, v)?;
-    let y = cpu::forward(ids, weight, [rows, h])?;
+    check::float(OP, weight.dtype())?;
+    if let Some((row, id)) = check::first_beyond(ids, v)? {
+        return Err(Error::input(OP, format!("id {id} of row {row} is not below the vocabulary's {v}")));
+    }
+    let y = on_device!(weight, forward(ids, weight, [rows, h]))?;
     let ids = ids.detach();
-    let [y] = record([weight], [y], move |[dy]| Ok([dy.map(|dy| cpu::backward(&dy, &ids, [v, h])).transpose()?]));
+    let [y] = record([weight], [y], move |[dy]| {
+        Ok([dy.map(|dy| on_device!(dy, backward(&dy, &ids, [v, h]))).transpose()?])
+    });
     Ok(y)
 }

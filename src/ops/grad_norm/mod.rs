@@ -1,6 +1,9 @@
 //! The norm of gradients: what clips them and what tells that one is not finite. Not on the tape.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::Tensor;
@@ -32,12 +35,15 @@ impl GradNorm {
 
 /// The norms of `gradients`.
 ///
-/// - Dtypes: f32, bf16; squares and sums in f64, so a norm is finite just where all elements are
+/// - Dtypes: f32, bf16; a norm is finite just where all elements are. Squares and sums are in f64 on the CPU; on a GPU
+///   in f32 over chunks of 8192 elements, of which those below 2⁻⁷⁵ in size count as 0, and in f64 over the chunks
 ///
 /// # Errors
-/// [`Error::DType`](crate::error::Error::DType) if a gradient is not a float tensor.
+/// [`Error::DType`](crate::error::Error::DType) if a gradient is not a float tensor; [`Error::Device`](crate::error::Error::Device) if
+/// they are not all on one device.
 pub fn grad_norm(gradients: &[&Tensor]) -> Result<GradNorm> {
-    gradients.iter().try_for_each(|gradient| check::cpu(OP, gradient))?;
-    let squares = cpu::squares(gradients)?;
+    let [first, ..] = gradients else { return Ok(GradNorm { total: 0.0, each: Vec::new() }) };
+    gradients.iter().try_for_each(|gradient| check::same_device(OP, "every gradient", gradient, first))?;
+    let squares = on_device!(first, squares(gradients))?;
     Ok(GradNorm { total: squares.iter().sum::<f64>().sqrt(), each: squares.into_iter().map(f64::sqrt).collect() })
 }

@@ -8,6 +8,7 @@ use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
+use crate::ops::elementwise::add;
 use crate::ops::math::dot;
 
 /// `y` like `x`, `rstd` `[rows]`.
@@ -31,8 +32,20 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)
     Ok((y, rstd))
 }
 
-/// `dx = rstd * (dy * w - x * rstd² * mean(dy * w * x))`.
-pub fn backward_x(dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
+/// `y`, `sum = x + residual` like `x`, `rstd` `[rows]`.
+pub fn residual_forward(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)> {
+    let sum = add(&x.detach(), &residual.detach())?;
+    let (y, rstd) = forward(&sum, weight, eps)?;
+    Ok((y, sum, rstd))
+}
+
+/// `dx = rstd * (dy * w - x * rstd² * mean(dy * w * x))`, and `dsum` where it is given.
+pub fn backward_x(dy: &Tensor, dsum: Option<&Tensor>, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
+    let dx = backward_plain_x(dy, x, weight, rstd)?;
+    dsum.map_or(Ok(dx.clone()), |dsum| add(&dx, dsum))
+}
+
+fn backward_plain_x(dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
     let h = x.shape().last();
     let mut dx = Tensor::uninit(&Device::Cpu, x.dtype(), x.shape())?;
     dispatch_float!(OP, x.dtype(), T => {

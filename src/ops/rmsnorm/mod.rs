@@ -1,9 +1,11 @@
 //! Root-mean-square normalisation.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
-use super::elementwise::add;
 use crate::autograd::{Tensor, record};
 use crate::error::{Error, Result};
 
@@ -21,13 +23,13 @@ const OP: &str = "rmsnorm";
 /// [`Error::DType`] if the dtypes differ.
 pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     refuse_misfits(x, weight)?;
-    let (y, rstd) = cpu::forward(x, weight, eps)?;
+    let (y, rstd) = on_device!(x, forward(x, weight, eps))?;
     let (saved_x, saved_weight) = (x.detach(), weight.detach());
     let (want_dx, want_dw) = (x.is_tracked(), weight.is_tracked());
     let [y] = record([x, weight], [y], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None]) };
-        let dx = want_dx.then(|| cpu::backward_x(&dy, &saved_x, &saved_weight, &rstd)).transpose()?;
-        let dw = want_dw.then(|| cpu::backward_weight(&dy, &saved_x, &rstd)).transpose()?;
+        let dx = want_dx.then(|| on_device!(dy, backward_x(&dy, None, &saved_x, &saved_weight, &rstd))).transpose()?;
+        let dw = want_dw.then(|| on_device!(dy, backward_weight(&dy, &saved_x, &rstd))).transpose()?;
         Ok([dx, dw])
     });
     Ok(y)
@@ -45,17 +47,13 @@ pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32
     refuse_misfits(x, weight)?;
     check::shape(OP, "residual", residual, x.shape())?;
     check::alike(OP, "residual", residual, x)?;
-    let sum = add(&x.detach(), &residual.detach())?;
-    let (y, rstd) = cpu::forward(&sum, weight, eps)?;
+    let (y, sum, rstd) = on_device!(x, residual_forward(x, residual, weight, eps))?;
     let (saved_sum, saved_weight) = (sum.clone(), weight.detach());
     let want_dw = weight.is_tracked();
     let [y, sum] = record([x, residual, weight], [y, sum], move |[dy, dsum]| {
         let Some(dy) = dy else { return Ok([dsum.clone(), dsum, None]) };
-        let mut dx = cpu::backward_x(&dy, &saved_sum, &saved_weight, &rstd)?;
-        if let Some(dsum) = dsum {
-            dx = add(&dx, &dsum)?;
-        }
-        let dw = want_dw.then(|| cpu::backward_weight(&dy, &saved_sum, &rstd)).transpose()?;
+        let dx = on_device!(dy, backward_x(&dy, dsum.as_ref(), &saved_sum, &saved_weight, &rstd))?;
+        let dw = want_dw.then(|| on_device!(dy, backward_weight(&dy, &saved_sum, &rstd))).transpose()?;
         Ok([Some(dx.clone()), Some(dx), dw])
     });
     Ok((y, sum))
@@ -66,6 +64,6 @@ fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
         return Err(Error::shape(OP, format!("a row of x must have elements, got {}", x.shape())));
     }
     check::shape(OP, "weight", weight, [x.shape().last()])?;
-    check::alike(OP, "weight", weight, x)?;
-    check::cpu(OP, x)
+    check::float(OP, x.dtype())?;
+    check::alike(OP, "weight", weight, x)
 }

@@ -5,7 +5,7 @@ use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// `[positions, D]`: for each position the cosines of its angles, then their sines.
 pub fn table(positions: usize, frequencies: &[f64]) -> Result<Tensor> {
@@ -23,19 +23,12 @@ pub fn table(positions: usize, frequencies: &[f64]) -> Result<Tensor> {
     Ok(table)
 }
 
-/// Refuses a position that the table does not hold.
-pub fn refuse_beyond(table: &RopeTable, positions: &Tensor) -> Result<()> {
-    let end = table.positions();
-    match positions.slice::<u32>()?.iter().enumerate().find(|(_, position)| **position as usize >= end) {
-        Some((row, position)) => {
-            Err(Error::input(OP, format!("position {position} of row {row} is beyond the table of {end}")))
-        }
-        None => Ok(()),
-    }
+/// Turns the pairs of each of `xs` in place, by their angles times `direction` (1 or -1).
+pub fn rotate(xs: &mut [&mut Tensor], table: &RopeTable, positions: &Tensor, direction: f32) -> Result<()> {
+    xs.iter_mut().try_for_each(|x| rotate_one(x, table, positions, direction))
 }
 
-/// Turns the pairs of `x` in place, by their angles times `direction` (1 or -1).
-pub fn rotate(x: &mut Tensor, table: &RopeTable, positions: &Tensor, direction: f32) -> Result<()> {
+fn rotate_one(x: &mut Tensor, table: &RopeTable, positions: &Tensor, direction: f32) -> Result<()> {
     let (width, d) = (x.shape().last(), table.head_dim());
     let (table, positions) = (table.cos_sin.slice::<f32>()?, positions.slice::<u32>()?);
     dispatch_float!(OP, x.dtype(), T => {

@@ -1,6 +1,9 @@
 //! Rotary position embedding.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -121,15 +124,12 @@ impl RopeTable {
 /// beyond the table.
 pub fn rope(mut q: Tensor, mut k: Tensor, table: &RopeTable, positions: &Tensor) -> Result<(Tensor, Tensor)> {
     refuse_misfits(&q, &k, table, positions)?;
-    for x in [&mut q, &mut k] {
-        cpu::rotate(x, table, positions, 1.0)?;
-    }
+    on_device!(q, rotate(&mut [&mut q, &mut k], table, positions, 1.0))?;
     let (table, positions) = (table.clone(), positions.detach());
     let rotated = [q.detach(), k.detach()];
     let [q, k] = record([&q, &k], rotated, move |mut dys| {
-        for dy in dys.iter_mut().flatten() {
-            cpu::rotate(dy, &table, &positions, -1.0)?;
-        }
+        let mut present: Vec<&mut Tensor> = dys.iter_mut().flatten().collect();
+        on_device!(positions, rotate(&mut present, &table, &positions, -1.0))?;
         Ok(dys)
     });
     Ok((q, k))
@@ -148,6 +148,12 @@ fn refuse_misfits(q: &Tensor, k: &Tensor, table: &RopeTable, positions: &Tensor)
             return Err(Error::shape(OP, detail));
         }
     }
-    check::cpu(OP, q)?;
-    cpu::refuse_beyond(table, positions)
+    check::float(OP, q.dtype())?;
+    let end = table.positions();
+    match check::first_beyond(positions, end)? {
+        Some((row, position)) => {
+            Err(Error::input(OP, format!("position {position} of row {row} is beyond the table of {end}")))
+        }
+        None => Ok(()),
+    }
 }

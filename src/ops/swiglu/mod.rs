@@ -1,6 +1,9 @@
 //! The gated activation of Llama's feed-forward layer.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -21,12 +24,12 @@ const OP: &str = "swiglu";
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check::shape(OP, "up", up, gate.shape())?;
     check::alike(OP, "up", up, gate)?;
-    check::cpu(OP, gate)?;
-    let y = cpu::forward(gate, up)?;
+    check::float(OP, gate.dtype())?;
+    let y = on_device!(gate, forward(gate, up))?;
     let (saved_gate, saved_up) = (gate.detach(), up.detach());
     let [y] = record([gate, up], [y], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None]) };
-        let (dgate, dup) = cpu::backward(dy, &saved_gate, &saved_up)?;
+        let (dgate, dup) = on_device!(saved_gate, backward(dy, &saved_gate, &saved_up))?;
         Ok([Some(dgate), Some(dup)])
     });
     Ok(y)

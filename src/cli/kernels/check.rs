@@ -1,0 +1,236 @@
+//! One random case of each op: its results on a device, and what its specification says they are.
+
+use half::bf16;
+use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
+
+use crate::autograd::{Tensor, backward_from};
+use crate::device::Device;
+use crate::dtype::{DType, Float};
+use crate::error::Result;
+use crate::expected;
+use crate::ops;
+use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
+use crate::ops::dropout::Dropout;
+use crate::reference::tolerance::{Errors, Expected};
+use crate::reference::{self, Real};
+
+/// A result and its specification.
+pub(super) struct Found {
+    what: &'static str,
+    values: Vec<f64>,
+    dtype: DType,
+    expected: Expected,
+}
+
+/// Runs one case.
+pub(super) type Case = fn(&mut Draw<'_>) -> Result<Vec<Found>>;
+
+/// Where a case runs, and its random numbers.
+pub(super) struct Draw<'a> {
+    pub(super) device: &'a Device,
+    pub(super) dtype: DType,
+    pub(super) random: ChaCha8Rng,
+}
+
+/// The largest share of its bound that an error takes, or the first result that is wrong, in words.
+pub(super) fn judge(found: &[Found]) -> std::result::Result<f64, String> {
+    let mut largest = 0f64;
+    for Found { what, values, dtype, expected } in found {
+        let Errors { worst, bound } = expected.errors(values, |v| round(v, *dtype), digits(*dtype));
+        if values.len() != expected.exact.len() || worst.is_nan() || worst > bound {
+            return Err(format!("{what}: error {worst:e} above the bound {bound:e} ({dtype})"));
+        }
+        if worst > 0.0 {
+            largest = largest.max(worst / bound);
+        }
+    }
+    Ok(largest)
+}
+
+fn round(value: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::Bf16 => f64::from(bf16::from_f64(value).to_f32()),
+        _ => f64::from(value as f32),
+    }
+}
+
+fn digits(dtype: DType) -> i32 {
+    if dtype == DType::Bf16 { 7 } else { 23 }
+}
+
+fn cast<R: Real>(values: &[f64]) -> Vec<R> {
+    values.iter().map(|&v| R::from_f64(v)).collect()
+}
+
+impl Draw<'_> {
+    /// A size from 1 to about `most`, often small, often no multiple of anything.
+    fn size(&mut self, most: usize) -> usize {
+        let most = if self.random.random() { most } else { most.min(70) };
+        self.random.random_range(1..=most)
+    }
+
+    /// Values of about unit size, as the dtype stores them.
+    fn values(&mut self, n: usize, dtype: DType) -> Vec<f64> {
+        let mut unit = || self.random.random_range(-1.0..1.0f64);
+        (0..n).map(|_| round(unit() + unit() + unit(), dtype)).collect()
+    }
+
+    fn tensor(&self, values: &[f64], dtype: DType, shape: impl Into<crate::shape::Shape>) -> Result<Tensor> {
+        match dtype {
+            DType::Bf16 => {
+                let values: Vec<bf16> = values.iter().map(|&v| Float::from_f32(v as f32)).collect();
+                Tensor::from_slice(self.device, shape, &values)
+            }
+            _ => Tensor::from_slice(self.device, shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+        }
+    }
+
+    fn ids(&mut self, n: usize, end: usize) -> Vec<u32> {
+        (0..n).map(|_| self.random.random_range(0..end as u32)).collect()
+    }
+}
+
+fn found(what: &'static str, tensor: &Tensor, expected: Expected) -> Result<Found> {
+    let dtype = tensor.dtype();
+    let values = match dtype {
+        DType::Bf16 => tensor.to_vec::<bf16>()?.iter().map(|v| f64::from(v.to_f32())).collect(),
+        _ => tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+    };
+    Ok(Found { what, values, dtype, expected })
+}
+
+pub(super) fn rmsnorm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    const EPS: f64 = 1e-5;
+    let (dtype, rows, h) = (draw.dtype, draw.size(100), draw.size(2000));
+    let [x, dy] = [0, 1].map(|_| draw.values(rows * h, dtype));
+    let w = draw.values(h, dtype);
+    let tx = draw.tensor(&x, dtype, [rows, h])?.with_grad();
+    let tw = draw.tensor(&w, dtype, [h])?.with_grad();
+    let y = ops::rmsnorm::rmsnorm(&tx, &tw, EPS as f32)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, h])?)])?;
+    let mut results =
+        vec![found("y", &y, expected!(R => reference::rmsnorm::forward::<R>(&cast(&x), &cast(&w), EPS).0))?];
+    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
+        let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).0);
+        results.push(found("dx", dx, backward)?);
+        let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).1);
+        results.push(found("dweight", dw, backward)?);
+    }
+    Ok(results)
+}
+
+pub(super) fn rope(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, rows, d) = (draw.dtype, draw.size(100), 2 * draw.size(64));
+    let [heads, kv_heads] = [draw.size(8), draw.size(4)];
+    let angles = reference::rope::frequencies(d, 1e4);
+    let table = ops::rope::RopeTable::new(draw.device, d, 1000, 1e4, None)?;
+    let at = draw.ids(rows, 1000);
+    let positions = Tensor::from_slice(draw.device, [rows], &at)?;
+    let [q, dq] = [0, 1].map(|_| draw.values(rows * heads * d, dtype));
+    let k = draw.values(rows * kv_heads * d, dtype);
+    let tq = draw.tensor(&q, dtype, [rows, heads * d])?.with_grad();
+    let tk = draw.tensor(&k, dtype, [rows, kv_heads * d])?;
+    let (yq, yk) = ops::rope::rope(tq.clone(), tk, &table, &positions)?;
+    let gradients = backward_from([(&yq, draw.tensor(&dq, dtype, [rows, heads * d])?)])?;
+    let mut results = vec![
+        found("q", &yq, expected!(R => reference::rope::forward::<R>(&cast(&q), &at, &angles)))?,
+        found("k", &yk, expected!(R => reference::rope::forward::<R>(&cast(&k), &at, &angles)))?,
+    ];
+    if let Some(gradient) = gradients.get(&tq) {
+        let backward = expected!(R => reference::rope::backward::<R>(&cast(&dq), &at, &angles));
+        results.push(found("dq", gradient, backward)?);
+    }
+    Ok(results)
+}
+
+pub(super) fn swiglu(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, n) = (draw.dtype, draw.size(20_000));
+    let [gate, up, dy] = [4.0, 1.0, 1.0].map(|scale| {
+        let values = draw.values(n, dtype);
+        values.iter().map(|v| scale * v).collect::<Vec<f64>>()
+    });
+    let [tgate, tup] = [draw.tensor(&gate, dtype, [n])?.with_grad(), draw.tensor(&up, dtype, [n])?.with_grad()];
+    let y = ops::swiglu::swiglu(&tgate, &tup)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [n])?)])?;
+    let mut results = vec![found("y", &y, expected!(R => reference::swiglu::forward::<R>(&cast(&gate), &cast(&up))))?];
+    if let (Some(dgate), Some(dup)) = (gradients.get(&tgate), gradients.get(&tup)) {
+        let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).0);
+        results.push(found("dgate", dgate, backward)?);
+        let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).1);
+        results.push(found("dup", dup, backward)?);
+    }
+    Ok(results)
+}
+
+pub(super) fn embedding(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, rows, v, h) = (draw.dtype, draw.size(300), draw.size(100), draw.size(600));
+    let ids = draw.ids(rows, v);
+    let (weight, dy) = (draw.values(v * h, dtype), draw.values(rows * h, dtype));
+    let tweight = draw.tensor(&weight, dtype, [v, h])?.with_grad();
+    let y = ops::embedding::embedding(&Tensor::from_slice(draw.device, [rows], &ids)?, &tweight)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, h])?)])?;
+    let forward = expected!(R => reference::embedding::forward::<R>(&ids, &cast(&weight), h));
+    let mut results = vec![found("y", &y, forward)?];
+    if let Some(dweight) = gradients.get(&tweight) {
+        let backward = expected!(R => reference::embedding::backward::<R>(&cast(&dy), &ids, v, h));
+        results.push(found("dweight", dweight, backward)?);
+    }
+    Ok(results)
+}
+
+pub(super) fn elementwise(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, n) = (draw.dtype, draw.size(20_000));
+    let [a, b] = [0, 1].map(|_| draw.values(n, dtype));
+    let sum = ops::elementwise::add(&draw.tensor(&a, dtype, [n])?, &draw.tensor(&b, dtype, [n])?)?;
+    let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    let changed = ops::elementwise::cast(&draw.tensor(&a, dtype, [n])?, other)?;
+    Ok(vec![
+        found("a + b", &sum, expected!(R => reference::elementwise::add::<R>(&cast(&a), &cast(&b))))?,
+        found("cast", &changed, expected!(R => cast::<R>(&a)))?,
+    ])
+}
+
+pub(super) fn dropout(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, n) = (draw.dtype, draw.size(20_000));
+    let x = draw.values(n, dtype);
+    let (p, seed, step, site) =
+        (draw.random.random(), draw.random.next_u64(), draw.random.next_u32(), draw.random.next_u32());
+    let first_element = u64::from(draw.random.next_u32()) << draw.random.random_range(0..16);
+    let key = Dropout { p, seed, step: step.into(), site, first_element };
+    let y = ops::dropout::dropout(&draw.tensor(&x, dtype, [n])?, key)?;
+    let key = reference::dropout::Key { p: p.into(), seed, step, site, first_element };
+    Ok(vec![found("y", &y, expected!(R => reference::dropout::forward::<R>(&cast(&x), key)))?])
+}
+
+pub(super) fn adamw(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, n) = (draw.dtype, draw.size(20_000));
+    let [p, m, v] = [0, 1, 2].map(|_| draw.values(n, DType::F32));
+    let (v, g): (Vec<f64>, _) = (v.iter().map(|v| v.abs()).collect(), draw.values(n, dtype));
+    let [mut parameter, mut tm, mut tv] =
+        [draw.tensor(&p, DType::F32, [n])?, draw.tensor(&m, DType::F32, [n])?, draw.tensor(&v, DType::F32, [n])?];
+    let gradient = draw.tensor(&g, dtype, [n])?;
+    let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut tm, v: &mut tv, gradient: &gradient };
+    let (options, step) = (AdamWOptions::default(), draw.random.random_range(1..1000));
+    ops::adamw::adamw(&mut [update], &options, step, 0.5)?;
+    let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = options;
+    let options = reference::adamw::Options { learning_rate, beta1, beta2, eps, weight_decay };
+    let expected = |i: usize| {
+        expected!(R => {
+            let [p, m, v, g] = [&p, &m, &v, &g].map(|x| cast::<R>(x));
+            let stepped = reference::adamw::step([&p, &m, &v, &g], options, step, 0.5);
+            stepped.into_iter().nth(i).unwrap_or_default()
+        })
+    };
+    Ok(vec![found("p", &parameter, expected(0))?, found("m", &tm, expected(1))?, found("v", &tv, expected(2))?])
+}
+
+pub(super) fn grad_norm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let dtype = draw.dtype;
+    let sizes = [draw.size(20_000), draw.size(20_000)];
+    let gradients = sizes.map(|n| draw.values(n, dtype));
+    let tensors = [draw.tensor(&gradients[0], dtype, [sizes[0]])?, draw.tensor(&gradients[1], dtype, [sizes[1]])?];
+    let norm = ops::grad_norm::grad_norm(&[&tensors[0], &tensors[1]])?;
+    let expected = expected!(R => vec![reference::grad_norm::norm::<R>(&gradients.each_ref().map(|g| cast(g)))]);
+    Ok(vec![Found { what: "norm", values: vec![norm.total], dtype: DType::F32, expected }])
+}

@@ -1,0 +1,164 @@
+//! `vicugna kernels`: the CUDA kernels of this build, held against their specification, and what they do, counted.
+
+mod check;
+mod profile;
+
+use clap::Subcommand;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::model::parse_device;
+use super::report::Report;
+use crate::device::{Device, Kernels};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::ops;
+
+/// List, check or profile the CUDA kernels
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// List every kernel and what it takes
+    List,
+    /// Run ops on their kernels and compare with the f64 specification
+    Check {
+        /// An op; all by default
+        name: Option<String>,
+        /// Random cases for each op and dtype
+        #[arg(long, default_value_t = 20)]
+        cases: u64,
+        /// Where to run: emulated or cuda[:N]
+        #[arg(long, default_value = "emulated")]
+        device: String,
+    },
+    /// Run ops at the widths of Llama-3-8B on the emulated device and count what each kernel does
+    Profile {
+        /// An op; all by default
+        name: Option<String>,
+    },
+}
+
+/// An op with kernels.
+struct Op {
+    kernels: &'static Kernels,
+    check: check::Case,
+    profile: profile::Work,
+}
+
+const OPS: &[Op] = &[
+    Op { kernels: &ops::rmsnorm::KERNELS, check: check::rmsnorm, profile: profile::rmsnorm },
+    Op { kernels: &ops::rope::KERNELS, check: check::rope, profile: profile::rope },
+    Op { kernels: &ops::swiglu::KERNELS, check: check::swiglu, profile: profile::swiglu },
+    Op { kernels: &ops::embedding::KERNELS, check: check::embedding, profile: profile::embedding },
+    Op { kernels: &ops::elementwise::KERNELS, check: check::elementwise, profile: profile::elementwise },
+    Op { kernels: &ops::dropout::KERNELS, check: check::dropout, profile: profile::dropout },
+    Op { kernels: &ops::adamw::KERNELS, check: check::adamw, profile: profile::adamw },
+    Op { kernels: &ops::grad_norm::KERNELS, check: check::grad_norm, profile: profile::grad_norm },
+];
+
+const DTYPES: [DType; 2] = [DType::F32, DType::Bf16];
+
+pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    match &args.action {
+        Action::List => list(report),
+        Action::Check { name, cases, device } => check_all(&chosen(name.as_deref())?, *cases, device, report),
+        Action::Profile { name } => profile::run(&chosen(name.as_deref())?, report),
+    }
+}
+
+/// The op of that name, or all.
+fn chosen(name: Option<&str>) -> Result<Vec<&'static Op>> {
+    let found: Vec<&Op> = OPS.iter().filter(|op| name.is_none_or(|name| op.kernels.name == name)).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = OPS.iter().map(|op| op.kernels.name).collect();
+        let detail = format!("{} is no op with kernels", name.unwrap_or_default());
+        return Err(Error::input("NAME", detail).with_hint(format!("there are {}", names.join(", "))));
+    }
+    Ok(found)
+}
+
+#[derive(Serialize)]
+struct Listed {
+    op: &'static str,
+    kernel: String,
+    params: Vec<&'static str>,
+}
+
+fn list(report: &Report) -> Result<()> {
+    let mut rows = Vec::new();
+    for Op { kernels, .. } in OPS {
+        let listed = |(kernel, params)| Listed { op: kernels.name, kernel, params };
+        rows.extend(kernels.signatures()?.into_iter().map(listed));
+    }
+    report.result(&serde_json::json!({ "kernels": rows }), || {
+        let line = |row: &Listed| format!("{:<14}{:<30}{}", row.op, row.kernel, row.params.join(" "));
+        rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// What the cases of an op in one dtype gave.
+#[derive(Serialize)]
+struct Checked {
+    op: &'static str,
+    dtype: String,
+    cases: u64,
+    /// The largest share of its bound that an error took.
+    worst: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { op, dtype, cases, worst, failure } = self;
+        match failure {
+            None => write!(f, "{op:<14}{dtype:<6}right in {cases} cases; at most {worst:.2} of the bound"),
+            Some(failure) => write!(f, "{op:<14}{dtype:<6}WRONG: {failure}"),
+        }
+    }
+}
+
+/// Checks every op; fails after the last if one was wrong.
+fn check_all(ops: &[&Op], cases: u64, device: &str, report: &Report) -> Result<()> {
+    let device = parse_device(device)?;
+    if matches!(device, Device::Cpu) {
+        return Err(Error::input("--device", "the cpu has no kernels").with_hint("use emulated or cuda"));
+    }
+    let mut rows = Vec::new();
+    for (op, dtype) in ops.iter().flat_map(|op| DTYPES.map(|dtype| (op, dtype))) {
+        let row = check_op(op, dtype, cases, &device);
+        if !report.json {
+            report.print(&format!("{row}\n"))?;
+        }
+        rows.push(row);
+    }
+    if report.json {
+        report.result(&serde_json::json!({ "device": device.to_string(), "checks": rows }), String::new)?;
+    }
+    match rows.iter().filter(|row| row.failure.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(Error::device(device, format!("{failed} of {} checks failed", rows.len()))),
+    }
+}
+
+fn check_op(op: &Op, dtype: DType, cases: u64, device: &Device) -> Checked {
+    let mut checked = Checked { op: op.kernels.name, dtype: dtype.to_string(), cases, worst: 0.0, failure: None };
+    for case in 0..cases {
+        let mut draw = check::Draw { device, dtype, random: ChaCha8Rng::seed_from_u64(case) };
+        let judged = (op.check)(&mut draw).map_err(|e| e.to_string()).and_then(|found| check::judge(&found));
+        match judged {
+            Ok(share) => checked.worst = checked.worst.max(share),
+            Err(failure) => {
+                checked.failure = Some(format!("case {case}: {failure}"));
+                break;
+            }
+        }
+    }
+    checked
+}

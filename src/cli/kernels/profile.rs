@@ -1,0 +1,160 @@
+//! What the kernels do at the widths of Llama-3-8B, counted on the emulated device beside what they must do.
+
+use std::sync::Arc;
+
+use super::{DTYPES, Op};
+use crate::autograd::{Tensor, backward_from};
+use crate::cli::report::Report;
+use crate::device::{Device, Emulated, Emulation, Profiled};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::ops;
+use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
+use crate::ops::dropout::Dropout;
+
+/// Runs an op on a device; the bytes that each of its launches must move, in their order: every operand once, one that
+/// all rows share once for each block.
+pub(super) type Work = fn(&Device, DType) -> Result<Vec<usize>>;
+
+/// Tokens; Llama-3-8B's hidden and intermediate sizes, heads, key/value heads and head_dim.
+const ROWS: usize = 64;
+const H: usize = 4096;
+const I: usize = 14_336;
+const NH: usize = 32;
+const NKV: usize = 8;
+const D: usize = 128;
+/// A cut of its vocabulary.
+const V: usize = 1024;
+
+pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
+    let mut rows = Vec::new();
+    for op in ops {
+        for dtype in DTYPES {
+            let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
+            let compulsory = (op.profile)(&Device::new(emulated.clone()), dtype)?;
+            let launches = emulated.take_profile();
+            rows.extend(launches.into_iter().zip(compulsory).map(|(launch, bytes)| (op.kernels.name, launch, bytes)));
+        }
+    }
+    let json = rows.iter().map(|(op, launch, bytes)| json(op, launch, *bytes)).collect::<Result<Vec<_>>>()?;
+    report.result(&serde_json::json!({ "launches": json }), || {
+        let lines = rows.iter().map(|(_, launch, bytes)| line(launch, *bytes));
+        std::iter::once(HEAD.to_string()).chain(lines).collect::<Vec<_>>().join("\n")
+    })
+}
+
+const HEAD: &str =
+    "kernel                         blocks threads  warp inst.       bytes  x compulsory  x sectors  excess wavefronts";
+
+fn asked(launch: &Profiled) -> u64 {
+    launch.counters.global_load_bytes + launch.counters.global_store_bytes
+}
+
+fn sectors(launch: &Profiled) -> u64 {
+    launch.counters.global_load_sectors + launch.counters.global_store_sectors
+}
+
+/// `x compulsory`: bytes asked for each that must be moved; `x sectors`: bytes moved, in sectors of 32, for each asked.
+fn line(launch: &Profiled, compulsory: usize) -> String {
+    let (bytes, counters) = (asked(launch), &launch.counters);
+    format!(
+        "{:<30}{:>7} {:>7} {:>11} {bytes:>11} {:>13.3} {:>10.3} {:>18}",
+        launch.kernel,
+        launch.grid.iter().product::<u32>(),
+        launch.block,
+        counters.total_instructions(),
+        bytes as f64 / compulsory as f64,
+        (32 * sectors(launch)) as f64 / bytes as f64,
+        counters.shared_excess_wavefronts,
+    )
+}
+
+fn json(op: &str, launch: &Profiled, compulsory: usize) -> Result<serde_json::Value> {
+    let counters: serde_json::Value = serde_json::from_str(&launch.counters.to_json())
+        .map_err(|e| crate::error::Error::input("--json", e.to_string()))?;
+    let Profiled { kernel, grid, block, .. } = launch;
+    Ok(serde_json::json!({
+        "op": op, "kernel": kernel, "grid": grid, "block": block, "compulsory_bytes": compulsory, "counters": counters,
+    }))
+}
+
+/// Small values that differ.
+fn tensor(device: &Device, dtype: DType, shape: [usize; 2]) -> Result<Tensor> {
+    let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
+    ops::elementwise::cast(&Tensor::from_slice(&Device::Cpu, shape, &values)?, dtype)?.to_device(device)
+}
+
+/// Ids or positions: `i * stride` below `end`.
+fn ids(device: &Device, stride: usize, end: usize) -> Result<Tensor> {
+    let ids: Vec<u32> = (0..ROWS).map(|i| (i * stride % end) as u32).collect();
+    Tensor::from_slice(device, [ROWS], &ids)
+}
+
+pub(super) fn rmsnorm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let (x, residual) = (tensor(device, dtype, [ROWS, H])?.with_grad(), tensor(device, dtype, [ROWS, H])?);
+    let weight = tensor(device, dtype, [1, H])?.reshape([H])?.with_grad();
+    let y = ops::rmsnorm::rmsnorm(&x, &weight, 1e-5)?;
+    backward_from([(&y, y.detach())])?;
+    let (y, sum) = ops::rmsnorm::rmsnorm_residual(&x, &residual, &weight.detach(), 1e-5)?;
+    backward_from([(&y, y.detach()), (&sum, sum.detach())])?;
+    // Every block reads the weight; one slice of rows makes one row of partial sums.
+    let (tensor, weights, rstd) = (ROWS * H * dtype.size(), ROWS * H * dtype.size(), ROWS * 4);
+    let (fwd, bwd) = (2 * tensor + weights + rstd, 3 * tensor + weights + rstd);
+    let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), H * 4);
+    let bwd_weight = 2 * tensor + column_blocks * rstd + partial;
+    Ok(vec![fwd, bwd, bwd_weight, partial + H * dtype.size(), fwd + 2 * tensor, bwd + tensor])
+}
+
+pub(super) fn rope(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let table = ops::rope::RopeTable::new(device, D, 8192, 500_000.0, None)?;
+    let (q, k) = (tensor(device, dtype, [ROWS, NH * D])?, tensor(device, dtype, [ROWS, NKV * D])?);
+    ops::rope::rope(q, k, &table, &ids(device, 100, 8192)?)?;
+    // One lane of each of a block's 8 warps reads the position.
+    Ok(vec![2 * ROWS * (NH + NKV) * D * dtype.size() + ROWS * (D * 4 + 8 * 4)])
+}
+
+pub(super) fn swiglu(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let [gate, up] = [tensor(device, dtype, [ROWS, I])?.with_grad(), tensor(device, dtype, [ROWS, I])?.with_grad()];
+    let y = ops::swiglu::swiglu(&gate, &up)?;
+    backward_from([(&y, y.detach())])?;
+    Ok([3, 5].map(|tensors| tensors * ROWS * I * dtype.size()).into())
+}
+
+pub(super) fn embedding(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let weight = tensor(device, dtype, [V, H])?.with_grad();
+    let y = ops::embedding::embedding(&ids(device, 7, 40)?, &weight)?;
+    backward_from([(&y, y.detach())])?;
+    let (row, warps) = (H * dtype.size(), (H * dtype.size() / 16).min(256) / 32);
+    let fwd = ROWS * (2 * row + 4 * warps);
+    // 40 different ids: so many sums are stored. A run's warps each read its length, its id and its rows' numbers.
+    let bwd = ROWS * row + 40 * row + ROWS * 4 * warps + 40 * 8 * warps + ROWS * 4 * warps;
+    Ok(vec![fwd, ROWS * 4 * 3, bwd])
+}
+
+pub(super) fn elementwise(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let x = tensor(device, dtype, [ROWS, H])?;
+    ops::elementwise::add(&x, &x)?;
+    let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    ops::elementwise::cast(&x, other)?;
+    Ok(vec![3 * ROWS * H * dtype.size(), ROWS * H * (4 + 2)])
+}
+
+pub(super) fn dropout(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let key = Dropout { p: 0.1, seed: 1, step: 1, site: 0, first_element: 0 };
+    ops::dropout::dropout(&tensor(device, dtype, [ROWS, H])?, key)?;
+    Ok(vec![2 * ROWS * H * dtype.size()])
+}
+
+pub(super) fn adamw(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let [mut parameter, mut m] = [tensor(device, DType::F32, [ROWS, H])?, tensor(device, DType::F32, [ROWS, H])?];
+    let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [ROWS, H])?, tensor(device, dtype, [ROWS, H])?);
+    let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
+    ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, 1.0)?;
+    // Every block reads its place in the tables: 8 and 40 bytes.
+    Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + ROWS * H / 8192 * 48])
+}
+
+pub(super) fn grad_norm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [ROWS, H])?])?;
+    Ok(vec![ROWS * H * dtype.size() + ROWS * H / 8192 * (8 + 16 + 8)])
+}

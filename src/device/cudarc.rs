@@ -1,0 +1,299 @@
+//! A real GPU, through cudarc and NVIDIA's driver library, which is looked for at run time.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
+
+use super::driver::{DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
+use super::probe::driver_present;
+use crate::error::{Error, Result};
+
+/// The CUDA version that the checked-in PTX needs, and whose driver functions are called.
+const OLDEST_DRIVER: i32 = 12_000;
+
+/// A block may have more shared memory than this only where the kernel was told so.
+const PLAIN_SHARED: u32 = 48 << 10;
+
+/// The [`Driver`] of an NVIDIA GPU.
+#[derive(Debug)]
+pub struct CudarcDriver {
+    name: String,
+    context: Arc<CudaContext>,
+    compute: Arc<CudaStream>,
+    copy: Arc<CudaStream>,
+    pool: Pool,
+    modules: Mutex<Vec<Loaded>>,
+    /// The kernel queued last, for errors that come later.
+    last: Mutex<String>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    module: Arc<CudaModule>,
+    functions: Vec<(String, CudaFunction)>,
+}
+
+/// The device's own pool, which `cuMemAllocAsync` takes from.
+#[derive(Clone, Copy, Debug)]
+struct Pool(CUmemoryPool);
+
+// SAFETY: the pool is the device's default one, which lives as long as the device, and the driver's functions on it may
+// be called from any thread.
+#[expect(unsafe_code, reason = "a raw handle is not Send by itself")]
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "a raw handle is not Sync by itself")]
+unsafe impl Sync for Pool {}
+
+impl CudarcDriver {
+    /// The GPU of that number.
+    pub fn new(ordinal: usize) -> Result<Self> {
+        let name = format!("cuda:{ordinal}");
+        refuse_missing(&name, ordinal)?;
+        let refused = |error| Error::device(&name, in_words("opening the device", error));
+        let context = CudaContext::new(ordinal).map_err(refused)?;
+        refuse_old(&name, &context)?;
+        let pool = default_pool(&context).map_err(refused)?;
+        pool.keep_all();
+        let (compute, copy) = (context.new_stream().map_err(refused)?, context.new_stream().map_err(refused)?);
+        Ok(Self { name, context, compute, copy, pool, modules: Mutex::default(), last: Mutex::default() })
+    }
+
+    fn stream(&self, stream: Stream) -> &CudaStream {
+        match stream {
+            Stream::Compute => &self.compute,
+            Stream::Copy => &self.copy,
+        }
+    }
+
+    /// The error of a call, or of a kernel that was still running.
+    fn refused(&self, what: &str) -> impl Fn(DriverError) -> Error {
+        move |error| {
+            let last = lock(&self.last);
+            let after = if last.is_empty() { String::new() } else { format!(", after {last} was launched") };
+            Error::device(&self.name, format!("{}{after}", in_words(what, error)))
+        }
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(self.refused("entering the context"))
+    }
+
+    fn function(&self, module: Module, kernel: &str) -> Result<CudaFunction> {
+        let mut modules = lock(&self.modules);
+        let missing = || Error::device(&self.name, format!("{kernel}: its module is not loaded"));
+        let loaded = modules.get_mut(module.0).ok_or_else(missing)?;
+        if let Some((_, function)) = loaded.functions.iter().find(|(name, _)| name == kernel) {
+            return Ok(function.clone());
+        }
+        let function = loaded.module.load_function(kernel).map_err(self.refused(kernel))?;
+        loaded.functions.push((kernel.into(), function.clone()));
+        Ok(function)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn in_words(what: &str, error: DriverError) -> String {
+    let text = error.error_string().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{what}: {text} ({:?})", error.0)
+}
+
+/// Without libcuda, and where it lacks a function, cudarc panics: this comes before every other call.
+fn refuse_missing(name: &str, ordinal: usize) -> Result<()> {
+    if !driver_present() {
+        return Err(Error::device(name, "this machine has no NVIDIA driver (libcuda)"));
+    }
+    let refused = |e| Error::device(name, in_words("asking the driver what there is", e));
+    let version = driver_version().map_err(refused)?;
+    if version < OLDEST_DRIVER {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        let detail = format!("the NVIDIA driver is for CUDA {major}.{minor}, and 12.0 or later is needed");
+        return Err(Error::device(name, detail));
+    }
+    let count = CudaContext::device_count().map_err(refused)?;
+    if usize::try_from(count).unwrap_or(0) <= ordinal {
+        return Err(Error::device(name, format!("there is no such GPU; this machine has {count}")));
+    }
+    Ok(())
+}
+
+/// The oldest GPU that the checked-in PTX runs on, and stream-ordered allocation.
+fn refuse_old(name: &str, context: &CudaContext) -> Result<()> {
+    let refused = |e| Error::device(name, in_words("asking for attributes", e));
+    let (major, minor) = context.compute_capability().map_err(refused)?;
+    if major < 8 {
+        let detail = format!("its compute capability is {major}.{minor}, and 8.0 or later is needed");
+        return Err(Error::device(name, detail));
+    }
+    let pools = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED).map_err(refused)?;
+    if pools == 0 {
+        return Err(Error::device(name, "it has no stream-ordered allocation"));
+    }
+    Ok(())
+}
+
+impl Driver for CudarcDriver {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn allocate(&self, bytes: usize) -> Result<Option<DevicePtr>> {
+        self.bind()?;
+        // SAFETY: the stream is this driver's own and lives as long as it; what is allocated is not read as it is.
+        match unsafe { result::malloc_async(self.compute.cu_stream(), bytes) } {
+            Ok(ptr) => Ok(Some(DevicePtr(ptr))),
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(error) => Err(self.refused("allocating")(error)),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn free(&self, ptr: DevicePtr) {
+        // What fails here, after a kernel did, is told by the next call that can.
+        if self.bind().is_ok() {
+            // SAFETY: `ptr` came from `allocate` on this stream, and its one owner gives it back.
+            let freed = unsafe { result::free_async(ptr.0, self.compute.cu_stream()) };
+            self.context.record_err(freed);
+        }
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
+        self.bind()?;
+        let stream = self.stream(stream).cu_stream();
+        // SAFETY: `dst` is an allocation of at least `src.len()` bytes; `src` is pageable memory, which the driver has
+        // copied when it returns.
+        unsafe { result::memcpy_htod_async(dst.0, src, stream) }.map_err(self.refused("copying to the device"))
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn copy_to_host(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()> {
+        self.bind()?;
+        let handle = self.stream(stream).cu_stream();
+        // SAFETY: `src` is an allocation of at least `dst.len()` bytes; `dst` is borrowed until the stream is empty.
+        let copied = unsafe { result::memcpy_dtoh_async(dst, src.0, handle) };
+        let done = self.stream(stream).synchronize();
+        copied.and(done).map_err(self.refused("copying to the host"))
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn copy_on_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {
+        self.bind()?;
+        let stream = self.stream(stream).cu_stream();
+        // SAFETY: both are allocations of at least `bytes` bytes, and are freed after the work that is queued now.
+        unsafe { result::memcpy_dtod_async(dst.0, src.0, bytes, stream) }.map_err(self.refused("copying on the device"))
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn set(&self, dst: DevicePtr, value: u8, bytes: usize, stream: Stream) -> Result<()> {
+        self.bind()?;
+        let stream = self.stream(stream).cu_stream();
+        // SAFETY: `dst` is an allocation of at least `bytes` bytes.
+        unsafe { result::memset_d8_async(dst.0, value, bytes, stream) }.map_err(self.refused("setting memory"))
+    }
+
+    fn load(&self, ptx: &str) -> Result<Module> {
+        if ptx.contains('\0') {
+            return Err(Error::device(&self.name, "a PTX text cannot hold a NUL"));
+        }
+        let module = self.context.load_module(ptx.into()).map_err(self.refused("loading a module"))?;
+        let mut modules = lock(&self.modules);
+        modules.push(Loaded { module, functions: Vec::new() });
+        Ok(Module(modules.len() - 1))
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn launch(&self, module: Module, launch: &Launch<'_>, stream: Stream) -> Result<()> {
+        self.bind()?;
+        let function = self.function(module, launch.kernel)?;
+        let too_large = || Error::device(&self.name, format!("{}: the launch is too large", launch.kernel));
+        let (grid, block, shared) = launch.dims().ok_or_else(too_large)?;
+        if shared > PLAIN_SHARED {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let set = function.set_attribute(attribute, shared.cast_signed());
+            set.map_err(self.refused(launch.kernel))?;
+        }
+        let values: Vec<u64> = launch.args.iter().map(|arg| arg.bits()).collect();
+        let config =
+            cudarc::driver::LaunchConfig { grid_dim: grid.into(), block_dim: (block, 1, 1), shared_mem_bytes: shared };
+        let mut builder = self.stream(stream).launch_builder(&function);
+        for value in &values {
+            cudarc::driver::PushKernelArg::arg(&mut builder, value);
+        }
+        // SAFETY: number and kinds of the arguments were checked against the kernel's `.param` list; narrower ones are
+        // the first bytes of their word; buffers are freed in stream order, after this launch.
+        unsafe { builder.launch(config) }.map_err(self.refused(launch.kernel))?;
+        launch.kernel.clone_into(&mut lock(&self.last));
+        Ok(())
+    }
+
+    fn wait(&self, stream: Stream, other: Stream) -> Result<()> {
+        self.stream(stream).join(self.stream(other)).map_err(self.refused("ordering streams"))
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<()> {
+        self.stream(stream).synchronize().map_err(self.refused("waiting"))
+    }
+
+    fn memory_info(&self) -> Result<MemoryInfo> {
+        let (free, total) = self.context.mem_get_info().map_err(self.refused("asking for free memory"))?;
+        Ok(MemoryInfo { free: free + self.pool.unused(), total })
+    }
+}
+
+#[expect(unsafe_code, reason = "a call of the driver")]
+fn driver_version() -> std::result::Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: the driver library is there, and writes one int.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result()?;
+    Ok(version)
+}
+
+#[expect(unsafe_code, reason = "a call of the driver")]
+fn default_pool(context: &CudaContext) -> std::result::Result<Pool, DriverError> {
+    // SAFETY: the device is that of a live context.
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }.map(Pool)
+}
+
+impl Pool {
+    /// Lets the pool keep what is freed, where by default it gives all back to the system at every synchronisation. A
+    /// driver that cannot is slower, not wrong.
+    fn keep_all(self) {
+        let mut threshold = u64::MAX;
+        let _ = self.attribute(result::mem_pool::set_attribute, RELEASE_THRESHOLD, &mut threshold);
+    }
+
+    /// Bytes that it keeps and nobody uses.
+    fn unused(self) -> usize {
+        let get = |which| {
+            let mut bytes = 0;
+            self.attribute(result::mem_pool::get_attribute, which, &mut bytes).map(|()| bytes)
+        };
+        let unused = get(RESERVED).and_then(|reserved| Ok(reserved.saturating_sub(get(USED)?)));
+        unused.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn attribute(
+        self,
+        call: Attribute,
+        which: CUmemPool_attribute,
+        value: &mut u64,
+    ) -> std::result::Result<(), DriverError> {
+        // SAFETY: the pool is the device's; the three attributes named below are of the type `cuuint64_t`.
+        unsafe { call(self.0, which, std::ptr::from_mut(value).cast()) }
+    }
+}
+
+/// One of cudarc's two functions on a pool's attributes.
+type Attribute = unsafe fn(CUmemoryPool, CUmemPool_attribute, *mut c_void) -> std::result::Result<(), DriverError>;
+
+const RELEASE_THRESHOLD: CUmemPool_attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+const RESERVED: CUmemPool_attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
+const USED: CUmemPool_attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;

@@ -1,0 +1,50 @@
+use crate::command::vicugna;
+
+#[test]
+fn list_names_every_kernel_and_what_it_takes() {
+    let json = vicugna(&["kernels", "list", "--json"]).json();
+    let kernels = json["kernels"].as_array().unwrap();
+    let add = kernels.iter().find(|kernel| kernel["kernel"] == "add_bf16").unwrap();
+    assert_eq!(add["op"], "elementwise");
+    assert_eq!(add["params"], serde_json::json!(["u64", "u64", "u64", "u64"]));
+    assert!(vicugna(&["kernels", "list"]).stdout.contains("rmsnorm_bwd_weight_f32"));
+}
+
+#[test]
+fn check_holds_kernels_against_the_specification() {
+    let json = vicugna(&["kernels", "check", "--cases", "2", "--json"]).json();
+    let checks = json["checks"].as_array().unwrap();
+    assert!(checks.len() >= 16);
+    for check in checks {
+        assert_eq!(check["cases"], 2, "{check}");
+        assert!(check["worst"].as_f64().unwrap() <= 1.0, "{check}");
+    }
+    let text = vicugna(&["kernels", "check", "rope", "--cases", "1"]).stdout;
+    assert!(text.lines().count() == 2 && text.starts_with("rope          f32   right in 1 cases"), "{text}");
+}
+
+/// All that a memory-bound kernel costs, at the widths of Llama-3-8B: nothing is asked for twice, and what is asked for
+/// comes in whole sectors.
+#[test]
+fn no_kernel_asks_for_more_than_it_must() {
+    let json = vicugna(&["kernels", "profile", "--json"]).json();
+    for launch in json["launches"].as_array().unwrap() {
+        let count = |name: &str| launch["counters"][name].as_f64().unwrap();
+        let (kernel, compulsory) = (&launch["kernel"], launch["compulsory_bytes"].as_f64().unwrap());
+        if kernel == "embedding_sort" {
+            continue; // it compares all ids with all
+        }
+        let bytes = count("global_load_bytes") + count("global_store_bytes");
+        assert!(bytes >= compulsory && bytes <= 1.05 * compulsory, "{kernel}: {bytes} bytes of {compulsory}");
+        let moved = 32.0 * (count("global_load_sectors") + count("global_store_sectors"));
+        assert!(moved >= bytes && moved <= 1.06 * bytes, "{kernel}: {moved} bytes moved for {bytes}");
+    }
+}
+
+#[test]
+fn bad_input_gets_one_line() {
+    vicugna(&["kernels", "check", "rsmnorm"]).refused("NAME: rsmnorm is no op with kernels");
+    vicugna(&["kernels", "check", "--device", "cpu"]).refused("--device: the cpu has no kernels");
+    vicugna(&["kernels", "check", "--device", "gpu"]).refused("--device: \"gpu\" is no device");
+    assert_eq!(vicugna(&["kernels"]).code, 2);
+}

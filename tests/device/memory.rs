@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use vicugna::autograd::Tensor;
+use vicugna::device::{Device, Emulated, Emulation, MemoryUse};
+use vicugna::dtype::DType;
+use vicugna::ops::elementwise::add;
+use vicugna::ops::embedding::embedding;
+
+fn with_memory(bytes: usize) -> Device {
+    Device::new(Arc::new(Emulated::new(Emulation { memory: bytes, ..Emulation::default() })))
+}
+
+fn memory_use(device: &Device) -> MemoryUse {
+    let Device::Cuda(cuda) = device else { panic!("{device} is no GPU") };
+    cuda.memory_use()
+}
+
+#[test]
+fn values_survive_the_way_to_a_device_and_back() {
+    let device = Device::emulated();
+    let x: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let there = Tensor::from_slice(&Device::Cpu, [10, 100], &x).unwrap().to_device(&device).unwrap();
+    assert!(there.device().is_same(&device));
+    let elsewhere = there.to_device(&Device::emulated()).unwrap();
+    assert_eq!(elsewhere.dims(), [10, 100]);
+    assert_eq!(elsewhere.to_vec::<f32>().unwrap(), x);
+    assert_eq!(
+        Tensor::zeros(&device, DType::Bf16, [3]).unwrap().to_vec::<half::bf16>().unwrap(),
+        [half::bf16::ZERO; 3]
+    );
+    assert!(Tensor::from_slice::<u32>(&device, [0], &[]).unwrap().to_vec::<u32>().unwrap().is_empty());
+    let error = there.slice::<f32>().unwrap_err().to_string();
+    assert_eq!(error, "emulated: a device buffer cannot be read in place; copy it to the cpu first");
+}
+
+#[test]
+fn memory_is_counted_and_comes_back_on_drop() {
+    let device = with_memory(1 << 20);
+    let x = Tensor::zeros(&device, DType::F32, [1000]).unwrap();
+    let y = Tensor::zeros(&device, DType::Bf16, [1000]).unwrap();
+    let shared = x.clone();
+    assert_eq!(memory_use(&device), MemoryUse { used: 6000, peak: 6000 });
+    drop((x, y));
+    assert_eq!(memory_use(&device), MemoryUse { used: 4000, peak: 6000 });
+    drop(shared);
+    assert_eq!(memory_use(&device), MemoryUse { used: 0, peak: 6000 });
+}
+
+#[test]
+fn without_room_the_error_says_how_much_was_asked_used_and_free() {
+    let device = with_memory(3 << 20);
+    let kept = Tensor::zeros(&device, DType::F32, [1 << 18]).unwrap();
+    let error = Tensor::zeros(&device, DType::F32, [3 << 18]).unwrap_err().to_string();
+    assert_eq!(error, "emulated: out of memory: asked 3.0 MiB, used 1.0 MiB, free 2.0 MiB");
+    // The process goes on.
+    let sum = add(&kept, &kept).unwrap();
+    assert_eq!(sum.to_vec::<f32>().unwrap(), vec![0.0; 1 << 18]);
+}
+
+#[test]
+fn ids_are_checked_before_any_kernel_reads_them() {
+    let device = Device::emulated();
+    let weight = Tensor::zeros(&device, DType::F32, [4, 8]).unwrap();
+    let ids = Tensor::from_slice(&Device::Cpu, [3], &[1u32, 4, 9]).unwrap().to_device(&device).unwrap();
+    let error = embedding(&ids, &weight).unwrap_err().to_string();
+    assert_eq!(error, "embedding: id 4 of row 1 is not below the vocabulary's 4");
+    let error = embedding(&ids.to_device(&Device::Cpu).unwrap(), &weight).unwrap_err().to_string();
+    assert_eq!(error, "cpu: embedding: ids must be on emulated");
+}
+
+#[test]
+fn two_devices_do_not_mix() {
+    let [x, y] = [0, 1].map(|_| Tensor::zeros(&Device::emulated(), DType::F32, [4]).unwrap());
+    assert_eq!(add(&x, &y).unwrap_err().to_string(), "emulated: add: b must be on emulated");
+}
+
+#[test]
+fn a_missing_gpu_is_refused_in_words() {
+    // A machine may have one GPU or eight; none has this one.
+    let error = Device::cuda(1 << 20).unwrap_err().to_string();
+    assert!(error.starts_with("cuda:1048576: "), "{error}");
+    let reasons = ["this machine has no NVIDIA driver (libcuda)", "there is no such GPU; this machine has"];
+    assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");
+}
