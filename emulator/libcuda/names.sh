@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # Writes src/names.rs: every name that a program may look for in libcuda, those that this crate defines and those that it
-# does not. The names are all of cudarc's `driver::sys` and of cust_raw, from the sources that cargo fetched.
+# does not. The names are all of cudarc's `driver::sys` and of cust_raw, from the sources that `cargo fetch` brings.
+#
+#   names.sh           writes src/names.rs
+#   names.sh --check   compares it with what it would write
 set -euo pipefail
+export LC_ALL=C
 cd "$(dirname "$0")"
+case "${1-}" in
+  "") target=src/names.rs ;;
+  --check) target=$(mktemp) && trap 'rm -f "$target"' EXIT ;;
+  *) echo "usage: names.sh [--check]" >&2 && exit 2 ;;
+esac
 
 registry=("${CARGO_HOME:-$HOME/.cargo}"/registry/src/*)
 cudarc=$(find "${registry[@]}" -path '*/cudarc-0.19.10/src/driver/sys/mod.rs' -print -quit)
@@ -17,7 +26,11 @@ defined() {
   grep -ohP 'extern "C" fn \Kcu\w+' src/api/*.rs
   grep -ohP '^    u\d+: \K(cuMemset\w+ ?)+' src/api/fill.rs | tr ' ' '\n'
 }
-lines() { fmt -w 112 | sed 's/^/        /'; }
+lines() {
+  awk -v indent="        " 'length(line $0) > 110 { print indent line; line = "" }
+    { line = line (line ? " " : "") $0 }
+    END { print indent line }'
+}
 
 {
   cat <<'END'
@@ -69,4 +82,5 @@ END
   printf '    }\n    missing {\n'
   comm -23 <(known | sort -u) <(defined | sort -u) | lines
   printf '    }\n}\n'
-} >src/names.rs
+} >"$target"
+diff -u src/names.rs "$target" || { echo "names.sh: src/names.rs is old: run names.sh" >&2 && exit 1; }

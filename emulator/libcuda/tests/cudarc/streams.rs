@@ -2,7 +2,7 @@
 
 use crate::common::{numbers, succeeds};
 use crate::{device, grid, kernel};
-use cudarc::driver::{CudaSlice, CudaStream, DriverError, PushKernelArg, result, sys};
+use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DriverError, PushKernelArg, result, sys};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,10 +36,9 @@ fn time_passes_between_events() {
 
 const N: usize = 5000;
 
-fn double(stream: &Arc<CudaStream>, y: &mut CudaSlice<f32>, x: &CudaSlice<f32>) {
-    let scale = kernel(stream, "elementwise", "scale_f32");
+fn double(scale: &CudaFunction, stream: &Arc<CudaStream>, y: &mut CudaSlice<f32>, x: &CudaSlice<f32>) {
     let (n, factor) = (N as i64, 2f32);
-    let mut launch = stream.launch_builder(&scale);
+    let mut launch = stream.launch_builder(scale);
     launch.arg(y).arg(x).arg(&n).arg(&factor);
     // SAFETY: the arguments are those of the kernel, and both buffers have `n` elements.
     unsafe { launch.launch(grid(5, 256)) }.unwrap();
@@ -51,15 +50,16 @@ fn twice_on_two_streams(wait: bool) -> Result<(), DriverError> {
     // SAFETY: nothing is freed before all streams are done; whether uses are in order is what is tested.
     unsafe { context.disable_event_tracking() };
     let (first, second) = (context.new_stream()?, context.new_stream()?);
+    let scale = kernel(&first, "elementwise", "scale_f32");
     let numbers = numbers(1, N);
     let x = first.clone_htod(&numbers)?;
     // SAFETY: written before it is read, if the streams are in order.
     let (mut y, mut z) = unsafe { (first.alloc::<f32>(N)?, second.alloc::<f32>(N)?) };
-    double(&first, &mut y, &x);
+    double(&scale, &first, &mut y, &x);
     if wait {
         second.wait(&first.record_event(None)?)?;
     }
-    double(&second, &mut z, &y);
+    double(&scale, &second, &mut z, &y);
     let got = second.clone_dtoh(&z)?;
     second.synchronize()?;
     assert!(got.iter().zip(&numbers).all(|(got, x)| *got == 4.0 * x), "wrong numbers without a wait");
@@ -115,10 +115,11 @@ fn elapsed() {
     let context = device();
     let stream = context.new_stream().unwrap();
     let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+    let scale = kernel(&stream, "elementwise", "scale_f32");
     let x = stream.clone_htod(&numbers(1, N)).unwrap();
     let mut y = stream.alloc_zeros(N).unwrap();
     let start = stream.record_event(timed).unwrap();
-    double(&stream, &mut y, &x);
+    double(&scale, &stream, &mut y, &x);
     let end = stream.record_event(timed).unwrap();
     end.synchronize().unwrap();
     assert!(start.elapsed_ms(&end).unwrap() > 0.0);
