@@ -7,7 +7,9 @@ mod common;
 
 use common::{assert_near, numbers, ptx, rmsnorm};
 use cust::error::CudaError;
+use cust::memory::LockedBuffer;
 use cust::prelude::*;
+use cust::stream::StreamWaitEventFlags;
 
 /// rmsnorm of `rows` rows of `width` elements, into a `y` that may be too short.
 fn launch_rmsnorm(rows: usize, width: usize, y_length: usize) -> Result<Vec<f32>, CudaError> {

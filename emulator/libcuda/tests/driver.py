@@ -40,7 +40,7 @@ def rmsnorm(function, stream, x, weight, y_length):
 def main(ptx):
     ask(driver.cuInit(0))
     device = ask(driver.cuDeviceGet(0))
-    name = ask(driver.cuDeviceGetName(64, device)).decode().rstrip("\0")
+    name = ask(driver.cuDeviceGetName(64, device)).split(b"\0")[0].decode()
     assert name.startswith("PTX emulator"), name
     attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
     assert ask(driver.cuDeviceGetAttribute(attribute, device)) == 8

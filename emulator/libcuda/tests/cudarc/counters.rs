@@ -1,6 +1,6 @@
 //! The report of counters at the end of a process.
 
-use crate::common::succeeds;
+use crate::process::succeeds;
 use std::path::Path;
 
 #[test]

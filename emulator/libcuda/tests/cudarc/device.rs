@@ -1,6 +1,6 @@
 //! What the device says of itself.
 
-use crate::common::{run, succeeds};
+use crate::process::{run, succeeds};
 use crate::{device, kernel};
 use cudarc::driver::{CudaContext, sys};
 use sys::CUdevice_attribute_enum as Attribute;

@@ -1,6 +1,7 @@
 //! This repository's kernels against the same in f64.
 
-use crate::common::{self, assert_near, numbers, succeeds};
+use crate::common::{self, assert_near, numbers};
+use crate::process::succeeds;
 use crate::{device, grid, kernel};
 use cudarc::driver::PushKernelArg;
 use cudarc::nvrtc::Ptx;

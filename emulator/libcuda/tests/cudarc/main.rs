@@ -5,12 +5,14 @@
 #![expect(unsafe_code, reason = "cudarc marks launches and the driver's functions unsafe")]
 
 mod border;
+mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod counters;
 mod device;
 mod kernels;
 mod memory;
+mod process;
 mod shared;
 mod streams;
 mod traps;

@@ -1,7 +1,8 @@
 //! Memory: its addresses, pools, page-locked host memory, and a module's variables.
 
-use crate::common::{numbers, succeeds};
+use crate::common::numbers;
 use crate::device;
+use crate::process::succeeds;
 use cudarc::driver::{DevicePtr, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 

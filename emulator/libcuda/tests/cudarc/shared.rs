@@ -1,6 +1,6 @@
 //! Dynamic shared memory: 48 KiB, and more if it is asked for.
 
-use crate::common::succeeds;
+use crate::process::succeeds;
 use crate::{device, grid};
 use cudarc::driver::{DriverError, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;

@@ -1,6 +1,7 @@
 //! Streams and events, with work done at once and as late as it may be.
 
-use crate::common::{numbers, succeeds};
+use crate::common::numbers;
+use crate::process::succeeds;
 use crate::{device, grid, kernel};
 use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DriverError, PushKernelArg, result, sys};
 use std::ffi::c_void;
@@ -54,7 +55,8 @@ fn twice_on_two_streams(wait: bool) -> Result<(), DriverError> {
     let numbers = numbers(1, N);
     let x = first.clone_htod(&numbers)?;
     // SAFETY: written before it is read, if the streams are in order.
-    let (mut y, mut z) = unsafe { (first.alloc::<f32>(N)?, second.alloc::<f32>(N)?) };
+    let mut y = unsafe { first.alloc::<f32>(N) }?;
+    let mut z = second.alloc_zeros::<f32>(N)?;
     double(&scale, &first, &mut y, &x);
     if wait {
         second.wait(&first.record_event(None)?)?;

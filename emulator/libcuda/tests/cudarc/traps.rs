@@ -1,6 +1,7 @@
 //! What a program sees of a kernel that does what it must not, and of a module that cannot be loaded.
 
-use crate::common::{numbers, succeeds};
+use crate::common::numbers;
+use crate::process::succeeds;
 use crate::{device, grid, kernel};
 use cudarc::driver::{CudaContext, DriverError, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
@@ -41,9 +42,7 @@ fn out_of_bounds() {
     println!("{text}");
     assert_eq!(error.0, sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
     assert_eq!(error.error_name().unwrap().to_str().unwrap(), "CUDA_ERROR_ILLEGAL_ADDRESS");
-    for place in
-        ["out_of_bounds: rmsnorm_fwd_f32: ", "PTX line ", " (cuda/", "block (1, 0, 0), warp 3, lane 0"]
-    {
+    for place in ["out_of_bounds: rmsnorm_fwd_f32: ", "PTX line ", " (cuda/", "block (1, 0, 0), warp 3, lane 0"] {
         assert!(text.contains(place), "{place:?} is not in {text:?}");
     }
     // As on a GPU, the context is lost with all that is in it, and a new one is not.
