@@ -39,8 +39,8 @@ lines() {
 #![expect(unsafe_code, reason = "exported names")]
 
 use crate::api::{
-    address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, init::*, launch::*, memory::*,
-    module::*, occupancy::*, pool::*, stream::*,
+    address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, init::*, launch::*,
+    library::*, memory::*, module::*, occupancy::*, pool::*, rows::*, stream::*,
 };
 use crate::status::{Failure, Status};
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use ptx_emulator::MemoryError;
 
 /// One end of a copy.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     Device(u64),
     Host(Host),
 }
@@ -46,7 +46,7 @@ fn check(machine: &Machine, end: End, bytes: usize) -> Result {
 }
 
 /// Copies now, after what the null stream waits for.
-fn copy_now(machine: &mut Machine, context: u64, to: End, from: End, bytes: usize) -> Result {
+pub(super) fn copy_now(machine: &mut Machine, context: u64, to: End, from: End, bytes: usize) -> Result {
     check(machine, to, bytes)?;
     check(machine, from, bytes)?;
     if bytes == 0 {
@@ -56,7 +56,14 @@ fn copy_now(machine: &mut Machine, context: u64, to: End, from: End, bytes: usiz
 }
 
 /// Copies when the stream gets there.
-fn copy_queued(machine: &mut Machine, context: u64, to: End, from: End, bytes: usize, stream: u64) -> Result {
+pub(super) fn copy_queued(
+    machine: &mut Machine,
+    context: u64,
+    to: End,
+    from: End,
+    bytes: usize,
+    stream: u64,
+) -> Result {
     check(machine, to, bytes)?;
     check(machine, from, bytes)?;
     if bytes == 0 {
@@ -78,7 +85,7 @@ fn copy_queued(machine: &mut Machine, context: u64, to: End, from: End, bytes: u
 }
 
 /// An address of which only the value tells where it is.
-fn end(machine: &Machine, address: u64) -> End {
+pub(super) fn end(machine: &Machine, address: u64) -> End {
     match machine.device.allocation(address) {
         Some(_) => End::Device(address),
         None => End::Host(Host(address as usize)),

@@ -266,3 +266,72 @@ fn load_log() {
     assert!(log.starts_with(b"PTX line 3: "), "{log:?}");
     assert_eq!(log[31..], [0, 9, 9, 9, 9, 9, 9, 9, 9]);
 }
+
+#[test]
+fn rows_are_copied_between_pitches() {
+    succeeds("calls::rows", &[]);
+    succeeds("calls::rows", &[("VICUGNA_EMULATED_STREAMS", "late")]);
+}
+
+#[test]
+#[ignore = "a program"]
+fn rows() {
+    use sys::CUmemorytype::*;
+    let _context = device();
+    let stream = ask(null_mut(), |place| unsafe { sys::cuStreamCreate(place, 0) });
+    let buffer = allocate(32);
+    done(unsafe { sys::cuMemsetD8_v2(buffer, 0, 32) });
+    let here: Vec<u8> = (1..=12).collect();
+    let mut rows = sys::CUDA_MEMCPY2D {
+        srcXInBytes: 1,
+        srcY: 1,
+        srcMemoryType: CU_MEMORYTYPE_HOST,
+        srcHost: here.as_ptr().cast(),
+        srcDevice: 0,
+        srcArray: null_mut(),
+        srcPitch: 4,
+        dstXInBytes: 2,
+        dstY: 1,
+        dstMemoryType: CU_MEMORYTYPE_DEVICE,
+        dstHost: null_mut(),
+        dstDevice: buffer,
+        dstArray: null_mut(),
+        dstPitch: 8,
+        WidthInBytes: 3,
+        Height: 2,
+    };
+    done(unsafe { sys::cuMemcpy2DAsync_v2(&rows, stream) });
+    let mut right = [0u8; 32];
+    right[10..13].copy_from_slice(&[6, 7, 8]);
+    right[18..21].copy_from_slice(&[10, 11, 12]);
+    assert_eq!(read::<u8>(buffer, 32), right);
+    rows.dstPitch = 4;
+    assert_eq!(unsafe { sys::cuMemcpy2D_v2(&rows) }, CUDA_ERROR_INVALID_VALUE);
+    (rows.dstPitch, rows.dstY) = (8, 3);
+    assert_eq!(unsafe { sys::cuMemcpy2D_v2(&rows) }, CUDA_ERROR_INVALID_VALUE);
+    rows.dstMemoryType = CU_MEMORYTYPE_ARRAY;
+    assert_eq!(unsafe { sys::cuMemcpy2D_v2(&rows) }, CUDA_ERROR_NOT_SUPPORTED);
+}
+
+#[test]
+fn libraries_are_modules() {
+    succeeds("calls::libraries", &[]);
+}
+
+#[test]
+#[ignore = "a program"]
+fn libraries() {
+    let _context = device();
+    let text = std::ffi::CString::new(common::ptx("rope")).unwrap();
+    let library = ask(null_mut(), |place| unsafe {
+        sys::cuLibraryLoadData(place, text.as_ptr().cast(), null_mut(), null_mut(), 0, null_mut(), null_mut(), 0)
+    });
+    let kernel = ask(null_mut(), |place| unsafe { sys::cuLibraryGetKernel(place, library, c"rope_bf16".as_ptr()) });
+    let function = ask(null_mut(), |place| unsafe { sys::cuKernelGetFunction(place, kernel) });
+    let threads = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK;
+    assert_eq!(ask(0, |place| unsafe { sys::cuKernelGetAttribute(place, threads, kernel, 0) }), 256);
+    assert_eq!(ask(0, |place| unsafe { sys::cuFuncGetAttribute(place, threads, function) }), 256);
+    assert_eq!(unsafe { sys::cuKernelGetAttribute(&mut 0, threads, kernel, 1) }, CUDA_ERROR_INVALID_DEVICE);
+    done(unsafe { sys::cuLibraryUnload(library) });
+    assert_eq!(unsafe { sys::cuKernelGetFunction(&mut null_mut(), kernel) }, CUDA_ERROR_INVALID_HANDLE);
+}

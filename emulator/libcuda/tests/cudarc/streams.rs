@@ -128,3 +128,31 @@ fn elapsed() {
     let never = context.new_event(timed).unwrap();
     assert!(start.elapsed_ms(&never).is_err());
 }
+
+#[test]
+fn threads_share_a_device() {
+    succeeds("streams::threads", NOW);
+    succeeds("streams::threads", LATE);
+}
+
+#[test]
+#[ignore = "a program"]
+fn threads() {
+    let context = device();
+    let own_stream = &|seed: u32| {
+        context.bind_to_thread().unwrap();
+        let stream = context.new_stream().unwrap();
+        let scale = kernel(&stream, "elementwise", "scale_f32");
+        let numbers = numbers(seed, N);
+        let x = stream.clone_htod(&numbers).unwrap();
+        let mut y = stream.alloc_zeros::<f32>(N).unwrap();
+        double(&scale, &stream, &mut y, &x);
+        let got = stream.clone_dtoh(&y).unwrap();
+        assert!(got.iter().zip(&numbers).all(|(got, x)| *got == 2.0 * x));
+    };
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            scope.spawn(move || own_stream(seed));
+        }
+    });
+}
