@@ -6,16 +6,11 @@ use crate::api::{
     address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, init::*, launch::*,
     library::*, memory::*, module::*, occupancy::*, pool::*, rows::*, stream::*,
 };
-use crate::status::{Failure, Status};
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use crate::status::{Failure, Status, say_once};
 
 /// What a function does that is not there: says so once, and fails.
-fn missing(name: &'static str) -> Status {
-    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
-        eprintln!("emulated libcuda: {name} is not supported");
-    }
+fn missing(name: &'static str, text: &'static str) -> Status {
+    say_once(text);
     Failure::new(Status::NOT_SUPPORTED, name).report()
 }
 
@@ -24,7 +19,7 @@ macro_rules! names {
         $(
             #[unsafe(no_mangle)]
             extern "C" fn $missing() -> Status {
-                missing(stringify!($missing))
+                missing(stringify!($missing), concat!(stringify!($missing), " is not supported"))
             }
         )*
 

@@ -1,6 +1,6 @@
 //! Results of calls: CUDA's codes, and the texts that `cuGetErrorString` gives for them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -165,6 +165,14 @@ pub fn interned(text: String) -> &'static CStr {
     let kept: &'static CStr = Box::leak(text.into_boxed_c_str());
     texts.insert(kept);
     kept
+}
+
+/// Writes to standard error, the first time, what a program may not expect of this library.
+pub fn say_once(what: &'static str) {
+    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(what) {
+        eprintln!("emulated libcuda: {what}");
+    }
 }
 
 /// Why a call failed.

@@ -2,7 +2,7 @@
 
 use crate::border::{Out, entry};
 use crate::machine::within;
-use crate::status::{Failure, Status, interned, invalid, unsupported};
+use crate::status::{Failure, Status, interned, invalid, say_once, unsupported};
 use std::ffi::c_char;
 
 /// Numbers of CUDA's `CUfunction_attribute`.
@@ -27,10 +27,11 @@ pub extern "C" fn cuFuncGetAttribute(value: Out<i32>, attribute: i32, function: 
             MAX_THREADS => kernel.max_threads().unwrap_or(1024) as i32,
             SHARED_BYTES => kernel.shared_bytes() as i32,
             CONST_BYTES | CACHE_MODE_CA => 0,
-            LOCAL_BYTES => kernel.local_bytes() as i32,
             REGISTERS => {
-                return unsupported("the number of registers: NVIDIA's assembler decides it, PTX does not say");
+                say_once("CU_FUNC_ATTRIBUTE_NUM_REGS is 0: NVIDIA's assembler decides it, PTX does not say");
+                0
             }
+            LOCAL_BYTES => kernel.local_bytes() as i32,
             PTX_VERSION | BINARY_VERSION => (major * 10 + minor) as i32,
             MAX_DYNAMIC_SHARED => function.dynamic_limit as i32,
             CARVEOUT => function.carveout,
