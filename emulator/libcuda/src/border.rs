@@ -183,3 +183,16 @@ impl Callback {
         CALLING_BACK.set(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(entry(|| panic!("out of {}", "luck")), Status::UNKNOWN);
+        let text = Status::UNKNOWN.text().unwrap().to_str().unwrap();
+        assert_eq!(text, "unknown error: the emulated driver panicked: out of luck");
+        assert_eq!(entry(|| Ok(())), Status::SUCCESS);
+    }
+}

@@ -1,6 +1,7 @@
 //! Programs that call CUDA through an unmodified cust, which links libcuda: this binary itself does, and needs a folder
 //! of install.sh both to be built (`CUDA_LIBRARY_PATH`) and to be run (`LD_LIBRARY_PATH`, of its `lib64`).
 
+#![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "cust marks launches unsafe")]
 
 mod common;

@@ -34,8 +34,8 @@ fn arguments(kernel: &Kernel, params: In<usize>, extra: In<usize>) -> Result<Vec
         (true, false) => {
             let buffer = buffer(extra)?;
             let within = |start: u64, bytes: u64| buffer.get(start as usize..(start + bytes) as usize);
-            let short = || format!("the buffer of {} bytes is too short for the arguments", buffer.len());
-            let short = || Failure::new(Status::INVALID_VALUE, short());
+            let detail = format!("the buffer of {} bytes is too short for the arguments", buffer.len());
+            let short = || Failure::new(Status::INVALID_VALUE, detail.as_str());
             list.iter().map(|param| within(param.offset, param.bytes).ok_or_else(short)).collect()
         }
         (true, true) => invalid(format!("{} takes {} arguments, got none", kernel.name(), list.len())),

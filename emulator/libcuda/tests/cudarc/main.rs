@@ -2,6 +2,7 @@
 //!
 //! The tests that are ignored are those programs; the others start them.
 
+#![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "cudarc marks launches and the driver's functions unsafe")]
 
 mod border;

@@ -1,19 +1,20 @@
 //! The library under the names that programs look for, and processes that find it there.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// A folder with the library as `libcuda.so` and `libcuda.so.1`. Cargo built it beside this test.
-pub fn folder() -> PathBuf {
+fn folder() -> PathBuf {
     let library = std::env::current_exe().unwrap().with_file_name("libptx_emulator_libcuda.so");
     assert!(library.exists(), "{} is not there", library.display());
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libcuda-{}", std::process::id()));
+    let folder = library.with_file_name("libcuda");
     fs::create_dir_all(&folder).unwrap();
     for name in ["libcuda.so", "libcuda.so.1"] {
         match symlink(&library, folder.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => panic!("{name}: {error}"),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => panic!("{name}: {error}"),
             _ => {}
         }
     }
