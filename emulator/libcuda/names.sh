@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Writes src/names.rs: every name that a program may look for in libcuda, those that this crate defines and those that it
+# Writes src/names.in: every name that a program may look for in libcuda, those that this crate defines and those that it
 # does not. The names are all of cudarc's `driver::sys` and of cust_raw, from the sources that `cargo fetch` brings.
 #
-#   names.sh           writes src/names.rs
+#   names.sh           writes src/names.in
 #   names.sh --check   compares it with what it would write
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")"
 case "${1-}" in
-  "") target=src/names.rs ;;
+  "") target=src/names.in ;;
   --check) target=$(mktemp) && trap 'rm -f "$target"' EXIT ;;
   *) echo "usage: names.sh [--check]" >&2 && exit 2 ;;
 esac
@@ -33,49 +33,10 @@ lines() {
 }
 
 {
-  cat <<'END'
-//! Every name that a program may look for in libcuda. Written by names.sh.
-
-#![expect(unsafe_code, reason = "exported names")]
-
-use crate::api::{
-    address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, init::*, launch::*,
-    library::*, memory::*, module::*, occupancy::*, pool::*, rows::*, stream::*,
-};
-use crate::status::{Failure, Status, say_once};
-
-/// What a function does that is not there: says so once, and fails.
-fn missing(name: &'static str, text: &'static str) -> Status {
-    say_once(text);
-    Failure::new(Status::NOT_SUPPORTED, name).report()
-}
-
-macro_rules! names {
-    (defined { $($defined:ident)* } missing { $($missing:ident)* }) => {
-        $(
-            #[unsafe(no_mangle)]
-            extern "C" fn $missing() -> Status {
-                missing(stringify!($missing), concat!(stringify!($missing), " is not supported"))
-            }
-        )*
-
-        /// The function of a name.
-        pub fn address(name: &str) -> Option<*const ()> {
-            Some(match name {
-                $(stringify!($defined) => $defined as *const (),)*
-                $(stringify!($missing) => $missing as *const (),)*
-                _ => return None,
-            })
-        }
-    };
-}
-
-names! {
-    defined {
-END
+  printf '// Written by names.sh.\nnames! {\n    defined {\n'
   sort -u <(defined) | lines
   printf '    }\n    missing {\n'
   comm -23 <(known | sort -u) <(defined | sort -u) | lines
   printf '    }\n}\n'
 } >"$target"
-diff -u src/names.rs "$target" || { echo "names.sh: src/names.rs is old: run names.sh" >&2 && exit 1; }
+diff -u src/names.in "$target" || { echo "names.sh: src/names.in is old: run names.sh" >&2 && exit 1; }

@@ -30,7 +30,7 @@ type ErrorName = unsafe extern "C" fn(i32, *mut *const c_char) -> i32;
 
 /// The names that the library is to have, which are all of cudarc's and cust's.
 fn names() -> impl Iterator<Item = &'static str> {
-    let (_, lists) = include_str!("../../src/names.rs").split_once("names! {").unwrap();
+    let (_, lists) = include_str!("../../src/names.in").split_once("names! {").unwrap();
     lists.split_whitespace().filter(|name| name.starts_with("cu"))
 }
 
