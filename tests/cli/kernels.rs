@@ -47,4 +47,5 @@ fn bad_input_gets_one_line() {
     vicugna(&["kernels", "check", "--device", "cpu"]).refused("--device: the cpu has no kernels");
     vicugna(&["kernels", "check", "--device", "gpu"]).refused("--device: \"gpu\" is no device");
     assert_eq!(vicugna(&["kernels"]).code, 2);
+    assert_eq!(vicugna(&["kernels", "check", "--cases", "0"]).code, 2);
 }

@@ -31,7 +31,7 @@ enum Action {
         /// An op; all by default
         name: Option<String>,
         /// Random cases for each op and dtype
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
         cases: u64,
         /// Where to run: emulated or cuda[:N]
         #[arg(long, default_value = "emulated")]
