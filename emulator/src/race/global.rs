@@ -114,6 +114,13 @@ impl<'l> BlockShadow<'l> {
         Self { launch, own: Vec::new(), numbers: HashMap::default(), recent: [(u64::MAX, 0); RECENT] }
     }
 
+    /// Another block starts.
+    pub fn restart(&mut self) {
+        self.own.clear();
+        self.numbers.clear();
+        self.recent = [(u64::MAX, 0); RECENT];
+    }
+
     /// The block touches the bytes from `start` to `end` of an allocation. Gives the first conflict and its byte.
     pub fn touch(&mut self, allocation: usize, touch: Touch, start: u64, end: u64) -> Result<(), (Conflict, u64)> {
         let mut at = start;

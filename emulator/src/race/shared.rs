@@ -90,7 +90,20 @@ impl Shadow {
         }
     }
 
+    #[inline]
     fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
+        if start % 4 != 0 || end % 4 != 0 {
+            return self.access_bytes(access, start, end);
+        }
+        for word in (start / 4) as usize..(end / 4) as usize {
+            if !self.common(access, word) {
+                self.whole_word(access, word)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn access_bytes(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         let mut at = start;
         while at < end {
             let word = (at / 4) as usize;
@@ -106,31 +119,31 @@ impl Shadow {
         Ok(())
     }
 
-    #[inline]
-    fn whole_word(&mut self, access: Access, word: usize) -> Outcome {
+    /// The common accesses, where nothing is wrong and little changes; false where it is none.
+    #[inline(always)]
+    fn common(&mut self, access: Access, word: usize) -> bool {
         let entry = &mut self.words[word];
-        let Write::Plain(writer, time) = entry.write else { return self.whole_word_slowly(access, word) };
-        let known = &self.known[access.warp as usize];
+        let Write::Plain(writer, time) = entry.write else { return false };
         let bit = 1 << access.warp;
-        if writer != access.warp && time >= known[writer as usize] {
-            return self.whole_word_slowly(access, word);
+        if writer != access.warp && time >= self.known[access.warp as usize][writer as usize] {
+            return false;
         }
+        let alone = entry.readers & !bit == 0;
         match access.touch {
-            Touch::Read if entry.readers & !bit == 0 || entry.read_time == self.now => {
+            Touch::Read if alone || entry.read_time == self.now => {
                 entry.readers |= bit;
                 entry.read_time = self.now;
-                Ok(())
+                true
             }
-            Touch::Write if entry.readers & !bit == 0 && !access.flight => {
+            Touch::Write if alone && !access.flight => {
                 *entry = Entry { write: Write::Plain(access.warp, self.now), ..Entry::default() };
-                Ok(())
+                true
             }
-            _ => self.whole_word_slowly(access, word),
+            _ => false,
         }
     }
 
-    #[cold]
-    fn whole_word_slowly(&mut self, access: Access, word: usize) -> Outcome {
+    fn whole_word(&mut self, access: Access, word: usize) -> Outcome {
         if self.words[word].write != Write::Split {
             return self.one(access, word, false);
         }
@@ -257,24 +270,26 @@ impl Shadow {
         (entry.readers | bit, APART)
     }
 
-    /// A warp arrives at a barrier; the time tells later what came before.
-    pub fn arrive(&mut self) -> u32 {
+    /// A warp passes a barrier without waiting; the time tells later what came before.
+    pub fn pass(&mut self) -> u32 {
         self.now += 1;
         self.now
     }
 
-    /// A barrier is complete: the warps in `waiting` now know what all that arrived, at these times, knew.
+    /// A barrier is complete: the warps that waited now know what all that arrived knew. One that did not wait arrived at
+    /// its time.
     pub fn complete(&mut self, waiting: u32, arrived: &[(u8, u32)]) {
+        self.now += 1;
         let mut together = [0; WARPS];
         for &(warp, time) in arrived {
             for (all, one) in together.iter_mut().zip(self.known[warp as usize]) {
                 *all = (*all).max(one);
             }
+            let time = if waiting >> warp & 1 != 0 { self.now } else { time };
             together[warp as usize] = together[warp as usize].max(time);
         }
-        self.now += 1;
-        for warp in (0..WARPS).filter(|warp| waiting >> warp & 1 != 0) {
-            self.known[warp] = together;
+        for &(warp, _) in arrived.iter().filter(|(warp, _)| waiting >> warp & 1 != 0) {
+            self.known[warp as usize] = together;
         }
     }
 }

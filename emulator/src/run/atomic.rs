@@ -12,21 +12,14 @@ use crate::trap::{Checked, Fault, TrapKind};
 use crate::types::{File, Space, Type};
 
 /// Runs `atom` or `red`.
-pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, op: &Atomic, mask: u32) -> Checked<()> {
+pub(super) fn run(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Atomic, mask: u32) -> Checked<()> {
     warp.effects += 1;
     env.counters.atomics += u64::from(mask.count_ones());
     let addresses = addresses(&warp.registers, &op.address);
     by_space(op.space, &addresses, mask, |space, addresses, mask| in_space(warp, env, op, space, addresses, mask))
 }
 
-fn in_space(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    op: &Atomic,
-    space: Space,
-    addresses: &[u64; LANES],
-    mask: u32,
-) -> Checked<()> {
+fn in_space(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Atomic, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
     let bytes = op.ty.bytes();
     let touched = Touched::new(addresses, mask, bytes)?;
     match space {

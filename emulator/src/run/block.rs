@@ -13,11 +13,13 @@ use crate::trap::{Checked, Fault, Trap, TrapKind};
 use std::sync::atomic::Ordering;
 
 /// What the warps of a block share.
-pub(super) struct Env<'l> {
+pub(super) struct Env<'l, 'w> {
     pub context: &'l Context<'l>,
     pub shared: Shared,
-    pub global: Global<'l>,
+    pub global: &'w mut Global<'l>,
     pub counters: Counters,
+    /// Instructions that the running warp may still execute in its turn.
+    pub fuel: u32,
 }
 
 /// A warp's arrival at a barrier.
@@ -45,31 +47,27 @@ struct Barrier {
     lacks: u32,
 }
 
-pub(super) struct Block<'l> {
-    env: Env<'l>,
+pub(super) struct Block<'l, 'w> {
+    env: Env<'l, 'w>,
     index: [u32; 3],
     warps: Vec<Warp>,
     barriers: [Barrier; 16],
     random: u64,
+    /// Steps not yet counted against the limit.
+    spent: u64,
 }
 
 /// Steps between looks at the step limit.
 const BATCH: u32 = 1 << 14;
 
-impl<'l> Block<'l> {
-    pub fn new(context: &'l Context<'l>, number: u64) -> Self {
+impl<'l, 'w> Block<'l, 'w> {
+    pub fn new(context: &'l Context<'l>, global: &'w mut Global<'l>, number: u64) -> Self {
         let [x, y, _] = context.launch.grid.map(u64::from);
         let index = [number % x, number / x % y, number / x / y].map(|axis| axis as u32);
         let shared = Shared::new(context.shared_bytes, context.launch.checks.races);
-        let env = Env { context, shared, global: context.global(), counters: Counters::default() };
+        let env = Env { context, shared, global, counters: Counters::default(), fuel: 0 };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
-        Self {
-            env,
-            index,
-            warps,
-            barriers: Default::default(),
-            random: mix(context.launch.seed ^ number.rotate_left(32)),
-        }
+        Self { env, index, warps, barriers: Default::default(), random: mix(context.launch.seed ^ number.rotate_left(32)), spent: 0 }
     }
 
     /// Runs all warps to their end.
@@ -123,10 +121,13 @@ impl<'l> Block<'l> {
             0 => BATCH,
             _ => 1 + (self.random >> 32) as u32 % 128,
         };
+        self.env.fuel = budget;
         let warp = &mut self.warps[number];
-        let before = self.env.counters.total_instructions();
-        let pause = super::simd::run(|| step::run(warp, &mut self.env, budget))?;
-        self.limit(self.env.counters.total_instructions() - before)?;
+        let pause = super::simd::run(|| step::run(warp, &mut self.env))?;
+        self.spent += u64::from(budget - self.env.fuel);
+        if self.spent >= u64::from(BATCH) {
+            self.limit()?;
+        }
         match pause {
             Pause::Turn => Ok(()),
             Pause::Barrier(arrival) => self.arrive(number, arrival),
@@ -134,8 +135,9 @@ impl<'l> Block<'l> {
         }
     }
 
-    fn limit(&self, steps: u64) -> Checked<()> {
+    fn limit(&mut self) -> Checked<()> {
         let context = self.env.context;
+        let steps = std::mem::take(&mut self.spent);
         let total = context.steps.fetch_add(steps, Ordering::Relaxed) + steps;
         if total <= context.launch.step_limit {
             return Ok(());
@@ -148,7 +150,10 @@ impl<'l> Block<'l> {
     }
 
     fn arrive(&mut self, number: usize, arrival: Arrival) -> Checked<()> {
-        let time = self.env.shared.shadow.as_mut().map_or(0, |shadow| shadow.arrive());
+        let time = match &mut self.env.shared.shadow {
+            Some(shadow) if !arrival.waits => shadow.pass(),
+            _ => 0,
+        };
         let warp = &mut self.warps[number];
         let barrier = &mut self.barriers[arrival.id as usize];
         if !barrier.arrived.is_empty() && barrier.threads != arrival.threads {
@@ -185,7 +190,7 @@ impl<'l> Block<'l> {
         if barrier.arrived.is_empty() || barrier.arrived.len() < expected {
             return Ok(());
         }
-        let barrier = std::mem::take(&mut self.barriers[id]);
+        let mut barrier = std::mem::take(&mut self.barriers[id]);
         if let Some(shadow) = &mut self.env.shared.shadow {
             shadow.complete(barrier.waiting, &barrier.arrived);
         }
@@ -193,6 +198,8 @@ impl<'l> Block<'l> {
         for warp in self.warps.iter_mut().filter(|warp| barrier.waiting >> warp.number & 1 != 0) {
             release(warp, &barrier, &self.env.context.kernel.program.code[warp.pc as usize].op);
         }
+        barrier.arrived.clear();
+        self.barriers[id].arrived = barrier.arrived;
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ impl Copies {
 }
 
 /// Issues a copy: the source is read now, the data arrives at the wait.
-pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_>, op: &CopyAsync, mask: u32) -> Checked<()> {
+pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_, '_>, op: &CopyAsync, mask: u32) -> Checked<()> {
     warp.effects += 1;
     let to = addresses(&warp.registers, &op.to);
     let from = addresses(&warp.registers, &op.from);
@@ -87,7 +87,7 @@ fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
     }
 }
 
-fn read(env: &mut Env<'_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
+fn read(env: &mut Env<'_, '_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
     let touched = Touched::new(from, mask, bytes)?;
     let place = env.global.touch(&touched, Touch::Read)?;
     count_loads(env, &touched);
@@ -95,14 +95,7 @@ fn read(env: &mut Env<'_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checke
 }
 
 /// One lane reads fewer bytes than it copies; the rest is zero.
-fn read_part(
-    env: &mut Env<'_>,
-    from: &[u64; LANES],
-    lane: usize,
-    bytes: u64,
-    whole: u64,
-    data: &mut LaneBytes,
-) -> Checked<()> {
+fn read_part(env: &mut Env<'_, '_>, from: &[u64; LANES], lane: usize, bytes: u64, whole: u64, data: &mut LaneBytes) -> Checked<()> {
     let mask = 1 << lane;
     Touched::new(from, mask, whole)?;
     for at in 0..bytes {
@@ -118,6 +111,6 @@ fn read_part(
 }
 
 /// Waits for groups of copies.
-pub(super) fn wait(warp: &mut Warp, env: &mut Env<'_>, pending: u32, all: bool, mask: u32) {
+pub(super) fn wait(warp: &mut Warp, env: &mut Env<'_, '_>, pending: u32, all: bool, mask: u32) {
     warp.copies.land(pending, all, mask, &mut env.shared, warp.number as u8);
 }

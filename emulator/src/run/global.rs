@@ -43,6 +43,13 @@ impl<'l> Global<'l> {
         Self { device, shadow: shadow.map(BlockShadow::new), poison, read_only: launch.read_only, recent: 0 }
     }
 
+    /// Another block starts.
+    pub fn restart(&mut self) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.restart();
+        }
+    }
+
     /// Checks an instruction's accesses and notes them.
     #[inline]
     pub fn touch(&mut self, touched: &Touched<'_>, touch: Touch) -> Checked<Place<'l>> {

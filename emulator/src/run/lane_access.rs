@@ -47,20 +47,27 @@ impl<'a> Touched<'a> {
     #[inline]
     pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64) -> Checked<Self> {
         let mut touched = Self { addresses, mask, bytes, runs: [Run::default(); LANES], count: 0 };
-        touched.aligned()?;
-        if !touched.contiguous() {
+        let (aligned, contiguous) = super::simd::run(|| (touched.aligned(), touched.contiguous()));
+        if !aligned {
+            return Err(touched.misaligned());
+        }
+        if contiguous {
+            let end = addresses[0].wrapping_add(LANES as u64 * bytes);
+            touched.runs[0] = Run { lane: 0, start: addresses[0], end };
+            touched.count = 1;
+        } else {
             touched.gather();
         }
         Ok(touched)
     }
 
-    #[inline]
-    fn aligned(&self) -> Checked<()> {
+    #[inline(always)]
+    fn aligned(&self) -> bool {
         let mut low = 0;
         for lane in 0..LANES {
             low |= if self.mask >> lane & 1 != 0 { self.addresses[lane] } else { 0 };
         }
-        if low & (self.bytes - 1) == 0 { Ok(()) } else { Err(self.misaligned()) }
+        low & (self.bytes - 1) == 0
     }
 
     #[cold]
@@ -72,19 +79,14 @@ impl<'a> Touched<'a> {
     }
 
     /// The common case: all lanes, each after the one before.
-    #[inline]
-    fn contiguous(&mut self) -> bool {
+    #[inline(always)]
+    fn contiguous(&self) -> bool {
         let first = self.addresses[0];
         let mut off = 0;
         for lane in 0..LANES {
             off |= self.addresses[lane] ^ first.wrapping_add(lane as u64 * self.bytes);
         }
-        if off != 0 || self.mask != u32::MAX {
-            return false;
-        }
-        self.runs[0] = Run { lane: 0, start: first, end: first.wrapping_add(LANES as u64 * self.bytes) };
-        self.count = 1;
-        true
+        off == 0 && self.mask == u32::MAX
     }
 
     fn gather(&mut self) {
@@ -143,8 +145,8 @@ impl<'a> Touched<'a> {
     /// Passes through the banks, and the fewest that accesses of this size take: lanes go in groups of 32, 16 or 8
     /// for up to 4, 8 or 16 bytes, and a group takes as many passes as one bank has different words in it.
     pub fn wavefronts(&self) -> (u64, u64) {
-        let unit = self.bytes.max(4);
-        let group = (128 / unit) as usize;
+        let unit = self.bytes.max(4).trailing_zeros();
+        let group = 128usize >> unit;
         let (mut passes, mut least) = (0, 0);
         for first in (0..LANES).step_by(group) {
             let mask = self.mask & (u32::MAX >> (32 - group)) << first;
@@ -157,22 +159,22 @@ impl<'a> Touched<'a> {
     }
 
     #[inline]
-    fn group_passes(&self, mask: u32, unit: u64, banks: usize) -> u64 {
+    fn group_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {
         let mut seen = 0u32;
         let mut clash = 0;
         for lane in lanes(mask) {
-            let bank = 1 << ((self.addresses[lane] / unit) as usize % banks);
+            let bank = 1 << ((self.addresses[lane] >> unit) as usize & (banks - 1));
             clash |= seen & bank;
             seen |= bank;
         }
         if clash == 0 { 1 } else { self.clashing_passes(mask, unit, banks) }
     }
 
-    fn clashing_passes(&self, mask: u32, unit: u64, banks: usize) -> u64 {
+    fn clashing_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {
         let mut words = [0; LANES];
         let mut count = 0;
         for lane in lanes(mask) {
-            words[count] = self.addresses[lane] / unit;
+            words[count] = self.addresses[lane] >> unit;
             count += 1;
         }
         let words = &mut words[..count];
@@ -188,17 +190,16 @@ impl<'a> Touched<'a> {
 
     /// Two lanes that write different values to one address.
     pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
-        if self.count == 1
-            && self.runs[0].end.wrapping_sub(self.runs[0].start) == u64::from(self.mask.count_ones()) * self.bytes
-        {
+        let (mut seen, mut again) = (0u64, 0);
+        for lane in lanes(self.mask) {
+            let place = 1 << (self.addresses[lane] >> self.bytes.trailing_zeros() & 63);
+            again |= seen & place;
+            seen |= place;
+        }
+        if again == 0 {
             return None;
         }
-        let (mut last, mut rising) = (0, true);
-        for lane in lanes(self.mask) {
-            rising &= self.addresses[lane] >= last;
-            last = self.addresses[lane].wrapping_add(self.bytes);
-        }
-        if rising { None } else { self.find_conflict(values) }
+        self.find_conflict(values)
     }
 
     fn find_conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {

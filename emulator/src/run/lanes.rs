@@ -27,7 +27,7 @@ impl Alu {
 /// The best version of `B` for this processor.
 fn pick<B: Body>() -> Alu {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    if super::simd::available() {
         return Alu(avx2::<B>);
     }
     Alu(portable::<B>)

@@ -220,13 +220,15 @@ fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
 /// Runs blocks until none is left, or one before them trapped.
 fn take_blocks(context: &Context<'_>, blocks: u64, next: &AtomicU64, stop: &AtomicU64) -> Outcome {
     let mut outcome = Outcome { counters: Counters::default(), trap: None };
+    let mut global = context.global();
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         if at >= blocks || at > stop.load(Ordering::Relaxed) {
             return outcome;
         }
         let number = permuted(at, blocks, context.launch.seed);
-        match Block::new(context, number).run() {
+        global.restart();
+        match Block::new(context, &mut global, number).run() {
             Ok(counters) => outcome.counters.add(&counters),
             Err(trap) => {
                 stop.fetch_min(at, Ordering::Relaxed);

@@ -22,7 +22,7 @@ fn whole(warp: &Warp, name: &str) -> Checked<()> {
 
 /// Lanes 8 i to 8 i + 7 point to the rows of matrix i, of which each lane gets two neighbours in a row: row lane / 4,
 /// columns 2 (lane % 4) and the next; transposed, of the transposed matrix.
-pub(super) fn load(warp: &mut Warp, env: &mut Env<'_>, op: &LoadMatrix) -> Checked<()> {
+pub(super) fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &LoadMatrix) -> Checked<()> {
     whole(warp, "ldmatrix")?;
     warp.effects += 1;
     let addresses = addresses(&warp.registers, &op.address);
@@ -49,10 +49,10 @@ fn transposed(rows: &[[u32; 4]; 8]) -> [u32; LANES] {
     })
 }
 
-pub(super) fn multiply(warp: &mut Warp, env: &mut Env<'_>, op: &Mma) -> Checked<()> {
+pub(super) fn multiply(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Mma) -> Checked<()> {
     whole(warp, "mma")?;
     env.counters.mma += 1;
     env.counters.mma_operations += op.operations();
-    super::simd::run(|| op.run(&mut warp.registers));
+    op.run(&mut warp.registers);
     Ok(())
 }

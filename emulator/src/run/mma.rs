@@ -60,10 +60,12 @@ pub(crate) struct Mma {
     pub d: [u16; 4],
 }
 
-const N: usize = 8;
+pub(super) const N: usize = 8;
 /// The most rows and the most words of a row.
 const M: usize = 16;
 const WORDS: usize = 8;
+/// The largest k.
+pub(super) const K: usize = 64;
 
 impl Mma {
     /// Registers of A, B and C.
@@ -85,32 +87,46 @@ impl Mma {
     }
 
     /// Multiplies; all lanes take part.
-    #[inline(always)]
     pub fn run(&self, registers: &mut Registers) {
-        let a = self.rows_of_a(registers);
-        let b = self.columns_of_b(registers);
-        let mut totals = [[0f32; N]; M];
+        super::simd::run(|| match (self.a_element, self.b_element) {
+            (Element::Bf16, _) => self.multiply(registers, bf16, bf16),
+            (Element::F16, _) => self.multiply(registers, f16, f16),
+            (Element::Tf32, _) => self.multiply(registers, tf32, tf32),
+            (Element::S8, Element::S8) => self.multiply(registers, s8, s8),
+            (Element::S8, _) => self.multiply(registers, s8, u8),
+            (Element::U8, Element::S8) => self.multiply(registers, u8, s8),
+            (Element::U8, _) => self.multiply(registers, u8, u8),
+            (Element::S4, Element::S4) => self.multiply(registers, s4, s4),
+            (Element::S4, _) => self.multiply(registers, s4, u4),
+            (Element::U4, Element::S4) => self.multiply(registers, u4, s4),
+            (Element::U4, _) => self.multiply(registers, u4, u4),
+        });
+    }
+
+    /// The functions give the f32 that is at a place in a word.
+    #[inline(always)]
+    fn multiply(&self, registers: &mut Registers, of_a: impl Fn(u32, usize) -> f32, of_b: impl Fn(u32, usize) -> f32) {
+        let parts = 32 / self.a_element.bits();
+        let (words_of_a, words_of_b) = (self.rows_of_a(registers), self.columns_of_b(registers));
+        let (mut a, mut b, mut totals) = ([[0f32; K]; M], [[0f32; N]; K], [[0f32; N]; M]);
+        for (row, words) in a.iter_mut().zip(&words_of_a).take(self.m) {
+            for (word, values) in words.iter().zip(row.chunks_exact_mut(parts)) {
+                for (part, value) in values.iter_mut().enumerate() {
+                    *value = of_a(*word, part);
+                }
+            }
+        }
+        for (words, rows) in words_of_b.iter().zip(b.chunks_exact_mut(parts)) {
+            for (part, row) in rows.iter_mut().enumerate() {
+                for column in 0..N {
+                    row[column] = of_b(words[column], part);
+                }
+            }
+        }
         if self.accumulator != Accumulator::S32 {
             self.load_totals(registers, &mut totals);
         }
-        let (m, words) = (self.m, self.words());
-        match (self.a_element, self.b_element) {
-            (Element::Bf16, _) => multiply::<2>(m, words, &a, &b, &mut totals, bf16_pair, bf16_pair),
-            (Element::F16, _) => multiply::<2>(m, words, &a, &b, &mut totals, f16_pair, f16_pair),
-            (Element::Tf32, _) => multiply::<1>(m, words, &a, &b, &mut totals, tf32, tf32),
-            (Element::S8, Element::S8) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<true>, bytes::<true>),
-            (Element::S8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<true>, bytes::<false>),
-            (Element::U8, Element::S8) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<true>),
-            (Element::U8, _) => multiply::<4>(m, words, &a, &b, &mut totals, bytes::<false>, bytes::<false>),
-            (Element::S4, Element::S4) => {
-                multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<true>)
-            }
-            (Element::S4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<true>, nibbles::<false>),
-            (Element::U4, Element::S4) => {
-                multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<true>)
-            }
-            (Element::U4, _) => multiply::<8>(m, words, &a, &b, &mut totals, nibbles::<false>, nibbles::<false>),
-        }
+        super::simd::multiply(&a[..self.m], &b[..self.k], &mut totals[..self.m]);
         match self.accumulator {
             Accumulator::S32 => self.add_integers(registers, &totals),
             Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &totals),
@@ -136,8 +152,8 @@ impl Mma {
         let mut words = [[0; N]; WORDS];
         for i in 0..self.registers().1 {
             let lanes = registers.word(self.b[i]);
-            for lane in 0..LANES {
-                words[4 * i + lane % 4][lane / 4] = lanes[lane];
+            for word in 0..4 {
+                words[4 * i + word] = std::array::from_fn(|column| lanes[4 * column + word]);
             }
         }
         words
@@ -145,15 +161,23 @@ impl Mma {
 
     #[inline(always)]
     fn load_totals(&self, registers: &Registers, totals: &mut [[f32; N]; M]) {
-        for i in 0..self.registers().2 {
-            let lanes = registers.word(self.c[i]);
-            for lane in 0..LANES {
-                let (row, column) = (lane / 4, 2 * (lane % 4));
-                if self.accumulator == Accumulator::F32 {
-                    totals[8 * (i / 2) + row][column + i % 2] = f32::from_bits(lanes[lane]);
-                } else {
-                    totals[8 * i + row][column] = half_to_f32(lanes[lane] as u16);
-                    totals[8 * i + row][column + 1] = half_to_f32((lanes[lane] >> 16) as u16);
+        for half in 0..self.m / 8 {
+            let rows = &mut totals[8 * half..8 * half + 8];
+            if self.accumulator == Accumulator::F32 {
+                let (even, odd) = (registers.word(self.c[2 * half]), registers.word(self.c[2 * half + 1]));
+                for (row, total) in rows.iter_mut().enumerate() {
+                    for pair in 0..4 {
+                        total[2 * pair] = f32::from_bits(even[4 * row + pair]);
+                        total[2 * pair + 1] = f32::from_bits(odd[4 * row + pair]);
+                    }
+                }
+            } else {
+                let lanes = registers.word(self.c[half]);
+                for (row, total) in rows.iter_mut().enumerate() {
+                    for pair in 0..4 {
+                        total[2 * pair] = half_to_f32(lanes[4 * row + pair] as u16);
+                        total[2 * pair + 1] = half_to_f32((lanes[4 * row + pair] >> 16) as u16);
+                    }
                 }
             }
         }
@@ -161,17 +185,26 @@ impl Mma {
 
     #[inline(always)]
     fn store_totals(&self, registers: &mut Registers, totals: &[[f32; N]; M]) {
-        for i in 0..self.registers().2 {
-            let lanes = registers.word_mut(self.d[i]);
-            for lane in 0..LANES {
-                let (row, column) = (lane / 4, 2 * (lane % 4));
-                lanes[lane] = if self.accumulator == Accumulator::F32 {
-                    let value = totals[8 * (i / 2) + row][column + i % 2];
-                    if value.is_nan() { 0x7fff_ffff } else { value.to_bits() }
-                } else {
-                    let pair = &totals[8 * i + row][column..column + 2];
-                    u32::from(half_from_f32(pair[0])) | u32::from(half_from_f32(pair[1])) << 16
-                };
+        for half in 0..self.m / 8 {
+            let rows = &totals[8 * half..8 * half + 8];
+            if self.accumulator == Accumulator::F32 {
+                for odd in 0..2 {
+                    let lanes = registers.word_mut(self.d[2 * half + odd]);
+                    for (row, total) in rows.iter().enumerate() {
+                        for pair in 0..4 {
+                            let value = total[2 * pair + odd];
+                            lanes[4 * row + pair] = if value.is_nan() { 0x7fff_ffff } else { value.to_bits() };
+                        }
+                    }
+                }
+            } else {
+                let lanes = registers.word_mut(self.d[half]);
+                for (row, total) in rows.iter().enumerate() {
+                    for pair in 0..4 {
+                        let [low, high] = [total[2 * pair], total[2 * pair + 1]].map(half_from_f32);
+                        lanes[4 * row + pair] = u32::from(low) | u32::from(high) << 16;
+                    }
+                }
             }
         }
     }
@@ -192,67 +225,37 @@ impl Mma {
 }
 
 #[inline(always)]
-fn bf16_pair(word: u32) -> [f32; 2] {
-    [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
+fn bf16(word: u32, part: usize) -> f32 {
+    f32::from_bits(if part == 0 { word << 16 } else { word & 0xffff_0000 })
 }
 
 #[inline(always)]
-fn f16_pair(word: u32) -> [f32; 2] {
-    [half_to_f32(word as u16), half_to_f32((word >> 16) as u16)]
+fn f16(word: u32, part: usize) -> f32 {
+    half_to_f32((word >> (16 * part)) as u16)
 }
 
 /// The hardware reads the upper 19 bits of a tf32.
 #[inline(always)]
-fn tf32(word: u32) -> [f32; 1] {
-    [f32::from_bits(word & 0xffff_e000)]
+fn tf32(word: u32, _: usize) -> f32 {
+    f32::from_bits(word & 0xffff_e000)
 }
 
 #[inline(always)]
-fn bytes<const SIGNED: bool>(word: u32) -> [f32; 4] {
-    [24, 16, 8, 0].map(|left| {
-        let top = word << left;
-        if SIGNED { (top as i32 >> 24) as f32 } else { (top >> 24) as f32 }
-    })
+fn s8(word: u32, part: usize) -> f32 {
+    ((word << (24 - 8 * part)) as i32 >> 24) as f32
 }
 
 #[inline(always)]
-fn nibbles<const SIGNED: bool>(word: u32) -> [f32; 8] {
-    [28, 24, 20, 16, 12, 8, 4, 0].map(|left| {
-        let top = word << left;
-        if SIGNED { (top as i32 >> 28) as f32 } else { (top >> 28) as f32 }
-    })
+fn u8(word: u32, part: usize) -> f32 {
+    (word >> (8 * part) & 0xff) as i32 as f32
 }
 
-/// Adds A B to `totals`, k in order; a word holds `E` values of k.
 #[inline(always)]
-fn multiply<const E: usize>(
-    m: usize,
-    words: usize,
-    a: &[[u32; WORDS]; M],
-    b: &[[u32; N]; WORDS],
-    totals: &mut [[f32; N]; M],
-    values_of_a: impl Fn(u32) -> [f32; E],
-    values_of_b: impl Fn(u32) -> [f32; E],
-) {
-    let mut weights = [[[0f32; N]; E]; WORDS];
-    for word in 0..words {
-        for column in 0..N {
-            let values = values_of_b(b[word][column]);
-            for part in 0..E {
-                weights[word][part][column] = values[part];
-            }
-        }
-    }
-    for row in 0..m {
-        let mut sums = totals[row];
-        for word in 0..words {
-            let values = values_of_a(a[row][word]);
-            for part in 0..E {
-                for column in 0..N {
-                    sums[column] = values[part].mul_add(weights[word][part][column], sums[column]);
-                }
-            }
-        }
-        totals[row] = sums;
-    }
+fn s4(word: u32, part: usize) -> f32 {
+    ((word << (28 - 4 * part)) as i32 >> 28) as f32
+}
+
+#[inline(always)]
+fn u4(word: u32, part: usize) -> f32 {
+    (word >> (4 * part) & 15) as i32 as f32
 }

@@ -27,11 +27,12 @@ pub(super) enum Next {
     Pause(Pause),
 }
 
-/// Runs up to `budget` instructions of a warp.
+/// Runs a warp for as long as it has fuel.
 #[inline(always)]
-pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, budget: u32) -> Checked<Pause> {
+pub(super) fn run(warp: &mut Warp, env: &mut Env<'_, '_>) -> Checked<Pause> {
     let code = env.context.kernel.program.code.as_slice();
-    for _ in 0..budget {
+    while env.fuel > 0 {
+        env.fuel -= 1;
         if warp.pc >= warp.next_ready {
             warp.reschedule();
         }
@@ -62,7 +63,7 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_>, budget: u32) -> Checked<Pa
 }
 
 /// Everything but arithmetic and branches.
-fn other(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<Next> {
+fn other(warp: &mut Warp, env: &mut Env<'_, '_>, inst: &Inst, mask: u32) -> Checked<Next> {
     match &inst.op {
         Op::Exit => {
             warp.exit(mask);
@@ -90,7 +91,7 @@ fn other(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<
 }
 
 /// What lanes do together.
-fn together(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Checked<Next> {
+fn together(warp: &mut Warp, env: &mut Env<'_, '_>, inst: &Inst, mask: u32) -> Checked<Next> {
     warp.separate(mask);
     warp.absorb();
     let required = match &inst.op {
@@ -129,7 +130,7 @@ fn together(warp: &mut Warp, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Check
 }
 
 /// Lanes that a collective needs do not come.
-fn missing(warp: &mut Warp, env: &Env<'_>, inst: &Inst, required: u32) -> Checked<Next> {
+fn missing(warp: &mut Warp, env: &Env<'_, '_>, inst: &Inst, required: u32) -> Checked<Next> {
     let code = &env.context.kernel.program.code;
     let all_wait = |warp: &Warp| warp.parked_places().all(|pc| matches!(code[pc as usize].op, Op::WarpSync(_)));
     if matches!(inst.op, Op::WarpSync(_)) && all_wait(warp) {
@@ -219,20 +220,13 @@ pub(super) fn by_space(
     Ok(())
 }
 
-fn load(warp: &mut Warp, env: &mut Env<'_>, op: &Load, mask: u32) -> Checked<()> {
+fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Load, mask: u32) -> Checked<()> {
     warp.effects += 1;
     let addresses = addresses(&warp.registers, &op.address);
     by_space(op.space, &addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
 }
 
-fn load_from(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    op: &Load,
-    space: Space,
-    addresses: &[u64; LANES],
-    mask: u32,
-) -> Checked<()> {
+fn load_from(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Load, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     match space {
         Space::Param => {
@@ -284,14 +278,14 @@ fn param(args: &[u8], at: u64, bytes: u64) -> Option<[u64; 2]> {
 }
 
 /// Counts a warp's load of global memory.
-pub(super) fn count_loads(env: &mut Env<'_>, touched: &Touched<'_>) {
+pub(super) fn count_loads(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
     env.counters.global_load_requests += 1;
     env.counters.global_load_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
     env.counters.global_load_sectors += touched.sectors();
 }
 
 /// Counts a warp's access to shared memory.
-pub(super) fn count_shared(env: &mut Env<'_>, touched: &Touched<'_>) {
+pub(super) fn count_shared(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
     let (passes, least) = touched.wavefronts();
     env.counters.shared_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
     env.counters.shared_wavefronts += passes;
@@ -330,7 +324,7 @@ fn put_one(registers: &mut Registers, op: &Load, element: usize, mask: u32, valu
     }
 }
 
-fn store(warp: &mut Warp, env: &mut Env<'_>, op: &Store, mask: u32) -> Checked<()> {
+fn store(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Store, mask: u32) -> Checked<()> {
     warp.effects += 1;
     let addresses = addresses(&warp.registers, &op.address);
     by_space(op.space, &addresses, mask, |space, addresses, mask| store_to(warp, env, op, space, addresses, mask))
@@ -355,14 +349,7 @@ fn stored(registers: &Registers, op: &Store) -> LaneBytes {
     values
 }
 
-fn store_to(
-    warp: &mut Warp,
-    env: &mut Env<'_>,
-    op: &Store,
-    space: Space,
-    addresses: &[u64; LANES],
-    mask: u32,
-) -> Checked<()> {
+fn store_to(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Store, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     let values = stored(&warp.registers, op);
     if space == Space::Local {
@@ -396,7 +383,7 @@ fn store_to(
     Ok(())
 }
 
-fn count_stores(env: &mut Env<'_>, touched: &Touched<'_>) {
+fn count_stores(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
     env.counters.global_store_requests += 1;
     env.counters.global_store_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
     env.counters.global_store_sectors += touched.sectors();

@@ -1,0 +1,233 @@
+//! `mma` and `ldmatrix` by the PTX ISA's formulas for which lane holds which element.
+
+use crate::args;
+use crate::harness::{Bench, Random, grid, ptx};
+
+/// One kind of `mma`: its opcode's types, shape, bits of an element of A and B, and whether each is signed.
+struct Kind {
+    shape: (usize, usize),
+    types: &'static str,
+    bits: usize,
+    signed: (bool, bool),
+    accumulator: &'static str,
+}
+
+const fn kind(shape: (usize, usize), types: &'static str, bits: usize, signed: (bool, bool), accumulator: &'static str) -> Kind {
+    Kind { shape, types, bits, signed, accumulator }
+}
+
+const KINDS: &[Kind] = &[
+    kind((16, 8), "f32.bf16.bf16.f32", 16, (true, true), "f32"),
+    kind((16, 16), "f32.bf16.bf16.f32", 16, (true, true), "f32"),
+    kind((16, 8), "f32.f16.f16.f32", 16, (true, true), "f32"),
+    kind((16, 16), "f32.f16.f16.f32", 16, (true, true), "f32"),
+    kind((16, 8), "f16.f16.f16.f16", 16, (true, true), "f16"),
+    kind((16, 16), "f16.f16.f16.f16", 16, (true, true), "f16"),
+    kind((16, 4), "f32.tf32.tf32.f32", 32, (true, true), "f32"),
+    kind((16, 8), "f32.tf32.tf32.f32", 32, (true, true), "f32"),
+    kind((8, 16), "s32.s8.s8.s32", 8, (true, true), "s32"),
+    kind((16, 16), "s32.s8.u8.s32", 8, (true, false), "s32"),
+    kind((16, 32), "s32.u8.s8.s32", 8, (false, true), "s32"),
+    kind((16, 32), "s32.u8.u8.s32", 8, (false, false), "s32"),
+    kind((16, 32), "s32.s8.s8.s32", 8, (true, true), "s32"),
+    kind((8, 32), "s32.s4.s4.s32", 4, (true, true), "s32"),
+    kind((16, 32), "s32.u4.s4.s32", 4, (false, true), "s32"),
+    kind((16, 64), "s32.s4.u4.s32", 4, (true, false), "s32"),
+];
+
+/// Where element `i` of a lane's A lies: row and column. PTX ISA, "Matrix fragments for mma.m16n8k…" and "mma.m8n8k…".
+fn place_of_a(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
+    let (group, thread) = (lane >> 2, lane % 4);
+    let per = 32 / kind.bits;
+    if kind.shape.0 == 8 {
+        return (group, thread * per + (i % per));
+    }
+    match (kind.bits, kind.shape.1) {
+        // a0 and a2 in row `group`, a1 and a3 below; a2 and a3 four columns on.
+        (32, _) => (if i % 2 == 0 { group } else { group + 8 }, if i < 2 { thread } else { thread + 4 }),
+        (16, 8) => (if i < 2 { group } else { group + 8 }, thread * 2 + (i & 1)),
+        (16, _) => {
+            let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };
+            (row, if i < 4 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 })
+        }
+        (8, 16) => (if i < 4 { group } else { group + 8 }, thread * 4 + (i & 3)),
+        (8, _) => {
+            let row = if i < 4 || (8..12).contains(&i) { group } else { group + 8 };
+            (row, if i < 8 { thread * 4 + (i & 3) } else { thread * 4 + (i & 3) + 16 })
+        }
+        (_, 32) => (if i < 8 { group } else { group + 8 }, thread * 8 + (i & 7)),
+        _ => {
+            let row = if i < 8 || (16..24).contains(&i) { group } else { group + 8 };
+            (row, if i < 16 { thread * 8 + (i & 7) } else { thread * 8 + (i & 7) + 32 })
+        }
+    }
+}
+
+/// Where element `i` of a lane's B lies: row (k) and column (n).
+fn place_of_b(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
+    let (group, thread) = (lane >> 2, lane % 4);
+    let row = match (kind.bits, kind.shape.1) {
+        (32, _) => if i == 0 { thread } else { thread + 4 },
+        (16, 8) => thread * 2 + i,
+        (16, _) => if i < 2 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 },
+        (8, 16) => thread * 4 + i,
+        (8, _) => if i < 4 { thread * 4 + (i & 3) } else { thread * 4 + (i & 3) + 16 },
+        (_, 32) => thread * 8 + i,
+        _ => if i < 8 { thread * 8 + (i & 7) } else { thread * 8 + (i & 7) + 32 },
+    };
+    (row, group)
+}
+
+/// Where element `i` of a lane's C and D lies.
+fn place_of_c(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
+    let (group, thread) = (lane >> 2, lane % 4);
+    (if kind.shape.0 == 8 || i < 2 { group } else { group + 8 }, thread * 2 + (i & 1))
+}
+
+/// A small integer as an element's bits.
+fn encode(kind: &Kind, value: i64) -> u64 {
+    let float = value as f32;
+    match kind.types.split('.').nth(1) {
+        Some("bf16") => u64::from(float.to_bits() >> 16),
+        Some("f16") => f16(value),
+        Some("tf32") => u64::from(float.to_bits()),
+        _ => value as u64 & ((1 << kind.bits) - 1),
+    }
+}
+
+/// A small integer as f16.
+fn f16(value: i64) -> u64 {
+    let bits = (value as f32).to_bits();
+    let (sign, exponent, fraction) = (bits >> 31, bits >> 23 & 0xff, bits & 0x7f_ffff);
+    if value == 0 { 0 } else { u64::from(sign << 15 | (exponent + 15 - 127) << 10 | fraction >> 13) }
+}
+
+fn registers(count: usize, name: &str) -> String {
+    (0..count).map(|i| format!("%{name}{i}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs one `mma` on fragments given as words, `[register][lane]`.
+fn run(kind: &Kind, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]]) -> Vec<u32> {
+    let (m, k) = kind.shape;
+    let ty = if kind.accumulator == "s32" { "b32" } else if kind.accumulator == "f32" { "f32" } else { "b32" };
+    let mut body = format!(
+        ".reg .b32 %t, %a<4>, %b<4>; .reg .{ty} %c<4>, %d<4>; .reg .b64 %in, %out, %at;
+        ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %t, %tid.x; mul.wide.u32 %at, %t, 4;
+        add.u64 %in, %in, %at; add.u64 %out, %out, %at;\n"
+    );
+    let mut offset = 0;
+    for (name, count, ty) in [("a", a.len(), "b32"), ("b", b.len(), "b32"), ("c", c.len(), ty)] {
+        for i in 0..count {
+            body += &format!("ld.global.{ty} %{name}{i}, [%in+{offset}];\n");
+            offset += 128;
+        }
+    }
+    let [d, a_list, b_list, c_list] =
+        [("d", c.len()), ("a", a.len()), ("b", b.len()), ("c", c.len())].map(|(name, count)| registers(count, name));
+    body += &format!("mma.sync.aligned.m{m}n8k{k}.row.col.{} {{{d}}}, {{{a_list}}}, {{{b_list}}}, {{{c_list}}};\n", kind.types);
+    for i in 0..c.len() {
+        body += &format!("st.global.{ty} [%out+{}], %d{i};\n", 128 * i);
+    }
+    let mut bench = Bench::new(&ptx(".param .u64 out, .param .u64 in", &body));
+    let words: Vec<u32> = [a, b, c].concat().into_iter().flatten().collect();
+    let (input, output) = (bench.buffer(&words), bench.empty::<u32>(32 * c.len()));
+    bench.launch("k", grid(1, 32), args![output, input]).unwrap();
+    bench.read(output, 32 * c.len())
+}
+
+#[test]
+fn products_match_the_published_layouts() {
+    for kind in KINDS {
+        let (m, k) = kind.shape;
+        let mut random = Random::new(k as u64);
+        let mut draw = |signed: bool| {
+            let value = (random.bits() % 8) as i64;
+            if signed { value - 4 } else { value }
+        };
+        let a: Vec<i64> = (0..m * k).map(|_| draw(kind.signed.0)).collect();
+        let b: Vec<i64> = (0..k * 8).map(|_| draw(kind.signed.1)).collect();
+        let c: Vec<i64> = (0..m * 8).map(|_| draw(true)).collect();
+        let per = 32 / kind.bits;
+        let pack = |count: usize, place: &dyn Fn(usize, usize) -> i64| -> Vec<[u32; 32]> {
+            let word = |register: usize, lane: usize| {
+                (0..per).fold(0u64, |word, part| word | encode(kind, place(lane, register * per + part)) << (kind.bits * part))
+            };
+            (0..count).map(|register| std::array::from_fn(|lane| word(register, lane) as u32)).collect()
+        };
+        let a_words = pack(m * k * kind.bits / 1024, &|lane, i| {
+            let (row, column) = place_of_a(kind, lane, i);
+            a[row * k + column]
+        });
+        let b_words = pack(8 * k * kind.bits / 1024, &|lane, i| {
+            let (row, column) = place_of_b(kind, lane, i);
+            b[row * 8 + column]
+        });
+        let at = |lane: usize, i: usize| {
+            let (row, column) = place_of_c(kind, lane, i);
+            row * 8 + column
+        };
+        let totals = m * 8 / 32;
+        let value_bits = |value: i64| match kind.accumulator {
+            "f32" => (value as f32).to_bits(),
+            _ => value as i32 as u32,
+        };
+        let fragment = |values: &[i64]| -> Vec<[u32; 32]> {
+            if kind.accumulator == "f16" {
+                let pair = |register: usize, lane: usize| f16(values[at(lane, 2 * register)]) | f16(values[at(lane, 2 * register + 1)]) << 16;
+                return (0..totals / 2).map(|register| std::array::from_fn(|lane| pair(register, lane) as u32)).collect();
+            }
+            (0..totals).map(|i| std::array::from_fn(|lane| value_bits(values[at(lane, i)]))).collect()
+        };
+        let product: Vec<i64> = (0..m * 8)
+            .map(|entry| c[entry] + (0..k).map(|i| a[entry / 8 * k + i] * b[i * 8 + entry % 8]).sum::<i64>())
+            .collect();
+        let got = run(kind, &a_words, &b_words, &fragment(&c));
+        assert_eq!(got, fragment(&product).concat(), "m{m}n8k{k} {}", kind.types);
+    }
+}
+
+#[test]
+fn extremes_of_integers_wrap_or_saturate() {
+    let kind = kind((16, 32), "s32.s8.s8.s32", 8, (true, true), "s32");
+    let all = |word: u32, count: usize| vec![[word; 32]; count];
+    let got = run(&kind, &all(0x8080_8080, 4), &all(0x8080_8080, 2), &all(i32::MAX as u32, 4));
+    assert!(got.iter().all(|&sum| sum == (i32::MAX).wrapping_add(32 * 128 * 128) as u32));
+    let kind = Kind { types: "s32.u8.u8.s32", signed: (false, false), ..kind };
+    let got = run(&kind, &all(u32::MAX, 4), &all(u32::MAX, 2), &all(0, 4));
+    assert!(got.iter().all(|&sum| sum == 32 * 255 * 255));
+}
+
+#[test]
+fn matrices_are_loaded_by_the_published_layout() {
+    for (count, name) in [(1, "x1"), (2, "x2"), (4, "x4")] {
+        for trans in [false, true] {
+            let list = registers(count, "r");
+            let suffix = if trans { ".trans" } else { "" };
+            let mut body = format!(
+                ".reg .b32 %t, %at, %base, %r<4>, %row; .reg .b64 %out, %wide; .shared .align 16 .b8 s[2048];
+                ld.param.u64 %out, [out]; mov.u32 %t, %tid.x; mov.u32 %base, s;
+                .reg .b16 %h; .reg .pred %p; mov.u32 %row, 0;
+                FILL: mad.lo.u32 %at, %row, 32, %t; cvt.u16.u32 %h, %at; shl.b32 %at, %at, 1; add.u32 %at, %at, %base;
+                st.shared.b16 [%at], %h; add.u32 %row, %row, 1; setp.lt.u32 %p, %row, 32; @%p bra FILL;
+                // Lane l points to row (5 l) % 32 of 32 rows of eight.
+                mul.lo.u32 %at, %t, 5; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; add.u32 %at, %at, %base;
+                ldmatrix.sync.aligned.m8n8.{name}{suffix}.shared.b16 {{{list}}}, [%at];
+                mul.wide.u32 %wide, %t, 4; add.u64 %out, %out, %wide;\n"
+            );
+            for i in 0..count {
+                body += &format!("st.global.b32 [%out+{}], %r{i};\n", 128 * i);
+            }
+            let mut bench = Bench::new(&ptx(".param .u64 out", &body));
+            let out = bench.empty::<u32>(32 * count);
+            bench.launch("k", grid(1, 32), args![out]).unwrap();
+            let element = |matrix: usize, row: usize, column: usize| ((5 * (8 * matrix + row) % 32) * 8 + column) as u32;
+            let want = |matrix: usize, lane: usize| {
+                let (first, second) = (lane / 4, 2 * (lane % 4));
+                let pick = |i: usize| if trans { element(matrix, second + i, first) } else { element(matrix, first, second + i) };
+                pick(0) | pick(1) << 16
+            };
+            let want: Vec<u32> = (0..count).flat_map(|matrix| (0..32).map(move |lane| (matrix, lane))).map(|(m, l)| want(m, l)).collect();
+            assert_eq!(bench.read::<u32>(out, 32 * count), want, "{name}{suffix}");
+        }
+    }
+}
