@@ -76,7 +76,7 @@ fn times(a: f32, b: f32, round: Round) -> f32 {
 
 fn fused(a: f32, b: f32, c: f32, round: Round) -> f32 {
     if !a.is_finite() || !b.is_finite() || !c.is_finite() {
-        return a * b + c;
+        return a.mul_add(b, c);
     }
     let negative = a.is_sign_negative() != b.is_sign_negative();
     let exact = Fixed::product(a, b).plus(Fixed::of_f32(c));
@@ -159,8 +159,8 @@ fn directed(near: f32, round: Round, side: impl Fn(f32) -> i32) -> f32 {
     match round {
         Round::Up if above > 0 => near.next_up(),
         Round::Down if above < 0 => near.next_down(),
-        Round::Zero if near >= 0.0 && above < 0 => near.next_down(),
-        Round::Zero if near <= 0.0 && above > 0 && !(near == 0.0) => near.next_up(),
+        Round::Zero if near > 0.0 && above < 0 => near.next_down(),
+        Round::Zero if near < 0.0 && above > 0 => near.next_up(),
         _ => near,
     }
 }
