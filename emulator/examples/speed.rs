@@ -6,7 +6,6 @@ fn cpu() -> f64 {
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-
 fn main() {
     let micro = Module::parse(include_str!("../tests/fixtures/micro.ptx")).unwrap();
     let matrix = Module::parse(include_str!("../tests/fixtures/matrix.ptx")).unwrap();
@@ -17,7 +16,9 @@ fn main() {
         }
         println!("checks {races}");
         let checks = Checks { races, poison: races };
-        for (name, n) in [("fma_loop", 20000), ("int_loop", 20000), ("copy4", 1 << 20), ("shared_loop", 2000), ("divergent", 5000)] {
+        for (name, n) in
+            [("fma_loop", 20000), ("int_loop", 20000), ("copy4", 1 << 20), ("shared_loop", 2000), ("divergent", 5000)]
+        {
             if std::env::args().nth(2).is_some_and(|only| only != name) {
                 continue;
             }
@@ -35,7 +36,14 @@ fn main() {
             let mut best = f64::MAX;
             let mut count = 0;
             for _ in 0..4 {
-                let launch = Launch { grid: [8, 1, 1], block: [256, 1, 1], args: &args, threads: 1, checks, ..Launch::default() };
+                let launch = Launch {
+                    grid: [8, 1, 1],
+                    block: [256, 1, 1],
+                    args: &args,
+                    threads: 1,
+                    checks,
+                    ..Launch::default()
+                };
                 let start = cpu();
                 let counters = device.launch(&kernel, &launch).unwrap();
                 best = best.min(cpu() - start);
@@ -58,7 +66,14 @@ fn main() {
             let mut best = f64::MAX;
             let mut counters = Default::default();
             for _ in 0..4 {
-                let launch = Launch { grid: [8, 8, 1], block: [128, 1, 1], args: &args, threads: 1, checks, ..Launch::default() };
+                let launch = Launch {
+                    grid: [8, 8, 1],
+                    block: [128, 1, 1],
+                    args: &args,
+                    threads: 1,
+                    checks,
+                    ..Launch::default()
+                };
                 let start = cpu();
                 counters = device.launch(&kernel, &launch).unwrap();
                 best = best.min(cpu() - start);

@@ -50,6 +50,7 @@ mod trap;
 mod types;
 
 pub use counters::Counters;
+pub use decode::opcodes;
 pub use device::{Arch, Device, MemoryError};
 pub use module::{Kernel, Module, Param};
 pub use parse::ParseError;

@@ -70,10 +70,9 @@ pub(crate) fn tanh(x: f32) -> f32 {
     f64::from(x).tanh() as f32
 }
 
-/// `a / b` where a divisor above 2^126 gives zero, as `div.approx` does.
+/// `a / b`, but as `div.approx` for a divisor above 2^126: zero, or NaN for an infinite dividend.
 #[inline(always)]
 pub(crate) fn div(a: f32, b: f32) -> f32 {
     let huge = b.abs() > f32::from_bits(0x7e80_0000) && b.abs() < f32::INFINITY;
-    let quotient = a / b;
-    if huge && a.abs() < f32::INFINITY { f32::from_bits(quotient.to_bits() & 0x8000_0000) } else { quotient }
+    if huge { a * 0.0 * b.signum() } else { a / b }
 }

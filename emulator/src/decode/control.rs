@@ -19,6 +19,15 @@ pub(super) fn branch(d: &mut Decoder<'_, '_, '_>) -> Decoded {
     Ok((Op::Branch(d.label(target)?), Class::Control))
 }
 
+/// `ret`, `exit`, `trap` and `brkpt`: `op`.
+pub(super) fn leave(d: &mut Decoder<'_, '_, '_>, op: Op) -> Decoded {
+    if !(d.modifiers().is_empty() || d.instruction.opcode == "ret.uni") {
+        return d.unknown();
+    }
+    let [] = d.operands()?;
+    Ok((op, Class::Control))
+}
+
 /// `brx.idx`; targets are labels' numbers until labels have places.
 pub(super) fn switch(d: &mut Decoder<'_, '_, '_>) -> Decoded {
     if !matches!(d.modifiers()[..], ["idx"] | ["idx", "uni"]) {

@@ -14,8 +14,8 @@ mod mma;
 mod moves;
 mod names;
 
+use crate::parse::Result;
 use crate::parse::ast::{Ast, Entry, Instruction, Operand, Statement};
-use crate::parse::{ParseError, Result};
 use crate::program::{Class, Guard, Inst, Op, Place, Program};
 use crate::types::Type;
 use decoder::{Decoded, Decoder};
@@ -152,45 +152,68 @@ impl<'a, 'p> Walk<'a, 'p> {
     }
 }
 
-/// One instruction, by the first part of its opcode.
+type Decode = for<'d, 'a, 'p> fn(&mut Decoder<'d, 'a, 'p>) -> Decoded;
+
+/// What decodes an instruction, by the first part of its opcode.
+const FAMILIES: &[(&str, Decode)] = &[
+    ("mov", moves::mov),
+    ("cvta", moves::cvta),
+    ("isspacep", moves::isspacep),
+    ("cvt", convert::cvt),
+    ("setp", compare::setp),
+    ("set", compare::set_value),
+    ("selp", compare::selp),
+    ("slct", compare::slct),
+    ("ld", memory::load),
+    ("ldu", memory::load),
+    ("st", memory::store),
+    ("atom", |d| memory::atomic(d, true)),
+    ("red", |d| memory::atomic(d, false)),
+    ("cp", memory::copy_async),
+    ("ldmatrix", memory::load_matrix),
+    ("mma", mma::decode),
+    ("bra", control::branch),
+    ("brx", control::switch),
+    ("bar", |d| control::barrier(d, "bar")),
+    ("barrier", |d| control::barrier(d, "barrier")),
+    ("shfl", control::shuffle),
+    ("vote", control::vote),
+    ("match", control::find_equal),
+    ("redux", control::reduce),
+    ("activemask", control::active_mask),
+    ("membar", |d| control::nothing(d, "membar")),
+    ("fence", |d| control::nothing(d, "fence")),
+    ("nanosleep", |d| control::nothing(d, "nanosleep")),
+    ("prefetch", |d| control::nothing(d, "prefetch")),
+    ("createpolicy", control::cache_policy),
+    ("ret", |d| control::leave(d, Op::Exit)),
+    ("exit", |d| control::leave(d, Op::Exit)),
+    ("trap", |d| control::leave(d, Op::Trap)),
+    ("brkpt", |d| control::leave(d, Op::Trap)),
+];
+
+/// The first parts of the opcodes whose decoding depends on the type they name.
+const ARITHMETIC: &[&str] = &[
+    "abs", "add", "addc", "and", "bfe", "bfi", "bfind", "brev", "clz", "cnot", "copysign", "cos", "div", "dp2a",
+    "dp4a", "ex2", "fma", "lg2", "lop3", "mad", "mad24", "madc", "max", "min", "mul", "mul24", "neg", "not", "or",
+    "popc", "prmt", "rcp", "rem", "rsqrt", "sad", "shf", "shl", "shr", "sin", "sqrt", "sub", "subc", "tanh", "testp",
+    "xor",
+];
+
+/// The first part of every opcode that can be executed, as `add` of `add.rn.f32`.
+pub fn opcodes() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|(name, _)| *name).chain(ARITHMETIC.iter().copied())
+}
+
 fn one(d: &mut Decoder<'_, '_, '_>) -> Decoded {
     let base = d.instruction.opcode.split('.').next().unwrap_or_default();
+    if let Some((_, decode)) = FAMILIES.iter().find(|(name, _)| *name == base) {
+        return decode(d);
+    }
     match base {
-        "mov" => moves::mov(d),
-        "cvta" => moves::cvta(d),
-        "isspacep" => moves::isspacep(d),
-        "cvt" => convert::cvt(d),
-        "setp" => compare::setp(d),
-        "set" => compare::set_value(d),
-        "selp" => compare::selp(d),
-        "slct" => compare::slct(d),
-        "ld" | "ldu" => memory::load(d),
-        "st" => memory::store(d),
-        "atom" => memory::atomic(d, true),
-        "red" => memory::atomic(d, false),
-        "cp" => memory::copy_async(d),
-        "ldmatrix" => memory::load_matrix(d),
-        "mma" => mma::decode(d),
-        "bra" => control::branch(d),
-        "brx" => control::switch(d),
-        "bar" | "barrier" => control::barrier(d, base),
-        "shfl" => control::shuffle(d),
-        "vote" => control::vote(d),
-        "match" => control::find_equal(d),
-        "redux" => control::reduce(d),
-        "activemask" => control::active_mask(d),
-        "membar" | "fence" | "nanosleep" | "prefetch" => control::nothing(d, base),
-        "createpolicy" => control::cache_policy(d),
-        "ret" | "exit" if d.instruction.opcode == base || d.instruction.opcode == "ret.uni" => {
-            let [] = d.operands()?;
-            Ok((Op::Exit, Class::Control))
-        }
-        "trap" | "brkpt" => {
-            let [] = d.operands()?;
-            Ok((Op::Trap, Class::Control))
-        }
+        _ if ARITHMETIC.contains(&base) => arithmetic(d, base),
         "call" => d.error("`call` is not supported: inline the function, and use no assert or printf"),
-        _ => arithmetic(d, base),
+        _ => d.unknown(),
     }
 }
 
@@ -198,10 +221,5 @@ fn arithmetic(d: &mut Decoder<'_, '_, '_>, base: &str) -> Decoded {
     if let Some(found) = int::family(d, base)? {
         return Ok(found);
     }
-    match float::family(d, base)? {
-        Some(found) => found,
-        None => {
-            Err(ParseError::new(d.instruction.line, format!("instruction `{}` is not supported", d.instruction.opcode)))
-        }
-    }
+    float::family(d, base)?.unwrap_or_else(|| d.unknown())
 }

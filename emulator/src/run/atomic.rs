@@ -19,7 +19,14 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Atomic, mask: u32
     by_space(op.space, &addresses, mask, |space, addresses, mask| in_space(warp, env, op, space, addresses, mask))
 }
 
-fn in_space(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Atomic, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+fn in_space(
+    warp: &mut Warp,
+    env: &mut Env<'_, '_>,
+    op: &Atomic,
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+) -> Checked<()> {
     let bytes = op.ty.bytes();
     let touched = Touched::new(addresses, mask, bytes)?;
     match space {

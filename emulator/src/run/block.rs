@@ -67,7 +67,14 @@ impl<'l, 'w> Block<'l, 'w> {
         let shared = Shared::new(context.shared_bytes, context.launch.checks.races);
         let env = Env { context, shared, global, counters: Counters::default(), fuel: 0 };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
-        Self { env, index, warps, barriers: Default::default(), random: mix(context.launch.seed ^ number.rotate_left(32)), spent: 0 }
+        Self {
+            env,
+            index,
+            warps,
+            barriers: Default::default(),
+            random: mix(context.launch.seed ^ number.rotate_left(32)),
+            spent: 0,
+        }
     }
 
     /// Runs all warps to their end.

@@ -95,7 +95,14 @@ fn read(env: &mut Env<'_, '_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Ch
 }
 
 /// One lane reads fewer bytes than it copies; the rest is zero.
-fn read_part(env: &mut Env<'_, '_>, from: &[u64; LANES], lane: usize, bytes: u64, whole: u64, data: &mut LaneBytes) -> Checked<()> {
+fn read_part(
+    env: &mut Env<'_, '_>,
+    from: &[u64; LANES],
+    lane: usize,
+    bytes: u64,
+    whole: u64,
+    data: &mut LaneBytes,
+) -> Checked<()> {
     let mask = 1 << lane;
     Touched::new(from, mask, whole)?;
     for at in 0..bytes {

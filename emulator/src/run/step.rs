@@ -226,7 +226,14 @@ fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Load, mask: u32) -> Checked
     by_space(op.space, &addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
 }
 
-fn load_from(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Load, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+fn load_from(
+    warp: &mut Warp,
+    env: &mut Env<'_, '_>,
+    op: &Load,
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     match space {
         Space::Param => {
@@ -349,7 +356,14 @@ fn stored(registers: &Registers, op: &Store) -> LaneBytes {
     values
 }
 
-fn store_to(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Store, space: Space, addresses: &[u64; LANES], mask: u32) -> Checked<()> {
+fn store_to(
+    warp: &mut Warp,
+    env: &mut Env<'_, '_>,
+    op: &Store,
+    space: Space,
+    addresses: &[u64; LANES],
+    mask: u32,
+) -> Checked<()> {
     let total = op.bytes * op.count as u64;
     let values = stored(&warp.registers, op);
     if space == Space::Local {

@@ -53,7 +53,8 @@ impl Fixed {
     }
 
     fn bit(&self, at: i32) -> bool {
-        at >= WORDS as i32 * 64 && self.negative() || at < WORDS as i32 * 64 && self.0[at as usize / 64] >> (at % 64) & 1 != 0
+        at >= WORDS as i32 * 64 && self.negative()
+            || at < WORDS as i32 * 64 && self.0[at as usize / 64] >> (at % 64) & 1 != 0
     }
 
     fn negative(&self) -> bool {

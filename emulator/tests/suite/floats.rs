@@ -11,8 +11,26 @@ const NAN: u32 = 0x7fff_ffff;
 /// Boundary values of f32.
 fn floats() -> Vec<u64> {
     let mut values: Vec<u32> = [
-        0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 0.5, 0.1, 1e-30, 1e30, 3.402_823_5e38, 16_777_215.0, 16_777_216.0, 0.333_333_34,
-        f32::MIN_POSITIVE, f32::INFINITY, 2_147_483_648.0, 65504.0, 65520.0, 6.0e-8,
+        0.0,
+        1.0,
+        1.5,
+        2.0,
+        2.5,
+        3.0,
+        0.5,
+        0.1,
+        1e-30,
+        1e30,
+        3.402_823_5e38,
+        16_777_215.0,
+        16_777_216.0,
+        0.333_333_34,
+        f32::MIN_POSITIVE,
+        f32::INFINITY,
+        2_147_483_648.0,
+        65504.0,
+        65520.0,
+        6.0e-8,
     ]
     .map(f32::to_bits)
     .to_vec();
@@ -30,7 +48,7 @@ fn float(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-fn bits(x: f32) -> u64 {
+pub fn bits(x: f32) -> u64 {
     if x.is_nan() { NAN.into() } else { x.to_bits().into() }
 }
 
@@ -81,7 +99,11 @@ fn fused(a: f32, b: f32, c: f32, round: Round) -> f32 {
     let negative = a.is_sign_negative() != b.is_sign_negative();
     let exact = Fixed::product(a, b).plus(Fixed::of_f32(c));
     let value = rounded(exact, round, &[negative, c.is_sign_negative()]);
-    if value == 0.0 && exact != Fixed::ZERO { value.copysign(if exact.minus(Fixed::ZERO).to_f32(Round::Up) > 0.0 { 1.0 } else { -1.0 }) } else { value }
+    if value == 0.0 && exact != Fixed::ZERO {
+        value.copysign(if exact.minus(Fixed::ZERO).to_f32(Round::Up) > 0.0 { 1.0 } else { -1.0 })
+    } else {
+        value
+    }
 }
 
 #[test]
@@ -123,7 +145,13 @@ fn quotients_and_roots_round_in_every_direction() {
         let exact_side = |q: f32| {
             // The sign of a/b - q, from a - q b and the sign of b.
             let rest = Fixed::of_f32(a).minus(Fixed::product(q, b));
-            let sign = if rest == Fixed::ZERO { 0 } else if rest.to_f32(Round::Away) > 0.0 || rest.to_f32(Round::Up) > 0.0 { 1 } else { -1 };
+            let sign = if rest == Fixed::ZERO {
+                0
+            } else if rest.to_f32(Round::Away) > 0.0 || rest.to_f32(Round::Up) > 0.0 {
+                1
+            } else {
+                -1
+            };
             if b < 0.0 { -sign } else { sign }
         };
         directed(near, round, exact_side).copysign(a * b.signum())
@@ -134,7 +162,13 @@ fn quotients_and_roots_round_in_every_direction() {
         }
         directed(a.sqrt(), round, |q| {
             let rest = Fixed::of_f32(a).minus(Fixed::product(q, q));
-            if rest == Fixed::ZERO { 0 } else if rest.to_f32(Round::Up) > 0.0 { 1 } else { -1 }
+            if rest == Fixed::ZERO {
+                0
+            } else if rest.to_f32(Round::Up) > 0.0 {
+                1
+            } else {
+                -1
+            }
         })
     };
     for (mode, round) in MODES {
@@ -172,14 +206,27 @@ fn extremes_and_signs() {
     let larger = |a: f32, b: f32| match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == b => if a.is_sign_negative() { b } else { a },
-        _ => if a > b { a } else { b },
+        _ if a == b => {
+            if a.is_sign_negative() {
+                b
+            } else {
+                a
+            }
+        }
+        _ => {
+            if a > b {
+                a
+            } else {
+                b
+            }
+        }
     };
     let smaller = |a: f32, b: f32| -larger(-a, -b);
     check("max.f32", 2, &rows, |v| larger(v[0], v[1]));
     check("min.f32", 2, &rows, |v| smaller(v[0], v[1]));
     check("max.ftz.f32", 2, &rows, |v| larger(flushed(v[0]), flushed(v[1])));
-    let strict = |f: &dyn Fn(f32, f32) -> f32, a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { f(a, b) };
+    let strict =
+        |f: &dyn Fn(f32, f32) -> f32, a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { f(a, b) };
     check("max.NaN.f32", 2, &rows, |v| strict(&larger, v[0], v[1]));
     check("min.NaN.f32", 2, &rows, |v| strict(&smaller, v[0], v[1]));
     let rows_of_one = product(&[&list]);
@@ -210,7 +257,10 @@ fn comparisons_know_nan() {
     for (name, f) in ordered {
         for (suffix, unordered) in [("", false), ("u", true)] {
             for ftz in [false, true] {
-                let text = format!("setp.{name}{suffix}{}.f32 %p, %a, %b; selp.b32 %o, 1, 0, %p;", if ftz { ".ftz" } else { "" });
+                let text = format!(
+                    "setp.{name}{suffix}{}.f32 %p, %a, %b; selp.b32 %o, 1, 0, %p;",
+                    if ftz { ".ftz" } else { "" }
+                );
                 for (row, got) in rows.iter().zip(run_text(&text, B32, &[B32; 2], &rows)) {
                     let [a, b] = [row[0], row[1]].map(|bits| if ftz { flushed(float(bits)) } else { float(bits) });
                     let want = if a.is_nan() || b.is_nan() { unordered } else { f(a, b) };
@@ -246,14 +296,29 @@ fn to_integer(x: f64, round: &str, low: i128, high: i128, nan: i128) -> i128 {
 #[test]
 fn floats_to_integers() {
     let rows = product(&[&floats()]);
-    for (ty, bits, sign) in [("u16", 16, false), ("s16", 16, true), ("u32", 32, false), ("s32", 32, true), ("u64", 64, false), ("s64", 64, true)] {
-        let (low, high) = if sign { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) } else { (0, (1i128 << bits) - 1) };
+    for (ty, bits, sign) in [
+        ("u16", 16, false),
+        ("s16", 16, true),
+        ("u32", 32, false),
+        ("s32", 32, true),
+        ("u64", 64, false),
+        ("s64", 64, true),
+    ] {
+        let (low, high) =
+            if sign { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) } else { (0, (1i128 << bits) - 1) };
         for round in ["rni", "rzi", "rmi", "rpi"] {
             let opcode = format!("cvt.{round}.{ty}.f32");
             let nan = if bits == 64 { 1i128 << 63 } else { 0 };
-            let to = if bits == 16 { B16 } else if bits == 32 { B32 } else { B64 };
+            let to = if bits == 16 {
+                B16
+            } else if bits == 32 {
+                B32
+            } else {
+                B64
+            };
             for (row, got) in rows.iter().zip(run(&opcode, to, &[B32], &rows)) {
-                let want = to_integer(f64::from(float(row[0])), round, low, high, nan) as u64 & (u64::MAX >> (64 - bits));
+                let want =
+                    to_integer(f64::from(float(row[0])), round, low, high, nan) as u64 & (u64::MAX >> (64 - bits));
                 assert_eq!(got, want, "{opcode} of {}", float(row[0]));
             }
         }
@@ -262,10 +327,25 @@ fn floats_to_integers() {
 
 #[test]
 fn integers_to_floats() {
-    for (ty, bits, sign) in [("u16", 16, false), ("s16", 16, true), ("u32", 32, false), ("s32", 32, true), ("u64", 64, false), ("s64", 64, true)] {
+    for (ty, bits, sign) in [
+        ("u16", 16, false),
+        ("s16", 16, true),
+        ("u32", 32, false),
+        ("s32", 32, true),
+        ("u64", 64, false),
+        ("s64", 64, true),
+    ] {
         let rows = product(&[&integers(bits)]);
-        let from = if bits == 16 { B16 } else if bits == 32 { B32 } else { B64 };
-        let value = |bits_of: u64| if sign { i128::from((bits_of << (64 - bits)) as i64 >> (64 - bits)) } else { bits_of.into() };
+        let from = if bits == 16 {
+            B16
+        } else if bits == 32 {
+            B32
+        } else {
+            B64
+        };
+        let value = |bits_of: u64| {
+            if sign { i128::from((bits_of << (64 - bits)) as i64 >> (64 - bits)) } else { bits_of.into() }
+        };
         for (mode, round) in MODES {
             let opcode = format!("cvt.{mode}.f32.{ty}");
             for (row, got) in rows.iter().zip(run(&opcode, B32, &[from], &rows)) {
@@ -290,10 +370,10 @@ fn floats_to_integral_floats() {
 }
 
 /// 16-bit formats: name, bits of significand, least and greatest exponent, bits of the fraction.
-const SMALL: [(&str, i32, i32, i32, u32); 2] = [("f16", 11, -14, 15, 10), ("bf16", 8, -126, 127, 7)];
+pub const SMALL: [(&str, i32, i32, i32, u32); 2] = [("f16", 11, -14, 15, 10), ("bf16", 8, -126, 127, 7)];
 
 /// The bits of a value that a 16-bit format holds.
-fn small_bits(x: f64, least: i32, fraction: u32) -> u64 {
+pub fn small_bits(x: f64, least: i32, fraction: u32) -> u64 {
     let sign = if x.is_sign_negative() { 0x8000 } else { 0 };
     if x.is_nan() {
         return 0x7fff;
@@ -315,7 +395,7 @@ fn small_bits(x: f64, least: i32, fraction: u32) -> u64 {
 }
 
 /// The value of a 16-bit format's bits.
-fn small_value(bits: u64, least: i32, fraction: u32) -> f64 {
+pub fn small_value(bits: u64, least: i32, fraction: u32) -> f64 {
     let (field, biased) = (bits & ((1 << fraction) - 1), (bits >> fraction & ((1 << (15 - fraction)) - 1)) as i32);
     let special = biased == (1 << (15 - fraction)) - 1;
     let magnitude = match (special, biased, field) {
@@ -335,7 +415,11 @@ fn narrowing_to_sixteen_bits() {
     let rows = product(&[&list]);
     for (ty, precision, least, most, fraction) in SMALL {
         let narrow = |x: f32, round| {
-            let value = if x.is_finite() { Fixed::of_f32(x).round(precision, least, most, round).unwrap() } else { f64::from(x) };
+            let value = if x.is_finite() {
+                Fixed::of_f32(x).round(precision, least, most, round).unwrap()
+            } else {
+                f64::from(x)
+            };
             small_bits(if value == 0.0 { 0f64.copysign(x.into()) } else { value }, least, fraction)
         };
         for (mode, round) in MODES.into_iter().filter(|(mode, _)| matches!(*mode, "rn" | "rz")) {
@@ -346,7 +430,11 @@ fn narrowing_to_sixteen_bits() {
             let pairs: Vec<Vec<u64>> = list.windows(2).map(<[u64]>::to_vec).collect();
             let opcode = format!("cvt.{mode}.{ty}x2.f32");
             for (row, got) in pairs.iter().zip(run(&opcode, B32, &[B32; 2], &pairs)) {
-                assert_eq!(got, narrow(float(row[0]), round) << 16 | narrow(float(row[1]), round), "{opcode} of {row:x?}");
+                assert_eq!(
+                    got,
+                    narrow(float(row[0]), round) << 16 | narrow(float(row[1]), round),
+                    "{opcode} of {row:x?}"
+                );
             }
         }
         let every: Vec<Vec<u64>> = (0..=0xffff).map(|bits| vec![bits]).collect();
@@ -357,7 +445,11 @@ fn narrowing_to_sixteen_bits() {
     }
     for (row, got) in rows.iter().zip(run("cvt.rna.tf32.f32", B32, &[B32], &rows)) {
         let x = float(row[0]);
-        let want = if x.is_finite() { (Fixed::of_f32(x).round(11, -126, 127, Round::Away).unwrap() as f32).copysign(x) } else { x };
+        let want = if x.is_finite() {
+            (Fixed::of_f32(x).round(11, -126, 127, Round::Away).unwrap() as f32).copysign(x)
+        } else {
+            x
+        };
         assert_eq!(got, bits(want), "cvt.rna.tf32.f32 of {x}");
     }
 }
@@ -367,12 +459,33 @@ fn sixteen_bit_arithmetic_rounds_once() {
     for (ty, precision, least, most, fraction) in SMALL {
         let mut random = Random::new(9);
         let ones = ((1u64 << (15 - fraction)) - 1) << fraction;
-        let mut list = vec![0, 0x8000, 1, 0x8001, ones, ones | 0x8000, ones + 1, ones - 1, 1 << fraction, (1 << fraction) - 1, 0x3c00, 0x3f80];
+        let mut list = vec![
+            0,
+            0x8000,
+            1,
+            0x8001,
+            ones,
+            ones | 0x8000,
+            ones + 1,
+            ones - 1,
+            1 << fraction,
+            (1 << fraction) - 1,
+            0x3c00,
+            0x3f80,
+        ];
         list.extend((0..10).map(|_| random.bits() & 0xffff));
         let value = |bits| small_value(bits, least, fraction) as f32;
         let narrow = |exact: Fixed, zero: f32| {
             let value = exact.round(precision, least, most, Round::Nearest).unwrap();
-            small_bits(if value == 0.0 { 0f64.copysign(if exact == Fixed::ZERO { zero.into() } else { exact.to_f32(Round::Down).into() }) } else { value }, least, fraction)
+            small_bits(
+                if value == 0.0 {
+                    0f64.copysign(if exact == Fixed::ZERO { zero.into() } else { exact.to_f32(Round::Down).into() })
+                } else {
+                    value
+                },
+                least,
+                fraction,
+            )
         };
         let fused = |a: f32, b: f32, c: f32| {
             if !a.is_finite() || !b.is_finite() || !c.is_finite() {
@@ -392,7 +505,10 @@ fn sixteen_bit_arithmetic_rounds_once() {
             }
         }
         // Pairs do the same to both halves.
-        let pairs: Vec<Vec<u64>> = rows.windows(2).map(|two| vec![two[0][0] | two[1][0] << 16, two[0][1] | two[1][1] << 16, 0x8000_8000]).collect();
+        let pairs: Vec<Vec<u64>> = rows
+            .windows(2)
+            .map(|two| vec![two[0][0] | two[1][0] << 16, two[0][1] | two[1][1] << 16, 0x8000_8000])
+            .collect();
         for (row, got) in pairs.iter().zip(run(&format!("fma.rn.{ty}x2"), B32, &[B32; 3], &pairs)) {
             let half = |shift: u32| {
                 let [a, b, c] = [row[0], row[1], row[2]].map(|word| value(word >> shift & 0xffff));
@@ -428,11 +544,18 @@ fn approximations_are_close() {
             assert!(close || got.is_nan() && want.is_nan(), "{opcode} of {x} gave {got} instead of {want}");
         }
     }
-    let special = [0f32, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-45, -1.0, 1.0].map(|x| vec![u64::from(x.to_bits())]);
+    let special = [0f32, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-45, -1.0, 1.0]
+        .map(|x| vec![u64::from(x.to_bits())]);
     let expected: [(&str, [f32; 8]); 4] = [
         ("ex2.approx.f32", [1.0, 1.0, f32::INFINITY, 0.0, f32::NAN, 1.0, 0.5, 2.0]),
-        ("lg2.approx.f32", [f32::NEG_INFINITY, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::NAN, -149.0, f32::NAN, 0.0]),
-        ("rsqrt.approx.f32", [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::NAN, f32::NAN, 2f32.powf(74.5), f32::NAN, 1.0]),
+        (
+            "lg2.approx.f32",
+            [f32::NEG_INFINITY, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::NAN, -149.0, f32::NAN, 0.0],
+        ),
+        (
+            "rsqrt.approx.f32",
+            [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::NAN, f32::NAN, 2f32.powf(74.5), f32::NAN, 1.0],
+        ),
         ("rcp.approx.ftz.f32", [f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, f32::NAN, f32::INFINITY, -1.0, 1.0]),
     ];
     for (opcode, want) in expected {

@@ -12,7 +12,13 @@ struct Kind {
     accumulator: &'static str,
 }
 
-const fn kind(shape: (usize, usize), types: &'static str, bits: usize, signed: (bool, bool), accumulator: &'static str) -> Kind {
+const fn kind(
+    shape: (usize, usize),
+    types: &'static str,
+    bits: usize,
+    signed: (bool, bool),
+    accumulator: &'static str,
+) -> Kind {
     Kind { shape, types, bits, signed, accumulator }
 }
 
@@ -67,13 +73,37 @@ fn place_of_a(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
 fn place_of_b(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
     let (group, thread) = (lane >> 2, lane % 4);
     let row = match (kind.bits, kind.shape.1) {
-        (32, _) => if i == 0 { thread } else { thread + 4 },
+        (32, _) => {
+            if i == 0 {
+                thread
+            } else {
+                thread + 4
+            }
+        }
         (16, 8) => thread * 2 + i,
-        (16, _) => if i < 2 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 },
+        (16, _) => {
+            if i < 2 {
+                thread * 2 + (i & 1)
+            } else {
+                thread * 2 + (i & 1) + 8
+            }
+        }
         (8, 16) => thread * 4 + i,
-        (8, _) => if i < 4 { thread * 4 + (i & 3) } else { thread * 4 + (i & 3) + 16 },
+        (8, _) => {
+            if i < 4 {
+                thread * 4 + (i & 3)
+            } else {
+                thread * 4 + (i & 3) + 16
+            }
+        }
         (_, 32) => thread * 8 + i,
-        _ => if i < 8 { thread * 8 + (i & 7) } else { thread * 8 + (i & 7) + 32 },
+        _ => {
+            if i < 8 {
+                thread * 8 + (i & 7)
+            } else {
+                thread * 8 + (i & 7) + 32
+            }
+        }
     };
     (row, group)
 }
@@ -109,7 +139,13 @@ fn registers(count: usize, name: &str) -> String {
 /// Runs one `mma` on fragments given as words, `[register][lane]`.
 fn run(kind: &Kind, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]]) -> Vec<u32> {
     let (m, k) = kind.shape;
-    let ty = if kind.accumulator == "s32" { "b32" } else if kind.accumulator == "f32" { "f32" } else { "b32" };
+    let ty = if kind.accumulator == "s32" {
+        "b32"
+    } else if kind.accumulator == "f32" {
+        "f32"
+    } else {
+        "b32"
+    };
     let mut body = format!(
         ".reg .b32 %t, %a<4>, %b<4>; .reg .{ty} %c<4>, %d<4>; .reg .b64 %in, %out, %at;
         ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %t, %tid.x; mul.wide.u32 %at, %t, 4;
@@ -124,7 +160,10 @@ fn run(kind: &Kind, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]]) -> Vec<u3
     }
     let [d, a_list, b_list, c_list] =
         [("d", c.len()), ("a", a.len()), ("b", b.len()), ("c", c.len())].map(|(name, count)| registers(count, name));
-    body += &format!("mma.sync.aligned.m{m}n8k{k}.row.col.{} {{{d}}}, {{{a_list}}}, {{{b_list}}}, {{{c_list}}};\n", kind.types);
+    body += &format!(
+        "mma.sync.aligned.m{m}n8k{k}.row.col.{} {{{d}}}, {{{a_list}}}, {{{b_list}}}, {{{c_list}}};\n",
+        kind.types
+    );
     for i in 0..c.len() {
         body += &format!("st.global.{ty} [%out+{}], %d{i};\n", 128 * i);
     }
@@ -150,7 +189,9 @@ fn products_match_the_published_layouts() {
         let per = 32 / kind.bits;
         let pack = |count: usize, place: &dyn Fn(usize, usize) -> i64| -> Vec<[u32; 32]> {
             let word = |register: usize, lane: usize| {
-                (0..per).fold(0u64, |word, part| word | encode(kind, place(lane, register * per + part)) << (kind.bits * part))
+                (0..per).fold(0u64, |word, part| {
+                    word | encode(kind, place(lane, register * per + part)) << (kind.bits * part)
+                })
             };
             (0..count).map(|register| std::array::from_fn(|lane| word(register, lane) as u32)).collect()
         };
@@ -173,8 +214,12 @@ fn products_match_the_published_layouts() {
         };
         let fragment = |values: &[i64]| -> Vec<[u32; 32]> {
             if kind.accumulator == "f16" {
-                let pair = |register: usize, lane: usize| f16(values[at(lane, 2 * register)]) | f16(values[at(lane, 2 * register + 1)]) << 16;
-                return (0..totals / 2).map(|register| std::array::from_fn(|lane| pair(register, lane) as u32)).collect();
+                let pair = |register: usize, lane: usize| {
+                    f16(values[at(lane, 2 * register)]) | f16(values[at(lane, 2 * register + 1)]) << 16
+                };
+                return (0..totals / 2)
+                    .map(|register| std::array::from_fn(|lane| pair(register, lane) as u32))
+                    .collect();
             }
             (0..totals).map(|i| std::array::from_fn(|lane| value_bits(values[at(lane, i)]))).collect()
         };
@@ -220,13 +265,19 @@ fn matrices_are_loaded_by_the_published_layout() {
             let mut bench = Bench::new(&ptx(".param .u64 out", &body));
             let out = bench.empty::<u32>(32 * count);
             bench.launch("k", grid(1, 32), args![out]).unwrap();
-            let element = |matrix: usize, row: usize, column: usize| ((5 * (8 * matrix + row) % 32) * 8 + column) as u32;
+            let element =
+                |matrix: usize, row: usize, column: usize| ((5 * (8 * matrix + row) % 32) * 8 + column) as u32;
             let want = |matrix: usize, lane: usize| {
                 let (first, second) = (lane / 4, 2 * (lane % 4));
-                let pick = |i: usize| if trans { element(matrix, second + i, first) } else { element(matrix, first, second + i) };
+                let pick = |i: usize| {
+                    if trans { element(matrix, second + i, first) } else { element(matrix, first, second + i) }
+                };
                 pick(0) | pick(1) << 16
             };
-            let want: Vec<u32> = (0..count).flat_map(|matrix| (0..32).map(move |lane| (matrix, lane))).map(|(m, l)| want(m, l)).collect();
+            let want: Vec<u32> = (0..count)
+                .flat_map(|matrix| (0..32).map(move |lane| (matrix, lane)))
+                .map(|(m, l)| want(m, l))
+                .collect();
             assert_eq!(bench.read::<u32>(out, 32 * count), want, "{name}{suffix}");
         }
     }

@@ -1,10 +1,16 @@
 //! The emulator as its users see it.
 
 mod compiled;
+mod coverage;
+mod doubles;
 mod exact;
 mod floats;
 mod fragments;
+mod halves;
 mod harness;
+mod integers;
 mod matrix;
+mod memory;
 mod opcodes;
 mod traps;
+mod warp;

@@ -53,8 +53,10 @@ pub fn run_text(text: &str, to: Reg, from: &[Reg], rows: &[Vec<u64>]) -> Vec<u64
             _ => body += &format!("ld.global.{} {}, [%in+{}];\n", reg.spelled(), names[at], 8 * at),
         }
     }
-    body += &format!("{text}\nmul.wide.u32 %at, %i, 8; add.u64 %out, %out, %at; st.global.{} [%out], %o;\nEND:",
-        if to == Reg::Pred { "b32" } else { to.spelled() });
+    body += &format!(
+        "{text}\nmul.wide.u32 %at, %i, 8; add.u64 %out, %out, %at; st.global.{} [%out], %o;\nEND:",
+        if to == Reg::Pred { "b32" } else { to.spelled() }
+    );
     let mut bench = Bench::new(&crate::harness::ptx(".param .u64 out, .param .u64 in, .param .u32 n", &body));
     let content: Vec<u64> = rows.iter().flatten().copied().collect();
     let (input, output) = (bench.buffer(&content), bench.buffer(&vec![0u64; rows.len()]));
@@ -82,7 +84,7 @@ pub fn integers(bits: u32) -> Vec<u64> {
 /// Counts of shifts, inside and outside of every width.
 pub const COUNTS: &[u64] = &[0, 1, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 0x8000_0000, 0xffff_ffff];
 
-fn check(opcode: &str, to: Reg, from: &[Reg], rows: &[Vec<u64>], expected: impl Fn(&[u64]) -> u64) {
+pub fn check(opcode: &str, to: Reg, from: &[Reg], rows: &[Vec<u64>], expected: impl Fn(&[u64]) -> u64) {
     let got = run(opcode, to, from, rows);
     for (row, got) in rows.iter().zip(got) {
         let want = expected(row);
@@ -91,15 +93,15 @@ fn check(opcode: &str, to: Reg, from: &[Reg], rows: &[Vec<u64>], expected: impl 
 }
 
 /// The value of `bits` low bits with their sign.
-fn signed(value: u64, bits: u32) -> i128 {
+pub fn signed(value: u64, bits: u32) -> i128 {
     i128::from((value << (64 - bits)) as i64 >> (64 - bits))
 }
 
-fn masked(value: i128, bits: u32) -> u64 {
+pub fn masked(value: i128, bits: u32) -> u64 {
     value as u64 & (u64::MAX >> (64 - bits))
 }
 
-fn reg(bits: u32) -> Reg {
+pub fn reg(bits: u32) -> Reg {
     match bits {
         16 => B16,
         32 => B32,
@@ -108,11 +110,17 @@ fn reg(bits: u32) -> Reg {
 }
 
 /// Each integer type: its name, bits and sign.
-const TYPES: [(&str, u32, bool); 6] =
-    [("u16", 16, false), ("s16", 16, true), ("u32", 32, false), ("s32", 32, true), ("u64", 64, false), ("s64", 64, true)];
+const TYPES: [(&str, u32, bool); 6] = [
+    ("u16", 16, false),
+    ("s16", 16, true),
+    ("u32", 32, false),
+    ("s32", 32, true),
+    ("u64", 64, false),
+    ("s64", 64, true),
+];
 
 /// A value of an integer type.
-fn value(value: u64, bits: u32, sign: bool) -> i128 {
+pub fn value(value: u64, bits: u32, sign: bool) -> i128 {
     if sign { signed(value, bits) } else { i128::from(value) }
 }
 
@@ -228,14 +236,22 @@ fn shifts_past_the_width() {
         check(&format!("shl.b{bits}"), reg(bits), &from, &rows, |row| {
             if by(row) >= bits { 0 } else { masked(i128::from(row[0]) << by(row), bits) }
         });
-        check(&format!("shr.u{bits}"), reg(bits), &from, &rows, |row| if by(row) >= bits { 0 } else { row[0] >> by(row) });
+        check(
+            &format!("shr.u{bits}"),
+            reg(bits),
+            &from,
+            &rows,
+            |row| if by(row) >= bits { 0 } else { row[0] >> by(row) },
+        );
         check(&format!("shr.s{bits}"), reg(bits), &from, &rows, |row| masked(signed(row[0], bits) >> by(row), bits));
     }
     let rows = product(&[&integers(32)[..12], &integers(32)[..12], COUNTS]);
     let joined = |row: &[u64]| u128::from(row[1]) << 32 | u128::from(row[0]);
     for (name, clamps) in [("wrap", false), ("clamp", true)] {
         let by = |row: &[u64]| if clamps { row[2].min(32) } else { row[2] & 31 };
-        check(&format!("shf.l.{name}.b32"), B32, &[B32; 3], &rows, |row| ((joined(row) << by(row)) >> 32) as u32 as u64);
+        check(&format!("shf.l.{name}.b32"), B32, &[B32; 3], &rows, |row| {
+            ((joined(row) << by(row)) >> 32) as u32 as u64
+        });
         check(&format!("shf.r.{name}.b32"), B32, &[B32; 3], &rows, |row| (joined(row) >> by(row)) as u32 as u64);
     }
 }
@@ -256,13 +272,17 @@ fn bit_fields() {
                     (false, _) | (_, 0) => 0,
                     _ => bit(row[0], (pos + len - 1).min(msb)),
                 };
-                (0..=msb).fold(0, |value, i| value | (if i < len && pos + i <= msb { bit(row[0], pos + i) } else { filler }) << i)
+                (0..=msb).fold(0, |value, i| {
+                    value | (if i < len && pos + i <= msb { bit(row[0], pos + i) } else { filler }) << i
+                })
             });
         }
         let rows = product(&[&list[..10], &list[..10], counts, counts]);
         check(&format!("bfi.b{bits}"), reg(bits), &[reg(bits), reg(bits), B32, B32], &rows, |row| {
             let (pos, len, msb) = (row[2] & 0xff, row[3] & 0xff, u64::from(bits) - 1);
-            (0..=msb).fold(0, |value, i| value | (if i >= pos && i < pos + len { bit(row[0], i - pos) } else { bit(row[1], i) }) << i)
+            (0..=msb).fold(0, |value, i| {
+                value | (if i >= pos && i < pos + len { bit(row[0], i - pos) } else { bit(row[1], i) }) << i
+            })
         });
     }
 }
@@ -291,7 +311,13 @@ fn logic_and_permutes() {
         (0..4).fold(0, |value, at| {
             let nibble = row[2] >> (4 * at) & 15;
             let byte = bytes(row)[(nibble & 7) as usize];
-            let byte = if nibble & 8 == 0 { byte } else if byte >= 0x80 { 0xff } else { 0 };
+            let byte = if nibble & 8 == 0 {
+                byte
+            } else if byte >= 0x80 {
+                0xff
+            } else {
+                0
+            };
             value | u64::from(byte) << (8 * at)
         })
     });
@@ -317,7 +343,8 @@ fn dot_products_of_bytes() {
     let rows = product(&[list, list, &[0, 1, 0x7fff_ffff, 0xffff_ffff]]);
     for (a, a_signed) in [("s32", true), ("u32", false)] {
         for (b, b_signed) in [("s32", true), ("u32", false)] {
-            let part = |word: u64, at: u32, bits: u32, sign: bool| value(word >> (bits * at) & ((1 << bits) - 1), bits, sign);
+            let part =
+                |word: u64, at: u32, bits: u32, sign: bool| value(word >> (bits * at) & ((1 << bits) - 1), bits, sign);
             check(&format!("dp4a.{a}.{b}"), B32, &[B32; 3], &rows, |row| {
                 let sum: i128 = (0..4).map(|at| part(row[0], at, 8, a_signed) * part(row[1], at, 8, b_signed)).sum();
                 masked(sum + i128::from(row[2]), 32)
@@ -336,7 +363,9 @@ fn dot_products_of_bytes() {
 fn carries_are_passed_on() {
     let list = &integers(64);
     let rows = product(&[list, list]);
-    for (low, high, f) in [("add.cc", "addc", u64::wrapping_add as fn(u64, u64) -> u64), ("sub.cc", "subc", u64::wrapping_sub)] {
+    for (low, high, f) in
+        [("add.cc", "addc", u64::wrapping_add as fn(u64, u64) -> u64), ("sub.cc", "subc", u64::wrapping_sub)]
+    {
         let text = format!(
             ".reg .b32 %al, %ah, %bl, %bh, %ol, %oh; mov.b64 {{%al, %ah}}, %a; mov.b64 {{%bl, %bh}}, %b;
             {low}.u32 %ol, %al, %bl; {high}.u32 %oh, %ah, %bh; mov.b64 %o, {{%ol, %oh}};"
@@ -367,8 +396,14 @@ fn comparisons_of_integers() {
     for (ty, bits, sign) in TYPES {
         let rows = product(&[&integers(bits), &integers(bits)]);
         type Case = (&'static str, fn(&i128, &i128) -> bool);
-        let cases: [Case; 6] =
-            [("eq", i128::eq), ("ne", i128::ne), ("lt", i128::lt), ("le", i128::le), ("gt", i128::gt), ("ge", i128::ge)];
+        let cases: [Case; 6] = [
+            ("eq", i128::eq),
+            ("ne", i128::ne),
+            ("lt", i128::lt),
+            ("le", i128::le),
+            ("gt", i128::gt),
+            ("ge", i128::ge),
+        ];
         for (name, f) in cases {
             let text = format!("setp.{name}.{ty} %p|%q, %a, %b; selp.b32 %o, 1, 2, %p; @%q or.b32 %o, %o, 16;");
             for (row, got) in rows.iter().zip(run_text(&text, B32, &[reg(bits); 2], &rows)) {
@@ -386,7 +421,8 @@ fn comparisons_combine_with_predicates() {
     let cases: [Case; 3] = [("and", |a, b| a && b), ("or", |a, b| a || b), ("xor", |a, b| a != b)];
     for (name, f) in cases {
         for not in ["", "!"] {
-            let text = format!("setp.lt.{name}.u32 %p|%q, %a, %b, {not}%c; selp.b32 %o, 1, 0, %p; @%q or.b32 %o, %o, 2;");
+            let text =
+                format!("setp.lt.{name}.u32 %p|%q, %a, %b, {not}%c; selp.b32 %o, 1, 0, %p; @%q or.b32 %o, %o, 2;");
             for (row, got) in rows.iter().zip(run_text(&text, B32, &[B32, B32, Reg::Pred], &rows)) {
                 let (holds, other) = (row[0] < row[1], (row[2] != 0) != (not == "!"));
                 assert_eq!(got, u64::from(f(holds, other)) | u64::from(f(!holds, other)) << 1, "{text} of {row:?}");
@@ -412,7 +448,9 @@ fn conversions_between_integers() {
                 (true, bits) => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
                 (false, bits) => (0, (1i128 << bits) - 1),
             };
-            check(&format!("cvt.sat.{to}.{from}"), to_reg, &[from_reg], &rows, |row| widened(source(row).clamp(low, high)));
+            check(&format!("cvt.sat.{to}.{from}"), to_reg, &[from_reg], &rows, |row| {
+                widened(source(row).clamp(low, high))
+            });
         }
     }
 }
@@ -426,7 +464,14 @@ fn narrow_results_widen_to_wide_registers() {
     check("cvt.s32.s32", B64, &[B32], &rows, |row| masked(signed(row[0], 32), 64));
     check("cvt.u32.u32", B64, &[B32], &rows, |row| row[0]);
     let loads = product(&[&integers(64)]);
-    for (ty, bits, sign) in [("u8", 8, false), ("s8", 8, true), ("u16", 16, false), ("s16", 16, true), ("u32", 32, false), ("s32", 32, true)] {
+    for (ty, bits, sign) in [
+        ("u8", 8, false),
+        ("s8", 8, true),
+        ("u16", 16, false),
+        ("s16", 16, true),
+        ("u32", 32, false),
+        ("s32", 32, true),
+    ] {
         for register in [16, 32, 64].into_iter().filter(|&register| register >= bits) {
             let text = format!("ld.global.{ty} %o, [%in];");
             for (row, got) in loads.iter().zip(run_text(&text, reg(register), &[B64], &loads)) {
