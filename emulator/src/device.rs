@@ -3,6 +3,7 @@
 use crate::module::Module;
 use crate::run::raw::Bytes;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A GPU that is imitated: what differs between them is how much shared memory a block may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,9 +91,25 @@ impl Allocation {
         }
     }
 
+    /// The words of the map that lie wholly in the range, where the range is some of those alone.
+    #[inline(always)]
+    fn whole_words(&self, start: u64, end: u64) -> Option<&[AtomicU64]> {
+        let whole = start.is_multiple_of(64) && end.is_multiple_of(64) && end > start;
+        whole.then(|| self.written.words(start / 8, ((end - start) / 64) as usize))
+    }
+
+    #[inline(always)]
+    fn all_written(&self, start: u64, end: u64) -> bool {
+        let written = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == u64::MAX);
+        self.whole_words(start, end).is_some_and(written)
+    }
+
     /// Notes that the range was written.
     #[inline]
     pub fn mark_written(&self, start: u64, end: u64) {
+        if let Some(words) = self.whole_words(start, end) {
+            return words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+        }
         Self::words(start, end, |word, bits| {
             if self.written.load_u64(word) & bits != bits {
                 self.written.set_bits(word, bits);
@@ -104,6 +121,9 @@ impl Allocation {
     /// The first byte of the range that nobody wrote.
     #[inline]
     pub fn unwritten(&self, start: u64, end: u64) -> Option<u64> {
+        if self.all_written(start, end) {
+            return None;
+        }
         let mut found = None;
         Self::words(start, end, |word, bits| {
             let missing = bits & !self.written.load_u64(word);

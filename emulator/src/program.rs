@@ -163,6 +163,17 @@ pub(crate) enum Extend {
     Sign(u32),
 }
 
+impl Extend {
+    /// Widens a value of `bits` bits.
+    #[inline(always)]
+    pub fn apply(self, value: u64, bits: u32) -> u64 {
+        match self {
+            Self::Zero => value,
+            Self::Sign(to) => ((value << (64 - bits)) as i64 >> (64 - bits)) as u64 & (u64::MAX >> (64 - to)),
+        }
+    }
+}
+
 /// `st`: up to four elements from as many rows.
 #[derive(Debug)]
 pub(crate) struct Store {

@@ -29,7 +29,7 @@ pub(crate) fn output<const FTZ: bool, const SAT: bool>(x: f32) -> f32 {
 
 /// Every NaN as [`NAN`]. By integers: LLVM holds all NaNs equal, and dropped this choice between two after `sqrt`.
 #[inline(always)]
-fn one_nan(x: f32) -> f32 {
+pub(crate) fn one_nan(x: f32) -> f32 {
     let bits = x.to_bits();
     let nan = (0x7f80_0000i32.wrapping_sub((bits & 0x7fff_ffff) as i32) >> 31) as u32;
     f32::from_bits(bits & !nan | nan >> 1)

@@ -12,43 +12,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-const WORDS: usize = PAGE as usize / 64;
+const LINES: usize = PAGE as usize / 64;
 
-type Bits = [AtomicU64; WORDS];
-
-/// What blocks did to a page's bytes.
-struct Page {
-    read: Bits,
+/// What blocks did to 64 neighbouring bytes, one bit each.
+#[derive(Default)]
+struct Line {
+    read: AtomicU64,
     /// Read by more than one block.
-    read_again: Bits,
-    written: Bits,
-    atomic: Bits,
+    read_again: AtomicU64,
+    written: AtomicU64,
+    atomic: AtomicU64,
     /// Atomically updated by more than one block.
-    atomic_again: Bits,
-    read_only: Bits,
+    atomic_again: AtomicU64,
+    read_only: AtomicU64,
 }
 
+/// What blocks did to a page.
+struct Page([Line; LINES]);
+
 impl Page {
-    fn new() -> Self {
-        let bits = || [const { AtomicU64::new(0) }; WORDS];
-        Self {
-            read: bits(),
-            read_again: bits(),
-            written: bits(),
-            atomic: bits(),
-            atomic_again: bits(),
-            read_only: bits(),
-        }
+    fn new() -> Box<Self> {
+        Box::new(Self(std::array::from_fn(|_| Line::default())))
     }
 
-    /// Whether each 32-byte sector was touched at all.
+    /// How many of its 32-byte sectors were touched at all.
     fn sectors(&self) -> u64 {
-        let count = |word: usize| {
-            let all = [&self.read, &self.written, &self.atomic, &self.read_only];
-            let touched = all.iter().fold(0, |bits, part| bits | part[word].load(Ordering::Relaxed));
+        let count = |line: &Line| {
+            let all = [&line.read, &line.written, &line.atomic, &line.read_only];
+            let touched = all.iter().fold(0, |bits, part| bits | part.load(Ordering::Relaxed));
             u64::from(touched as u32 != 0) + u64::from(touched >> 32 != 0)
         };
-        (0..WORDS).map(count).sum()
+        self.0.iter().map(count).sum()
     }
 }
 
@@ -68,7 +62,7 @@ impl LaunchShadow {
     fn page(&self, allocation: usize, page: u64) -> &Page {
         let (length, pages) = &self.allocations[allocation];
         let pages = pages.get_or_init(|| (0..length.div_ceil(PAGE)).map(|_| OnceLock::new()).collect());
-        pages[page as usize].get_or_init(|| Box::new(Page::new()))
+        pages[page as usize].get_or_init(Page::new)
     }
 
     /// Different 32-byte sectors that the launch touched.
@@ -81,9 +75,15 @@ impl LaunchShadow {
 /// What one block did to a page's bytes.
 struct Own<'l> {
     page: &'l Page,
-    read: [u64; WORDS],
-    written: [u64; WORDS],
-    atomic: [u64; WORDS],
+    lines: [OwnLine; LINES],
+}
+
+/// What one block did to the bytes of a line.
+#[derive(Default, Clone, Copy)]
+struct OwnLine {
+    read: u64,
+    written: u64,
+    atomic: u64,
 }
 
 /// What another block did to a byte that this block touches, too.
@@ -122,19 +122,20 @@ impl<'l> BlockShadow<'l> {
     }
 
     /// The block touches the bytes from `start` to `end` of an allocation. Gives the first conflict and its byte.
-    pub fn touch(&mut self, allocation: usize, touch: Touch, start: u64, end: u64) -> Result<(), (Conflict, u64)> {
+    pub fn touch(&mut self, allocation: usize, touch: Touch, start: u64, end: u64) -> Outcome {
         let mut at = start;
         while at < end {
             let page = at / PAGE;
             let stop = end.min((page + 1) * PAGE);
             let number = self.number(allocation, page);
-            let own = &mut self.own[number];
+            let Own { page, lines } = &mut self.own[number];
             while at < stop {
-                let word = at / 64;
-                let to = stop.min((word + 1) * 64);
+                let (line, to) = (at / 64, stop.min((at / 64 + 1) * 64));
                 let bits = (u64::MAX >> (64 - (to - at))) << (at % 64);
-                own.touch(touch, (word % WORDS as u64) as usize, bits)
-                    .map_err(|(conflict, bits)| (conflict, 64 * word + u64::from(bits.trailing_zeros())))?;
+                let place = line as usize % LINES;
+                lines[place]
+                    .touch(&page.0[place], touch, bits)
+                    .map_err(|(conflict, bits)| (conflict, 64 * line + u64::from(bits.trailing_zeros())))?;
                 at = to;
             }
         }
@@ -156,91 +157,98 @@ impl<'l> BlockShadow<'l> {
     fn find(&mut self, key: u64, allocation: usize, page: u64) -> u32 {
         *self.numbers.entry(key).or_insert_with(|| {
             let page = self.launch.page(allocation, page);
-            self.own.push(Own { page, read: [0; WORDS], written: [0; WORDS], atomic: [0; WORDS] });
+            self.own.push(Own { page, lines: [OwnLine::default(); LINES] });
             self.own.len() as u32 - 1
         })
     }
 }
 
 /// Sets `bits`; gives those that were set before.
+#[inline]
 fn set(place: &AtomicU64, bits: u64) -> u64 {
-    place.fetch_or(bits, Ordering::SeqCst) & bits
+    match get(place, bits) {
+        all if all == bits => bits,
+        _ => place.fetch_or(bits, Ordering::SeqCst) & bits,
+    }
 }
 
+#[inline]
 fn get(place: &AtomicU64, bits: u64) -> u64 {
     place.load(Ordering::SeqCst) & bits
 }
 
+type Outcome = Result<(), (Conflict, u64)>;
+
 /// The conflict, where there are such bits.
-fn refuse(bits: u64, conflict: Conflict) -> Result<(), (Conflict, u64)> {
+#[inline]
+fn refuse(bits: u64, conflict: Conflict) -> Outcome {
     if bits == 0 { Ok(()) } else { Err((conflict, bits)) }
 }
 
-impl Own<'_> {
+impl OwnLine {
     #[inline]
-    fn touch(&mut self, touch: Touch, word: usize, bits: u64) -> Result<(), (Conflict, u64)> {
+    fn touch(&mut self, all: &Line, touch: Touch, bits: u64) -> Outcome {
         match touch {
-            Touch::Read if bits & !self.read[word] == 0 => Ok(()),
-            Touch::Read => self.read(word, bits),
-            Touch::Write if bits & !self.written[word] == 0 => self.not_read_only(word, bits),
-            Touch::Write => self.write(word, bits),
-            Touch::Atomic => self.update(word, bits),
-            Touch::ReadOnly if get(&self.page.read_only[word], bits) == bits => Ok(()),
+            Touch::Read if bits & !self.read == 0 => Ok(()),
+            Touch::Read => self.read(all, bits),
+            Touch::Write if bits & !self.written == 0 => not_read_only(all, bits),
+            Touch::Write => self.write(all, bits),
+            Touch::Atomic => self.update(all, bits),
+            Touch::ReadOnly if get(&all.read_only, bits) == bits => Ok(()),
             Touch::ReadOnly => {
-                set(&self.page.read_only[word], bits);
-                refuse(
-                    get(&self.page.written[word], bits) | get(&self.page.atomic[word], bits),
-                    Conflict::WroteReadOnly,
-                )
+                set(&all.read_only, bits);
+                refuse(get(&all.written, bits) | get(&all.atomic, bits), Conflict::WroteReadOnly)
             }
         }
     }
 
-    fn read(&mut self, word: usize, bits: u64) -> Result<(), (Conflict, u64)> {
-        let new = bits & !self.read[word];
-        self.read[word] |= new;
-        let before = set(&self.page.read[word], new);
+    #[inline]
+    fn read(&mut self, all: &Line, bits: u64) -> Outcome {
+        let new = bits & !self.read;
+        self.read |= new;
+        let before = set(&all.read, new);
         if before != 0 {
-            set(&self.page.read_again[word], before);
+            set(&all.read_again, before);
         }
-        refuse(get(&self.page.written[word], new) & !self.written[word], Conflict::Wrote)?;
-        refuse(self.updated_by_others(word, new), Conflict::Updated)
+        refuse(get(&all.written, new) & !self.written, Conflict::Wrote)?;
+        refuse(self.updated_by_others(all, new), Conflict::Updated)
     }
 
-    fn write(&mut self, word: usize, bits: u64) -> Result<(), (Conflict, u64)> {
-        let new = bits & !self.written[word];
-        self.written[word] |= new;
-        refuse(set(&self.page.written[word], new), Conflict::Wrote)?;
-        refuse(self.read_by_others(word, new), Conflict::Read)?;
-        refuse(self.updated_by_others(word, new), Conflict::Updated)?;
-        self.not_read_only(word, bits)
+    #[inline]
+    fn write(&mut self, all: &Line, bits: u64) -> Outcome {
+        let new = bits & !self.written;
+        self.written |= new;
+        refuse(set(&all.written, new), Conflict::Wrote)?;
+        refuse(self.read_by_others(all, new), Conflict::Read)?;
+        refuse(self.updated_by_others(all, new), Conflict::Updated)?;
+        not_read_only(all, bits)
     }
 
-    fn update(&mut self, word: usize, bits: u64) -> Result<(), (Conflict, u64)> {
-        let new = bits & !self.atomic[word];
+    fn update(&mut self, all: &Line, bits: u64) -> Outcome {
+        let new = bits & !self.atomic;
         if new != 0 {
-            self.atomic[word] |= new;
-            let before = set(&self.page.atomic[word], new);
+            self.atomic |= new;
+            let before = set(&all.atomic, new);
             if before != 0 {
-                set(&self.page.atomic_again[word], before);
+                set(&all.atomic_again, before);
             }
-            refuse(get(&self.page.written[word], new) & !self.written[word], Conflict::Wrote)?;
-            refuse(self.read_by_others(word, new), Conflict::Read)?;
+            refuse(get(&all.written, new) & !self.written, Conflict::Wrote)?;
+            refuse(self.read_by_others(all, new), Conflict::Read)?;
         }
-        self.not_read_only(word, bits)
+        not_read_only(all, bits)
     }
 
-    fn read_by_others(&self, word: usize, bits: u64) -> u64 {
-        get(&self.page.read[word], bits) & !self.read[word] | get(&self.page.read_again[word], bits)
+    fn read_by_others(&self, all: &Line, bits: u64) -> u64 {
+        get(&all.read, bits) & !self.read | get(&all.read_again, bits)
     }
 
-    fn updated_by_others(&self, word: usize, bits: u64) -> u64 {
-        get(&self.page.atomic[word], bits) & !self.atomic[word] | get(&self.page.atomic_again[word], bits)
+    fn updated_by_others(&self, all: &Line, bits: u64) -> u64 {
+        get(&all.atomic, bits) & !self.atomic | get(&all.atomic_again, bits)
     }
+}
 
-    fn not_read_only(&self, word: usize, bits: u64) -> Result<(), (Conflict, u64)> {
-        refuse(get(&self.page.read_only[word], bits), Conflict::ReadOnly)
-    }
+fn not_read_only(all: &Line, bits: u64) -> Outcome {
+    refuse(get(&all.read_only, bits), Conflict::ReadOnly)
 }
 
 /// Spreads the bits of a page's key.

@@ -7,6 +7,7 @@
 use super::Touch;
 use crate::trap::{Fault, TrapKind};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The most warps of a block.
 const WARPS: usize = 32;
@@ -36,16 +37,76 @@ enum Write {
     InFlight(u8),
 }
 
+/// The entries of all words, each part beside its like, so that many words are checked at once.
+#[derive(Debug)]
+struct Words {
+    /// What kind of write was last, and which warp's.
+    writer: Vec<u32>,
+    write_time: Vec<u32>,
+    readers: Vec<u32>,
+    read_time: Vec<u32>,
+}
+
+/// The kinds in [`Words::writer`], beside the warp.
+const NEVER: u32 = 0;
+const SPLIT: u32 = 1 << 8;
+const PLAIN: u32 = 2 << 8;
+const ATOMIC: u32 = 3 << 8;
+const IN_FLIGHT: u32 = 4 << 8;
+
+impl Words {
+    fn new(words: usize) -> Self {
+        let zeros = || vec![0; words];
+        Self { writer: zeros(), write_time: zeros(), readers: zeros(), read_time: zeros() }
+    }
+
+    /// `N` words from `at` on: writers, their times, readers, their times.
+    #[inline(always)]
+    fn part<const N: usize>(&mut self, at: usize) -> Option<[&mut [u32; N]; 4]> {
+        let Self { writer, write_time, readers, read_time } = self;
+        fn part<const N: usize>(words: &mut [u32], at: usize) -> Option<&mut [u32; N]> {
+            words.get_mut(at..)?.first_chunk_mut()
+        }
+        Some([part(writer, at)?, part(write_time, at)?, part(readers, at)?, part(read_time, at)?])
+    }
+
+    fn get(&self, at: usize) -> Entry {
+        let (warp, time) = (self.writer[at] as u8, self.write_time[at]);
+        let write = match self.writer[at] & !0xff {
+            NEVER => Write::Never,
+            SPLIT => Write::Split,
+            PLAIN => Write::Plain(warp, time),
+            ATOMIC => Write::Atomic(warp, time),
+            _ => Write::InFlight(warp),
+        };
+        Entry { write, readers: self.readers[at], read_time: self.read_time[at] }
+    }
+
+    fn set(&mut self, at: usize, entry: Entry) {
+        (self.writer[at], self.write_time[at]) = match entry.write {
+            Write::Never => (NEVER, 0),
+            Write::Split => (SPLIT, 0),
+            Write::Plain(warp, time) => (PLAIN | u32::from(warp), time),
+            Write::Atomic(warp, time) => (ATOMIC | u32::from(warp), time),
+            Write::InFlight(warp) => (IN_FLIGHT | u32::from(warp), 0),
+        };
+        (self.readers[at], self.read_time[at]) = (entry.readers, entry.read_time);
+    }
+}
+
 /// The shadow of one block's shared memory.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    words: Vec<Entry>,
+    words: Words,
     bytes: Vec<Entry>,
     apart: HashMap<usize, Box<[u32; WARPS]>>,
     /// Of the readers of a byte that atomics wrote, those that read it plainly.
     plain: HashMap<usize, u32>,
     now: u32,
     known: Box<[[u32; WARPS]; WARPS]>,
+    /// The time up to which each warp knows what every warp of the block did.
+    known_of_all: [u32; WARPS],
+    warps: usize,
 }
 
 /// The byte at fault and what is wrong there.
@@ -61,46 +122,60 @@ struct Access {
 }
 
 impl Shadow {
-    pub fn new(bytes: u64) -> Self {
+    /// A shadow for a block of so many warps.
+    pub fn new(bytes: u64, warps: u32) -> Self {
         Self {
-            words: vec![Entry::default(); (bytes as usize).div_ceil(4)],
+            words: Words::new((bytes as usize).div_ceil(4)),
             bytes: Vec::new(),
             apart: HashMap::new(),
             plain: HashMap::new(),
             now: 1,
             known: Box::new([[0; WARPS]; WARPS]),
+            known_of_all: [0; WARPS],
+            warps: (warps as usize).min(WARPS),
         }
     }
 
-    /// `warp` touches the bytes from `start` to `end`.
+    /// `warp` touches the bytes of these ranges; `flight` marks them as an asynchronous copy's.
     #[inline]
-    pub fn touch(&mut self, warp: u8, touch: Touch, start: u64, end: u64) -> Outcome {
-        self.access(Access { warp, touch, flight: false }, start, end)
-    }
-
-    /// `warp` issues an asynchronous copy into the bytes.
-    pub fn issue(&mut self, warp: u8, start: u64, end: u64) -> Outcome {
-        self.access(Access { warp, touch: Touch::Write, flight: true }, start, end)
+    pub fn touch(&mut self, warp: u8, touch: Touch, flight: bool, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
+        let access = Access { warp, touch, flight };
+        crate::run::simd::run(|| ranges.into_iter().try_for_each(|range| self.access(access, range.start, range.end)))
     }
 
     /// A copy of `warp` into the bytes has arrived.
     pub fn land(&mut self, warp: u8, start: u64, end: u64) {
-        for word in start / 4..end.div_ceil(4) {
-            self.words[word as usize] = Entry { write: Write::Plain(warp, self.now), ..Entry::default() };
-        }
+        let range = (start / 4) as usize..end.div_ceil(4) as usize;
+        let Words { writer, write_time, readers, read_time } = &mut self.words;
+        writer[range.clone()].fill(PLAIN | u32::from(warp));
+        write_time[range.clone()].fill(self.now);
+        readers[range.clone()].fill(0);
+        read_time[range].fill(0);
     }
 
-    #[inline]
+    #[inline(always)]
     fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         if start % 4 != 0 || end % 4 != 0 {
             return self.access_bytes(access, start, end);
         }
-        for word in (start / 4) as usize..(end / 4) as usize {
-            if !self.common(access, word) {
-                self.whole_word(access, word)?;
+        let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);
+        while word < last {
+            let (count, common) = match last - word {
+                8.. => (8, self.common::<8>(access, word)),
+                4.. => (4, self.common::<4>(access, word)),
+                _ => (1, self.common::<1>(access, word)),
+            };
+            if !common {
+                self.whole_words(access, word, count)?;
             }
+            word += count;
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn whole_words(&mut self, access: Access, first: usize, count: usize) -> Outcome {
+        (first..first + count).try_for_each(|word| self.whole_word(access, word))
     }
 
     fn access_bytes(&mut self, access: Access, start: u64, end: u64) -> Outcome {
@@ -119,49 +194,62 @@ impl Shadow {
         Ok(())
     }
 
-    /// The common accesses, where nothing is wrong and little changes; false where it is none.
+    /// The common accesses to `N` words: all is in order, and known to be by the time that every warp's deeds are known up
+    /// to. Notes the access; false where it is none of these, with nothing noted.
     #[inline(always)]
-    fn common(&mut self, access: Access, word: usize) -> bool {
-        let entry = &mut self.words[word];
-        let Write::Plain(writer, time) = entry.write else { return false };
-        let bit = 1 << access.warp;
-        if writer != access.warp && time >= self.known[access.warp as usize][writer as usize] {
-            return false;
-        }
-        let alone = entry.readers & !bit == 0;
+    fn common<const N: usize>(&mut self, access: Access, first: usize) -> bool {
+        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        let (me, bit) = (PLAIN | u32::from(access.warp), 1 << access.warp);
+        let Some([writer, write_time, readers, read_time]) = self.words.part::<N>(first) else { return false };
+        let mut odd = false;
         match access.touch {
-            Touch::Read if alone || entry.read_time == self.now => {
-                entry.readers |= bit;
-                entry.read_time = self.now;
-                true
+            Touch::Read => {
+                for at in 0..N {
+                    odd |= (writer[at] & !0xff != PLAIN) | (writer[at] != me) & (write_time[at] >= known);
+                    odd |= (readers[at] & !bit != 0) & (read_time[at] != now) & (read_time[at] >= known);
+                }
+                if !odd {
+                    for at in 0..N {
+                        readers[at] = bit | if read_time[at] == now { readers[at] } else { 0 };
+                        read_time[at] = now;
+                    }
+                }
             }
-            Touch::Write if alone && !access.flight => {
-                *entry = Entry { write: Write::Plain(access.warp, self.now), ..Entry::default() };
-                true
+            Touch::Write => {
+                for at in 0..N {
+                    let ordered = (writer[at] & !0xff == PLAIN) & ((writer[at] == me) | (write_time[at] < known));
+                    odd |= (writer[at] != NEVER) & !ordered;
+                    odd |= (readers[at] & !bit != 0) & (read_time[at] >= known);
+                }
+                if !odd {
+                    (*writer, *write_time) = if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
+                    (*readers, *read_time) = ([0; N], [0; N]);
+                }
             }
-            _ => false,
+            Touch::Atomic | Touch::ReadOnly => odd = true,
         }
+        !odd
     }
 
     fn whole_word(&mut self, access: Access, word: usize) -> Outcome {
-        if self.words[word].write != Write::Split {
+        if self.words.get(word).write != Write::Split {
             return self.one(access, word, false);
         }
         (4 * word..4 * word + 4).try_for_each(|byte| self.one(access, byte, true))?;
         if access.touch == Touch::Write {
-            self.words[word] = self.bytes[4 * word];
+            self.words.set(word, self.bytes[4 * word]);
         }
         Ok(())
     }
 
     /// Gives each byte of a word its own entry.
     fn split(&mut self, word: usize) {
-        let entry = self.words[word];
+        let entry = self.words.get(word);
         if entry.write == Write::Split {
             return;
         }
         if self.bytes.is_empty() {
-            self.bytes = vec![Entry::default(); 4 * self.words.len()];
+            self.bytes = vec![Entry::default(); 4 * self.words.writer.len()];
         }
         let times = self.apart.get(&self.key(word, false)).cloned();
         for byte in 4 * word..4 * word + 4 {
@@ -170,7 +258,7 @@ impl Shadow {
                 self.apart.insert(self.key(byte, true), times.clone());
             }
         }
-        self.words[word] = Entry { write: Write::Split, ..Entry::default() };
+        self.words.set(word, Entry { write: Write::Split, ..Entry::default() });
     }
 
     fn key(&self, at: usize, byte: bool) -> usize {
@@ -179,14 +267,14 @@ impl Shadow {
 
     /// An access to one entry.
     fn one(&mut self, access: Access, at: usize, byte: bool) -> Outcome {
-        let entry = if byte { self.bytes[at] } else { self.words[at] };
+        let entry = if byte { self.bytes[at] } else { self.words.get(at) };
         let place = if byte { at } else { 4 * at };
         self.check(access, entry, self.key(at, byte)).map_err(|reason| reason.fault(access, place))?;
         let entry = self.after(access, entry, self.key(at, byte));
         if byte {
             self.bytes[at] = entry;
         } else {
-            self.words[at] = entry;
+            self.words.set(at, entry);
         }
         Ok(())
     }
@@ -223,9 +311,13 @@ impl Shadow {
 
     /// A reader that does not lie before `access`.
     fn unordered(&self, access: Access, entry: Entry, key: usize) -> Option<u8> {
-        (0..WARPS as u8).find(|&warp| {
-            entry.readers >> warp & 1 != 0 && !self.before(access, warp, self.read_time(entry, key, warp))
+        let mut left = entry.readers;
+        std::iter::from_fn(|| {
+            let warp = (left != 0).then(|| left.trailing_zeros() as u8);
+            left &= left.wrapping_sub(1);
+            warp
         })
+        .find(|&warp| !self.before(access, warp, self.read_time(entry, key, warp)))
     }
 
     fn read_time(&self, entry: Entry, key: usize, warp: u8) -> u32 {
@@ -265,8 +357,12 @@ impl Shadow {
             return (entry.readers | bit, self.now);
         }
         let now = self.now;
-        let times = self.apart.entry(key).or_insert_with(|| Box::new([entry.read_time; WARPS]));
-        times[access.warp as usize] = now;
+        if entry.read_time != APART {
+            self.apart.insert(key, Box::new([entry.read_time; WARPS]));
+        }
+        if let Some(times) = self.apart.get_mut(&key) {
+            times[access.warp as usize] = now;
+        }
         (entry.readers | bit, APART)
     }
 
@@ -288,8 +384,10 @@ impl Shadow {
             let time = if waiting >> warp & 1 != 0 { self.now } else { time };
             together[warp as usize] = together[warp as usize].max(time);
         }
+        let known_of_all = together[..self.warps].iter().copied().min().unwrap_or(0);
         for &(warp, _) in arrived.iter().filter(|(warp, _)| waiting >> warp & 1 != 0) {
             self.known[warp as usize] = together;
+            self.known_of_all[warp as usize] = known_of_all;
         }
     }
 }

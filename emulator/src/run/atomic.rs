@@ -1,7 +1,7 @@
 //! Atomics: lanes one after the other, in the order of their numbers.
 
 use super::block::Env;
-use super::lane_access::{Touched, lanes};
+use super::lane_access::{Room, Touched, lanes};
 use super::registers::{LANES, Registers};
 use super::step::{addresses, by_space, count_shared};
 use super::warp::Warp;
@@ -28,7 +28,8 @@ fn in_space(
     mask: u32,
 ) -> Checked<()> {
     let bytes = op.ty.bytes();
-    let touched = Touched::new(addresses, mask, bytes)?;
+    let mut room = Room::default();
+    let touched = Touched::new(addresses, mask, bytes, &mut room)?;
     match space {
         Space::Shared => {
             env.shared.touch(&touched, warp.number as u8, Touch::Atomic)?;

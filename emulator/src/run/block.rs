@@ -64,7 +64,7 @@ impl<'l, 'w> Block<'l, 'w> {
     pub fn new(context: &'l Context<'l>, global: &'w mut Global<'l>, number: u64) -> Self {
         let [x, y, _] = context.launch.grid.map(u64::from);
         let index = [number % x, number / x % y, number / x / y].map(|axis| axis as u32);
-        let shared = Shared::new(context.shared_bytes, context.launch.checks.races);
+        let shared = Shared::new(context.shared_bytes, context.threads.div_ceil(32), context.launch.checks.races);
         let env = Env { context, shared, global, counters: Counters::default(), fuel: 0 };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
         Self {

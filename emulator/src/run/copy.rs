@@ -1,7 +1,7 @@
 //! `cp.async`: copies that are in flight from issue to wait.
 
 use super::block::Env;
-use super::lane_access::{LaneBytes, Touched, lanes};
+use super::lane_access::{LaneBytes, Room, Touched, lanes};
 use super::registers::LANES;
 use super::shared::Shared;
 use super::step::{addresses, count_loads, count_shared};
@@ -18,18 +18,30 @@ pub(super) struct Copies {
     committed: [u32; LANES],
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What lanes copy with one instruction.
+#[derive(Debug)]
 struct Pending {
-    lane: u8,
-    /// Bytes that are copied.
-    bytes: u8,
-    /// The group's number among the lane's groups.
+    mask: u32,
+    /// Bytes that each lane copies.
+    bytes: u64,
+    /// The group's number among each lane's groups.
     group: u32,
-    to: u64,
-    data: [u64; 2],
+    to: [u64; LANES],
+    data: LaneBytes,
 }
 
 impl Copies {
+    /// Notes what the lanes of `mask` copy, by groups.
+    fn issue(&mut self, mask: u32, bytes: u64, to: &[u64; LANES], data: &LaneBytes) {
+        let mut left = mask;
+        while left != 0 {
+            let group = self.committed[left.trailing_zeros() as usize];
+            let same = lanes(left).filter(|&lane| self.committed[lane] == group).fold(0, |same, lane| same | 1 << lane);
+            self.pending.push(Pending { mask: same, bytes, group, to: *to, data: *data });
+            left &= !same;
+        }
+    }
+
     /// Closes the open group of each lane.
     pub fn commit(&mut self, mask: u32) {
         lanes(mask).for_each(|lane| self.committed[lane] += 1);
@@ -38,13 +50,14 @@ impl Copies {
     /// Lands the copies of `mask`'s lanes but those of the last `pending` groups; with `all`, every one.
     fn land(&mut self, pending: u32, all: bool, mask: u32, shared: &mut Shared, warp: u8) {
         let committed = &self.committed;
-        self.pending.retain(|copy| {
-            let ended = copy.group + pending < committed[copy.lane as usize];
-            let lands = mask >> copy.lane & 1 != 0 && (all || ended);
-            if lands {
-                shared.land(copy.to, copy.bytes.into(), copy.data, warp);
+        self.pending.retain_mut(|copy| {
+            for lane in lanes(mask & copy.mask) {
+                if all || copy.group + pending < committed[lane] {
+                    shared.land(copy.to[lane], copy.bytes, copy.data[lane], warp);
+                    copy.mask &= !(1 << lane);
+                }
             }
-            !lands
+            copy.mask != 0
         });
     }
 }
@@ -60,18 +73,15 @@ pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_, '_>, op: &CopyAsync, mask
     for lane in lanes(mask & !whole).filter(|&lane| sizes[lane] > 0) {
         read_part(env, &from, lane, sizes[lane], op.bytes, &mut data)?;
     }
-    let touched = Touched::new(&to, mask, op.bytes)?;
+    let mut room = Room::default();
+    let touched = Touched::new(&to, mask, op.bytes, &mut room)?;
     if let Some(lanes) = touched.conflict(&data) {
         return Err(lane_access::write_conflict(&touched, lanes));
     }
     env.shared.issue(&touched, warp.number as u8)?;
     count_shared(env, &touched);
     env.counters.async_copy_bytes += u64::from(mask.count_ones()) * op.bytes;
-    for lane in lanes(mask) {
-        let group = warp.copies.committed[lane];
-        let copy = Pending { lane: lane as u8, bytes: op.bytes as u8, group, to: to[lane], data: data[lane] };
-        warp.copies.pending.push(copy);
-    }
+    warp.copies.issue(mask, op.bytes, &to, &data);
     Ok(())
 }
 
@@ -82,13 +92,20 @@ fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
         return std::array::from_fn(|lane| if ignored >> lane & 1 != 0 { 0 } else { op.bytes });
     }
     match op.source_bytes {
-        Some(row) => warp.registers.word(row).map(|bytes| u64::from(bytes).min(op.bytes)),
+        Some(row) => {
+            let mut sizes = [0; LANES];
+            for (size, &bytes) in sizes.iter_mut().zip(warp.registers.word(row)) {
+                *size = u64::from(bytes).min(op.bytes);
+            }
+            sizes
+        }
         None => [op.bytes; LANES],
     }
 }
 
 fn read(env: &mut Env<'_, '_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
-    let touched = Touched::new(from, mask, bytes)?;
+    let mut room = Room::default();
+    let touched = Touched::new(from, mask, bytes, &mut room)?;
     let place = env.global.touch(&touched, Touch::Read)?;
     count_loads(env, &touched);
     Ok(global::load(&place, &touched))
@@ -104,10 +121,11 @@ fn read_part(
     data: &mut LaneBytes,
 ) -> Checked<()> {
     let mask = 1 << lane;
-    Touched::new(from, mask, whole)?;
+    Touched::new(from, mask, whole, &mut Room::default())?;
     for at in 0..bytes {
         let byte = from.map(|address| address.wrapping_add(at));
-        let touched = Touched::new(&byte, mask, 1)?;
+        let mut room = Room::default();
+        let touched = Touched::new(&byte, mask, 1, &mut room)?;
         let place = env.global.touch(&touched, Touch::Read)?;
         data[lane][at as usize / 8] |= global::load(&place, &touched)[lane][0] << (8 * (at % 8));
     }

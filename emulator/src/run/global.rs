@@ -1,5 +1,6 @@
 //! Global memory as one block sees it.
 
+use super::dense::Block;
 use super::lane_access::{LaneBytes, Run, Touched, lanes};
 use super::launch::Launch;
 use super::registers::LANES;
@@ -56,7 +57,7 @@ impl<'l> Global<'l> {
         let allocations = self.device.allocations();
         let mut common = None;
         let mut same = true;
-        for run in touched.runs() {
+        for run in touched.runs {
             let number = self.find(touched, run, touch)?;
             same &= common.is_none_or(|common| common == number);
             common = Some(number);
@@ -68,7 +69,7 @@ impl<'l> Global<'l> {
 
     /// As [`Self::touch`], for a store that takes part in races as an atomic does.
     pub fn touch_strong_store(&mut self, touched: &Touched<'_>) -> Checked<Place<'l>> {
-        for run in touched.runs() {
+        for run in touched.runs {
             let number = self.find(touched, run, Touch::Write)?;
             let allocation = &self.device.allocations()[number];
             allocation.mark_written(run.start - allocation.base, run.end - allocation.base);
@@ -97,7 +98,7 @@ impl<'l> Global<'l> {
             let inside = address.wrapping_sub(run.start) < run.end.wrapping_sub(run.start);
             inside && find(self.device.allocations(), address, touched.bytes).is_none()
         };
-        let lane = lanes(touched.mask).find(bad).unwrap_or(run.lane as usize);
+        let lane = lanes(touched.mask).find(bad).unwrap_or(touched.lane_at(run.start) as usize);
         let (address, bytes) = (touched.addresses[lane], touched.bytes);
         let detail = match address {
             0..4096 => format!("{} {bytes} bytes at {address:#x}: a null pointer", verb(touch)),
@@ -233,4 +234,20 @@ pub(super) fn store(place: &Place<'_>, touched: &Touched<'_>, values: &LaneBytes
             to.bytes.store_u64(at + 8, value[1]);
         }),
     }
+}
+
+/// The bytes of a dense access; the place was checked.
+#[inline]
+pub(super) fn load_block(place: &Place<'_>, touched: &Touched<'_>) -> Block {
+    let mut block = [0; 16 * LANES];
+    let (from, at) = place.lane(touched.addresses[0]);
+    from.bytes.read(at, &mut block[..LANES * touched.bytes as usize]);
+    block
+}
+
+/// Stores the bytes of a dense access; the place was checked.
+#[inline]
+pub(super) fn store_block(place: &Place<'_>, touched: &Touched<'_>, block: &Block) {
+    let (to, at) = place.lane(touched.addresses[0]);
+    to.bytes.write(at, &block[..LANES * touched.bytes as usize]);
 }

@@ -26,11 +26,12 @@ pub(super) fn element(lane: &[u64; 2], at: usize, bytes: u64) -> u64 {
 /// Contiguous bytes that neighbouring lanes touch together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Run {
-    /// The first lane.
-    pub lane: u32,
     pub start: u64,
     pub end: u64,
 }
+
+/// Where an instruction's runs are kept.
+pub(super) type Room = [Run; LANES];
 
 /// What one memory instruction touches.
 pub(super) struct Touched<'a> {
@@ -38,77 +39,26 @@ pub(super) struct Touched<'a> {
     pub mask: u32,
     /// Bytes of each lane.
     pub bytes: u64,
-    runs: [Run; LANES],
-    count: usize,
+    /// Every lane of the warp, each just after the one before: one run.
+    pub dense: bool,
+    pub runs: &'a [Run],
 }
 
 impl<'a> Touched<'a> {
     /// Gathers the runs; an address that is not a multiple of `bytes` is a trap.
     #[inline]
-    pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64) -> Checked<Self> {
-        let mut touched = Self { addresses, mask, bytes, runs: [Run::default(); LANES], count: 0 };
-        let (aligned, contiguous) = super::simd::run(|| (touched.aligned(), touched.contiguous()));
+    pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64, room: &'a mut Room) -> Checked<Self> {
+        let (aligned, dense) = super::simd::run(|| (aligned(addresses, mask, bytes), dense(addresses, mask, bytes)));
         if !aligned {
-            return Err(touched.misaligned());
+            return Err(misaligned(addresses, mask, bytes));
         }
-        if contiguous {
-            let end = addresses[0].wrapping_add(LANES as u64 * bytes);
-            touched.runs[0] = Run { lane: 0, start: addresses[0], end };
-            touched.count = 1;
+        let count = if dense {
+            room[0] = Run { start: addresses[0], end: addresses[0].wrapping_add(LANES as u64 * bytes) };
+            1
         } else {
-            touched.gather();
-        }
-        Ok(touched)
-    }
-
-    #[inline(always)]
-    fn aligned(&self) -> bool {
-        let mut low = 0;
-        for lane in 0..LANES {
-            low |= if self.mask >> lane & 1 != 0 { self.addresses[lane] } else { 0 };
-        }
-        low & (self.bytes - 1) == 0
-    }
-
-    #[cold]
-    fn misaligned(&self) -> Box<Fault> {
-        let lane = lanes(self.mask).find(|&lane| !self.addresses[lane].is_multiple_of(self.bytes)).unwrap_or(0);
-        let (address, bytes) = (self.addresses[lane], self.bytes);
-        let detail = format!("address {address:#x} is not a multiple of the {bytes} bytes of the access");
-        Fault::new(TrapKind::Misaligned, lane as u32, detail)
-    }
-
-    /// The common case: all lanes, each after the one before.
-    #[inline(always)]
-    fn contiguous(&self) -> bool {
-        let first = self.addresses[0];
-        let mut off = 0;
-        for lane in 0..LANES {
-            off |= self.addresses[lane] ^ first.wrapping_add(lane as u64 * self.bytes);
-        }
-        off == 0 && self.mask == u32::MAX
-    }
-
-    fn gather(&mut self) {
-        for lane in lanes(self.mask) {
-            let start = self.addresses[lane];
-            let end = start.wrapping_add(self.bytes);
-            if let Some(last) = self.count.checked_sub(1).map(|at| &mut self.runs[at]) {
-                if start >= last.start && end <= last.end && end > start {
-                    continue;
-                }
-                if start == last.end && end > start {
-                    last.end = end;
-                    continue;
-                }
-            }
-            self.runs[self.count] = Run { lane: lane as u32, start, end };
-            self.count += 1;
-        }
-    }
-
-    pub fn runs(&self) -> &[Run] {
-        &self.runs[..self.count]
+            gather(addresses, mask, bytes, room)
+        };
+        Ok(Self { addresses, mask, bytes, dense, runs: &room[..count] })
     }
 
     /// The lane that touches `address`.
@@ -120,7 +70,7 @@ impl<'a> Touched<'a> {
     /// Different 32-byte sectors.
     pub fn sectors(&self) -> u64 {
         let (mut total, mut end, mut sorted) = (0, 0, true);
-        for run in self.runs() {
+        for run in self.runs {
             let (first, last) = (run.start / 32, run.end.wrapping_sub(1) / 32 + 1);
             sorted &= end == 0 || first + 1 >= end;
             total += last.saturating_sub(first.max(end));
@@ -130,8 +80,7 @@ impl<'a> Touched<'a> {
     }
 
     fn sectors_unsorted(&self) -> u64 {
-        let mut runs = self.runs;
-        let runs = &mut runs[..self.count];
+        let mut runs = self.runs.to_vec();
         runs.sort_unstable_by_key(|run| run.start);
         let (mut total, mut end) = (0, 0);
         for run in runs {
@@ -147,6 +96,10 @@ impl<'a> Touched<'a> {
     pub fn wavefronts(&self) -> (u64, u64) {
         let unit = self.bytes.max(4).trailing_zeros();
         let group = 128usize >> unit;
+        if self.dense {
+            let groups = (LANES / group) as u64;
+            return (groups, groups);
+        }
         let (mut passes, mut least) = (0, 0);
         for first in (0..LANES).step_by(group) {
             let mask = self.mask & (u32::MAX >> (32 - group)) << first;
@@ -190,6 +143,9 @@ impl<'a> Touched<'a> {
 
     /// Two lanes that write different values to one address.
     pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
+        if self.dense {
+            return None;
+        }
         let (mut seen, mut again) = (0u64, 0);
         for lane in lanes(self.mask) {
             let place = 1 << (self.addresses[lane] >> self.bytes.trailing_zeros() & 63);
@@ -210,6 +166,53 @@ impl<'a> Touched<'a> {
             .find(|pair| self.addresses[pair[0]] == self.addresses[pair[1]] && values[pair[0]] != values[pair[1]])?;
         Some((clash[0].min(clash[1]) as u32, clash[0].max(clash[1]) as u32))
     }
+}
+
+#[inline(always)]
+fn aligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> bool {
+    let mut low = 0;
+    for lane in 0..LANES {
+        low |= if mask >> lane & 1 != 0 { addresses[lane] } else { 0 };
+    }
+    low & (bytes - 1) == 0
+}
+
+#[inline(always)]
+fn dense(addresses: &[u64; LANES], mask: u32, bytes: u64) -> bool {
+    let mut off = 0;
+    for lane in 0..LANES {
+        off |= addresses[lane] ^ addresses[0].wrapping_add(lane as u64 * bytes);
+    }
+    off == 0 && mask == u32::MAX
+}
+
+#[cold]
+fn misaligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> Box<Fault> {
+    let lane = lanes(mask).find(|&lane| !addresses[lane].is_multiple_of(bytes)).unwrap_or(0);
+    let address = addresses[lane];
+    let detail = format!("address {address:#x} is not a multiple of the {bytes} bytes of the access");
+    Fault::new(TrapKind::Misaligned, lane as u32, detail)
+}
+
+/// Fills `room` with the runs; gives how many.
+fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
+    let mut count = 0usize;
+    for lane in lanes(mask) {
+        let start = addresses[lane];
+        let end = start.wrapping_add(bytes);
+        if let Some(last) = count.checked_sub(1).map(|at| &mut room[at]) {
+            if start >= last.start && end <= last.end && end > start {
+                continue;
+            }
+            if start == last.end && end > start {
+                last.end = end;
+                continue;
+            }
+        }
+        room[count] = Run { start, end };
+        count += 1;
+    }
+    count
 }
 
 /// The trap for lanes that write different values to one address.

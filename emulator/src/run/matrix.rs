@@ -1,7 +1,7 @@
 //! `ldmatrix` and `mma`: instructions of a whole warp.
 
 use super::block::Env;
-use super::lane_access::Touched;
+use super::lane_access::{Room, Touched};
 use super::mma::Mma;
 use super::registers::LANES;
 use super::step::{addresses, count_shared};
@@ -26,27 +26,29 @@ pub(super) fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &LoadMatrix) -> C
     whole(warp, "ldmatrix")?;
     warp.effects += 1;
     let addresses = addresses(&warp.registers, &op.address);
-    let touched = Touched::new(&addresses, u32::MAX >> (32 - 8 * op.count), 16)?;
+    let mut room = Room::default();
+    let touched = Touched::new(&addresses, u32::MAX >> (32 - 8 * op.count), 16, &mut room)?;
     env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
     count_shared(env, &touched);
-    let mut loaded = [[0; LANES]; 4];
     for matrix in 0..op.count {
-        let rows: [[u32; 4]; 8] = std::array::from_fn(|row| env.shared.row(addresses[8 * matrix + row]));
-        loaded[matrix] =
-            if op.transposed { transposed(&rows) } else { std::array::from_fn(|lane| rows[lane / 4][lane % 4]) };
-    }
-    for matrix in 0..op.count {
-        *warp.registers.word_mut(op.rows[matrix]) = loaded[matrix];
+        let mut lanes = [0; LANES];
+        for (lanes, &at) in lanes.chunks_exact_mut(4).zip(&addresses[8 * matrix..8 * matrix + 8]) {
+            lanes.copy_from_slice(&env.shared.row(at));
+        }
+        *warp.registers.word_mut(op.rows[matrix]) = if op.transposed { transposed(&lanes) } else { lanes };
     }
     Ok(())
 }
 
-fn transposed(rows: &[[u32; 4]; 8]) -> [u32; LANES] {
-    let half = |row: usize, column: usize| rows[row][column / 2] >> (16 * (column % 2)) & 0xffff;
-    std::array::from_fn(|lane| {
+/// A matrix of eight rows of four words, of which each has two elements.
+fn transposed(words: &[u32; LANES]) -> [u32; LANES] {
+    let element = |row: usize, column: usize| words[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff;
+    let mut out = [0; LANES];
+    for lane in 0..LANES {
         let (column, row) = (lane / 4, 2 * (lane % 4));
-        half(row, column) | half(row + 1, column) << 16
-    })
+        out[lane] = element(row, column) | element(row + 1, column) << 16;
+    }
+    out
 }
 
 pub(super) fn multiply(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Mma) -> Checked<()> {

@@ -6,6 +6,7 @@
 //! mma". Sums run over k in order, in f32 or wrapping i32.
 
 use super::registers::{LANES, Registers};
+use crate::arith::float::one_nan;
 use crate::arith::half::{half_from_f32, half_to_f32};
 
 /// What A and B hold.
@@ -61,11 +62,6 @@ pub(crate) struct Mma {
 }
 
 pub(super) const N: usize = 8;
-/// The most rows and the most words of a row.
-const M: usize = 16;
-const WORDS: usize = 8;
-/// The largest k.
-pub(super) const K: usize = 64;
 
 impl Mma {
     /// Registers of A, B and C.
@@ -89,44 +85,46 @@ impl Mma {
     /// Multiplies; all lanes take part.
     pub fn run(&self, registers: &mut Registers) {
         super::simd::run(|| match (self.a_element, self.b_element) {
-            (Element::Bf16, _) => self.multiply(registers, bf16, bf16),
-            (Element::F16, _) => self.multiply(registers, f16, f16),
-            (Element::Tf32, _) => self.multiply(registers, tf32, tf32),
-            (Element::S8, Element::S8) => self.multiply(registers, s8, s8),
-            (Element::S8, _) => self.multiply(registers, s8, u8),
-            (Element::U8, Element::S8) => self.multiply(registers, u8, s8),
-            (Element::U8, _) => self.multiply(registers, u8, u8),
-            (Element::S4, Element::S4) => self.multiply(registers, s4, s4),
-            (Element::S4, _) => self.multiply(registers, s4, u4),
-            (Element::U4, Element::S4) => self.multiply(registers, u4, s4),
-            (Element::U4, _) => self.multiply(registers, u4, u4),
+            (Element::Bf16, _) => self.multiply::<2>(registers, bf16, bf16),
+            (Element::F16, _) => self.multiply::<2>(registers, f16, f16),
+            (Element::Tf32, _) => self.multiply::<1>(registers, tf32, tf32),
+            (Element::S8, Element::S8) => self.multiply::<4>(registers, s8, s8),
+            (Element::S8, _) => self.multiply::<4>(registers, s8, u8),
+            (Element::U8, Element::S8) => self.multiply::<4>(registers, u8, s8),
+            (Element::U8, _) => self.multiply::<4>(registers, u8, u8),
+            (Element::S4, Element::S4) => self.multiply::<8>(registers, s4, s4),
+            (Element::S4, _) => self.multiply::<8>(registers, s4, u4),
+            (Element::U4, Element::S4) => self.multiply::<8>(registers, u4, s4),
+            (Element::U4, _) => self.multiply::<8>(registers, u4, u4),
         });
     }
 
-    /// The functions give the f32 that is at a place in a word.
+    /// Words hold `PARTS` elements; the functions give the f32 that is at a place in a word.
     #[inline(always)]
-    fn multiply(&self, registers: &mut Registers, of_a: impl Fn(u32, usize) -> f32, of_b: impl Fn(u32, usize) -> f32) {
-        let parts = 32 / self.a_element.bits();
-        let (words_of_a, words_of_b) = (self.rows_of_a(registers), self.columns_of_b(registers));
-        let (mut a, mut b, mut totals) = ([[0f32; K]; M], [[0f32; N]; K], [[0f32; N]; M]);
-        for (row, words) in a.iter_mut().zip(&words_of_a).take(self.m) {
-            for (word, values) in words.iter().zip(row.chunks_exact_mut(parts)) {
-                for (part, value) in values.iter_mut().enumerate() {
-                    *value = of_a(*word, part);
-                }
-            }
-        }
-        for (words, rows) in words_of_b.iter().zip(b.chunks_exact_mut(parts)) {
-            for (part, row) in rows.iter_mut().enumerate() {
-                for column in 0..N {
-                    row[column] = of_b(words[column], part);
-                }
-            }
-        }
+    fn multiply<const PARTS: usize>(
+        &self,
+        registers: &mut Registers,
+        of_a: impl Fn(u32, usize) -> f32,
+        of_b: impl Fn(u32, usize) -> f32,
+    ) {
+        let halves = self.m / 8;
+        let mut totals = [[[0f32; N]; 8]; 2];
         if self.accumulator != Accumulator::S32 {
             self.load_totals(registers, &mut totals);
         }
-        super::simd::multiply(&a[..self.m], &b[..self.k], &mut totals[..self.m]);
+        for step in 0..self.k / (4 * PARTS) {
+            let b = columns_of_b::<PARTS>(registers.word(self.b[step]), &of_b);
+            for (half, totals) in totals[..halves].iter_mut().enumerate() {
+                let words = registers.word(self.a[half + step * halves]);
+                let mut a = [[0f32; LANES]; PARTS];
+                for (part, values) in a.iter_mut().enumerate() {
+                    for lane in 0..LANES {
+                        values[lane] = of_a(words[lane], part);
+                    }
+                }
+                super::simd::multiply(&a, &b, totals);
+            }
+        }
         match self.accumulator {
             Accumulator::S32 => self.add_integers(registers, &totals),
             Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &totals),
@@ -134,75 +132,40 @@ impl Mma {
     }
 
     #[inline(always)]
-    fn rows_of_a(&self, registers: &Registers) -> [[u32; WORDS]; M] {
-        let mut rows = [[0; WORDS]; M];
-        for i in 0..self.registers().0 {
-            let lanes = registers.word(self.a[i]);
-            let (below, right) = if self.m == 16 { (8 * (i % 2), 4 * (i / 2)) } else { (0, 4 * i) };
-            for row in 0..8 {
-                rows[below + row][right..right + 4].copy_from_slice(&lanes[4 * row..4 * row + 4]);
-            }
-        }
-        rows
-    }
-
-    /// Words of k down, columns across.
-    #[inline(always)]
-    fn columns_of_b(&self, registers: &Registers) -> [[u32; N]; WORDS] {
-        let mut words = [[0; N]; WORDS];
-        for i in 0..self.registers().1 {
-            let lanes = registers.word(self.b[i]);
-            for word in 0..4 {
-                words[4 * i + word] = std::array::from_fn(|column| lanes[4 * column + word]);
-            }
-        }
-        words
-    }
-
-    #[inline(always)]
-    fn load_totals(&self, registers: &Registers, totals: &mut [[f32; N]; M]) {
-        for half in 0..self.m / 8 {
-            let rows = &mut totals[8 * half..8 * half + 8];
-            if self.accumulator == Accumulator::F32 {
-                let (even, odd) = (registers.word(self.c[2 * half]), registers.word(self.c[2 * half + 1]));
-                for (row, total) in rows.iter_mut().enumerate() {
-                    for pair in 0..4 {
-                        total[2 * pair] = f32::from_bits(even[4 * row + pair]);
-                        total[2 * pair + 1] = f32::from_bits(odd[4 * row + pair]);
-                    }
-                }
-            } else {
-                let lanes = registers.word(self.c[half]);
-                for (row, total) in rows.iter_mut().enumerate() {
-                    for pair in 0..4 {
-                        total[2 * pair] = half_to_f32(lanes[4 * row + pair] as u16);
-                        total[2 * pair + 1] = half_to_f32((lanes[4 * row + pair] >> 16) as u16);
-                    }
+    fn load_totals(&self, registers: &Registers, totals: &mut [Totals; 2]) {
+        for (half, rows) in totals[..self.m / 8].iter_mut().enumerate() {
+            let (even, odd) = match self.accumulator {
+                Accumulator::F16 => (registers.word(self.c[half]), registers.word(self.c[half])),
+                _ => (registers.word(self.c[2 * half]), registers.word(self.c[2 * half + 1])),
+            };
+            for (row, total) in rows.iter_mut().enumerate() {
+                for pair in 0..4 {
+                    let lane = 4 * row + pair;
+                    (total[pair], total[4 + pair]) = match self.accumulator {
+                        Accumulator::F16 => (half_to_f32(even[lane] as u16), half_to_f32((odd[lane] >> 16) as u16)),
+                        _ => (f32::from_bits(even[lane]), f32::from_bits(odd[lane])),
+                    };
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn store_totals(&self, registers: &mut Registers, totals: &[[f32; N]; M]) {
-        for half in 0..self.m / 8 {
-            let rows = &totals[8 * half..8 * half + 8];
-            if self.accumulator == Accumulator::F32 {
-                for odd in 0..2 {
-                    let lanes = registers.word_mut(self.d[2 * half + odd]);
-                    for (row, total) in rows.iter().enumerate() {
-                        for pair in 0..4 {
-                            let value = total[2 * pair + odd];
-                            lanes[4 * row + pair] = if value.is_nan() { 0x7fff_ffff } else { value.to_bits() };
-                        }
-                    }
-                }
-            } else {
+    fn store_totals(&self, registers: &mut Registers, totals: &[Totals; 2]) {
+        for (half, rows) in totals[..self.m / 8].iter().enumerate() {
+            if self.accumulator == Accumulator::F16 {
                 let lanes = registers.word_mut(self.d[half]);
-                for (row, total) in rows.iter().enumerate() {
-                    for pair in 0..4 {
-                        let [low, high] = [total[2 * pair], total[2 * pair + 1]].map(half_from_f32);
-                        lanes[4 * row + pair] = u32::from(low) | u32::from(high) << 16;
+                for lane in 0..LANES {
+                    let (low, high) = (rows[lane / 4][lane % 4], rows[lane / 4][4 + lane % 4]);
+                    lanes[lane] = u32::from(half_from_f32(low)) | u32::from(half_from_f32(high)) << 16;
+                }
+                continue;
+            }
+            for odd in 0..2 {
+                let lanes = registers.word_mut(self.d[2 * half + odd]);
+                for (lanes, total) in lanes.chunks_exact_mut(4).zip(rows) {
+                    for (lane, value) in lanes.iter_mut().zip(&total[4 * odd..4 * odd + 4]) {
+                        *lane = one_nan(*value).to_bits();
                     }
                 }
             }
@@ -211,17 +174,42 @@ impl Mma {
 
     /// Adds products of integers, whose sums f32 holds exactly: at most 64 of 15 by 15, or 32 of 255 by 255.
     #[inline(always)]
-    fn add_integers(&self, registers: &mut Registers, sums: &[[f32; N]; M]) {
+    fn add_integers(&self, registers: &mut Registers, totals: &[Totals; 2]) {
         for i in 0..self.registers().2 {
             let before = *registers.word(self.c[i]);
             let lanes = registers.word_mut(self.d[i]);
             for lane in 0..LANES {
-                let sum = sums[8 * (i / 2) + lane / 4][2 * (lane % 4) + i % 2] as i32;
+                let sum = totals[i / 2][lane / 4][4 * (i % 2) + lane % 4] as i32;
                 let before = before[lane] as i32;
                 lanes[lane] = if self.saturates { before.saturating_add(sum) } else { before.wrapping_add(sum) } as u32;
             }
         }
     }
+}
+
+/// Eight rows of C. Columns stand in the order 0 2 4 6 1 3 5 7, so that a row is four lanes of each of two registers.
+pub(super) type Totals = [[f32; N]; 8];
+
+/// B's rows of k as f32, by word and place in it; columns in the order of [`Totals`].
+#[inline(always)]
+fn columns_of_b<const PARTS: usize>(
+    lanes: &[u32; LANES],
+    part: impl Fn(u32, usize) -> f32,
+) -> [[[f32; N]; PARTS]; 4] {
+    let mut words = [[0; N]; 4];
+    for lane in 0..LANES {
+        let column = lane / 4;
+        words[lane % 4][column / 2 + 4 * (column % 2)] = lanes[lane];
+    }
+    let mut rows = [[[0f32; N]; PARTS]; 4];
+    for (words, rows) in words.iter().zip(&mut rows) {
+        for (place, row) in rows.iter_mut().enumerate() {
+            for (value, word) in row.iter_mut().zip(words) {
+                *value = part(*word, place);
+            }
+        }
+    }
+    rows
 }
 
 #[inline(always)]

@@ -101,41 +101,54 @@ impl Bytes {
         self.atomic_u64(offset).fetch_or(bits, Ordering::SeqCst)
     }
 
+    /// The 64-bit words from `offset` on, which must be a multiple of 8.
+    #[inline(always)]
+    pub fn words(&self, offset: u64, count: usize) -> &[AtomicU64] {
+        let start = self.at(offset, 8).cast::<AtomicU64>();
+        assert!(count <= (self.layout.size() - offset as usize) / 8, "access outside of memory");
+        // SAFETY: `start` is aligned for u64, `count` words after it are inside the allocation, as just checked, and all
+        // accesses to them are atomic.
+        unsafe { std::slice::from_raw_parts(start, count) }
+    }
+
     /// Reads from `offset` on.
+    #[inline]
     pub fn read(&self, offset: u64, out: &mut [u8]) {
-        let mut at = offset;
-        let (head, rest) = out.split_at_mut(out.len().min(offset.next_multiple_of(8).wrapping_sub(offset) as usize));
-        for byte in head {
+        let (head, rest) = out.split_at_mut(out.len().min(unaligned(offset)));
+        for (byte, at) in head.iter_mut().zip(offset..) {
             *byte = self.load_u8(at);
-            at += 1;
         }
-        let mut words = rest.chunks_exact_mut(8);
-        for word in &mut words {
-            word.copy_from_slice(&self.load_u64(at).to_le_bytes());
-            at += 8;
+        let at = offset + head.len() as u64;
+        let (words, tail) = rest.as_chunks_mut::<8>();
+        let middle = if words.is_empty() { &[] } else { self.words(at, words.len()) };
+        for (word, from) in words.iter_mut().zip(middle) {
+            *word = from.load(Ordering::Relaxed).to_le_bytes();
         }
-        for byte in words.into_remainder() {
+        for (byte, at) in tail.iter_mut().zip(at + 8 * middle.len() as u64..) {
             *byte = self.load_u8(at);
-            at += 1;
         }
     }
 
     /// Writes from `offset` on.
+    #[inline]
     pub fn write(&self, offset: u64, data: &[u8]) {
-        let mut at = offset;
-        let (head, rest) = data.split_at(data.len().min(offset.next_multiple_of(8).wrapping_sub(offset) as usize));
-        for &byte in head {
+        let (head, rest) = data.split_at(data.len().min(unaligned(offset)));
+        for (&byte, at) in head.iter().zip(offset..) {
             self.store_u8(at, byte);
-            at += 1;
         }
+        let at = offset + head.len() as u64;
         let (words, tail) = rest.as_chunks::<8>();
-        for word in words {
-            self.store_u64(at, u64::from_le_bytes(*word));
-            at += 8;
+        let middle = if words.is_empty() { &[] } else { self.words(at, words.len()) };
+        for (word, to) in words.iter().zip(middle) {
+            to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
         }
-        for &byte in tail {
+        for (&byte, at) in tail.iter().zip(at + 8 * middle.len() as u64..) {
             self.store_u8(at, byte);
-            at += 1;
         }
     }
+}
+
+/// Bytes from `offset` to the next multiple of 8.
+fn unaligned(offset: u64) -> usize {
+    (offset.wrapping_neg() % 8) as usize
 }

@@ -13,22 +13,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(bytes: u64, checked: bool) -> Self {
-        Self { data: vec![0xff; bytes as usize], shadow: checked.then(|| Shadow::new(bytes)) }
+    /// Memory for a block of so many warps.
+    pub fn new(bytes: u64, warps: u32, checked: bool) -> Self {
+        Self { data: vec![0xff; bytes as usize], shadow: checked.then(|| Shadow::new(bytes, warps)) }
     }
 
     /// Checks an instruction's accesses by `warp` and notes them.
     #[inline]
     pub fn touch(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch) -> Checked<()> {
-        for run in touched.runs() {
-            if run.end > self.data.len() as u64 || run.end < run.start {
-                return Err(self.outside(touched, touch));
-            }
-            if let Some(shadow) = &mut self.shadow {
-                shadow.touch(warp, touch, run.start, run.end).map_err(|fault| named(fault, touched))?;
-            }
+        self.check(touched, warp, touch, false)
+    }
+
+    /// As [`Self::touch`], for a store or, in `flight`, an asynchronous copy that is issued.
+    #[inline]
+    fn check(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch, flight: bool) -> Checked<()> {
+        let length = self.data.len() as u64;
+        if touched.runs.iter().any(|run| run.end > length || run.end < run.start) {
+            return Err(self.outside(touched, touch));
         }
-        Ok(())
+        let Some(shadow) = &mut self.shadow else { return Ok(()) };
+        let ranges = touched.runs.iter().map(|run| run.start..run.end);
+        shadow.touch(warp, touch, flight, ranges).map_err(|fault| named(fault, touched))
     }
 
     #[cold]
@@ -97,6 +102,12 @@ impl Shared {
         }
     }
 
+    /// The bytes of a dense access; the place was checked.
+    #[inline]
+    pub fn block(&mut self, touched: &Touched<'_>) -> &mut [u8] {
+        &mut self.data[touched.addresses[0] as usize..][..LANES * touched.bytes as usize]
+    }
+
     /// A row of a matrix.
     #[inline]
     pub fn row(&self, at: u64) -> [u32; 4] {
@@ -119,15 +130,7 @@ impl Shared {
 
     /// An asynchronous copy is issued.
     pub fn issue(&mut self, touched: &Touched<'_>, warp: u8) -> Checked<()> {
-        for run in touched.runs() {
-            if run.end > self.data.len() as u64 || run.end < run.start {
-                return Err(self.outside(touched, Touch::Write));
-            }
-            if let Some(shadow) = &mut self.shadow {
-                shadow.issue(warp, run.start, run.end).map_err(|fault| named(fault, touched))?;
-            }
-        }
-        Ok(())
+        self.check(touched, warp, Touch::Write, true)
     }
 }
 

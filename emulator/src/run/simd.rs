@@ -2,7 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use super::mma::{K, N};
+use super::mma::{N, Totals};
+use super::registers::LANES;
 
 /// Whether the processor has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
@@ -28,44 +29,52 @@ pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Adds A B to `totals`, k in order, each product and sum rounded once. Rows come in fours.
+/// Adds products to eight rows of totals, k in order, each product and sum rounded once: `a` by place in a word and by
+/// lane, four lanes a row; `b` by word and place.
 #[inline(always)]
-pub(super) fn multiply(a: &[[f32; K]], b: &[[f32; N]], totals: &mut [[f32; N]]) {
+pub(super) fn multiply<const PARTS: usize>(
+    a: &[[f32; LANES]; PARTS],
+    b: &[[[f32; N]; PARTS]; 4],
+    totals: &mut Totals,
+) {
     #[cfg(target_arch = "x86_64")]
     if available() {
         // SAFETY: the processor has AVX2 and FMA, as just asked.
         return unsafe { multiply_avx2(a, b, totals) };
     }
-    for (row, sums) in a.iter().zip(totals) {
-        for (value, weights) in row.iter().zip(b) {
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = value.mul_add(*weight, *sum);
+    for (row, sums) in totals.iter_mut().enumerate() {
+        for (word, parts) in b.iter().enumerate() {
+            for (values, weights) in a.iter().zip(parts) {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = values[4 * row + word].mul_add(*weight, *sum);
+                }
             }
         }
     }
 }
 
-/// As [`multiply`]; four rows at once hide the latency of each sum.
+/// As [`multiply`]; eight rows at once hide the latency of each sum.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn multiply_avx2(a: &[[f32; K]], b: &[[f32; N]], totals: &mut [[f32; N]]) {
+#[inline]
+fn multiply_avx2<const PARTS: usize>(a: &[[f32; LANES]; PARTS], b: &[[[f32; N]; PARTS]; 4], totals: &mut Totals) {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
-    for (rows, totals) in a.chunks_exact(4).zip(totals.chunks_exact_mut(4)) {
-        let mut sums = [_mm256_setzero_ps(); 4];
-        for (sum, total) in sums.iter_mut().zip(&*totals) {
-            // SAFETY: a row of totals has eight floats.
-            *sum = unsafe { _mm256_loadu_ps(total.as_ptr()) };
-        }
-        for (k, weights) in b.iter().enumerate() {
+    let mut sums = [_mm256_setzero_ps(); 8];
+    for (sum, total) in sums.iter_mut().zip(&*totals) {
+        // SAFETY: a row of totals has eight floats.
+        *sum = unsafe { _mm256_loadu_ps(total.as_ptr()) };
+    }
+    for (word, parts) in b.iter().enumerate() {
+        for (values, weights) in a.iter().zip(parts) {
             // SAFETY: a row of B has eight floats.
             let weights = unsafe { _mm256_loadu_ps(weights.as_ptr()) };
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                *sum = _mm256_fmadd_ps(_mm256_set1_ps(row[k]), weights, *sum);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(_mm256_set1_ps(values[4 * row + word]), weights, *sum);
             }
         }
-        for (sum, total) in sums.iter().zip(totals) {
-            // SAFETY: a row of totals has eight floats.
-            unsafe { _mm256_storeu_ps(total.as_mut_ptr(), *sum) };
-        }
+    }
+    for (sum, total) in sums.iter().zip(totals) {
+        // SAFETY: a row of totals has eight floats.
+        unsafe { _mm256_storeu_ps(total.as_mut_ptr(), *sum) };
     }
 }

@@ -1,11 +1,11 @@
 //! The loop that executes a warp's instructions.
 
 use super::block::{Arrival, Env};
-use super::lane_access::{LaneBytes, Touched, element, lanes, write_conflict};
+use super::lane_access::{LaneBytes, Room, Touched, element, lanes, write_conflict};
 use super::registers::{LANES, Registers};
 use super::warp::{Gathered, State, Warp};
-use super::{atomic, collective, copy, global, matrix, window};
-use crate::program::{Address, Barrier, Extend, Guard, Inst, Load, Op, Order, Store, Switch};
+use super::{atomic, collective, copy, dense, global, matrix, window};
+use crate::program::{Address, Barrier, Guard, Inst, Load, Op, Order, Store, Switch};
 use crate::race::Touch;
 use crate::trap::{Checked, Fault, TrapKind};
 use crate::types::{File, Space};
@@ -193,11 +193,21 @@ pub(super) fn fill(registers: &mut Registers, row: u16, value: u32, mask: u32) {
 #[inline]
 pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES] {
     let offset = address.offset as u64;
+    let mut out = [offset; LANES];
     match address.base {
-        None => [offset; LANES],
-        Some((row, File::Wide)) => registers.wide(row).map(|base| base.wrapping_add(offset)),
-        Some((row, _)) => registers.word(row).map(|base| u64::from(base.wrapping_add(offset as u32))),
+        None => {}
+        Some((row, File::Wide)) => {
+            for (out, base) in out.iter_mut().zip(registers.wide(row)) {
+                *out = base.wrapping_add(offset);
+            }
+        }
+        Some((row, _)) => {
+            for (out, base) in out.iter_mut().zip(registers.word(row)) {
+                *out = base.wrapping_add(offset as u32).into();
+            }
+        }
     }
+    out
 }
 
 /// Calls `f` with the lanes of each space that they point to, and their offsets in it.
@@ -254,13 +264,19 @@ fn load_from(
             put(&mut warp.registers, op, mask, &values);
         }
         Space::Shared => {
-            let touched = Touched::new(addresses, mask, total)?;
+            let mut room = Room::default();
+            let touched = Touched::new(addresses, mask, total, &mut room)?;
             env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
             count_shared(env, &touched);
-            put(&mut warp.registers, op, mask, &env.shared.load_lanes(&touched));
+            if touched.dense {
+                dense::put(&mut warp.registers, op, env.shared.block(&touched));
+            } else {
+                put(&mut warp.registers, op, mask, &env.shared.load_lanes(&touched));
+            }
         }
         Space::Global | Space::Const | Space::Generic => {
-            let touched = Touched::new(addresses, mask, total)?;
+            let mut room = Room::default();
+            let touched = Touched::new(addresses, mask, total, &mut room)?;
             let touch = match op.order {
                 Order::Plain => Touch::Read,
                 Order::ReadOnly => Touch::ReadOnly,
@@ -268,7 +284,11 @@ fn load_from(
             };
             let place = env.global.touch(&touched, touch)?;
             count_loads(env, &touched);
-            put(&mut warp.registers, op, mask, &global::load(&place, &touched));
+            if touched.dense {
+                dense::put(&mut warp.registers, op, &global::load_block(&place, &touched));
+            } else {
+                put(&mut warp.registers, op, mask, &global::load(&place, &touched));
+            }
         }
     }
     Ok(())
@@ -310,14 +330,7 @@ fn put(registers: &mut Registers, op: &Load, mask: u32, values: &LaneBytes) {
 
 #[inline]
 fn put_one(registers: &mut Registers, op: &Load, element: usize, mask: u32, values: &[u64; LANES]) {
-    let widen = |value: u64| match op.extend {
-        Extend::Zero => value,
-        Extend::Sign(bits) => {
-            let shift = 64 - 8 * op.bytes as u32;
-            let wide = ((value << shift) as i64 >> shift) as u64;
-            wide & (u64::MAX >> (64 - bits))
-        }
-    };
+    let widen = |value: u64| op.extend.apply(value, 8 * op.bytes as u32);
     if op.file == File::Wide {
         let row = registers.wide_mut(op.rows[element]);
         for lane in 0..LANES {
@@ -365,21 +378,25 @@ fn store_to(
     mask: u32,
 ) -> Checked<()> {
     let total = op.bytes * op.count as u64;
-    let values = stored(&warp.registers, op);
     if space == Space::Local {
         warp.local.check(addresses, mask, total, false)?;
-        warp.local.store_lanes(addresses, mask, total, &values);
+        warp.local.store_lanes(addresses, mask, total, &stored(&warp.registers, op));
         return Ok(());
     }
-    let touched = Touched::new(addresses, mask, total)?;
-    if let Some(lanes) = touched.conflict(&values) {
+    let mut room = Room::default();
+    let touched = Touched::new(addresses, mask, total, &mut room)?;
+    let values = if touched.dense { None } else { Some(stored(&warp.registers, op)) };
+    if let Some(lanes) = values.as_ref().and_then(|values| touched.conflict(values)) {
         return Err(write_conflict(&touched, lanes));
     }
     match space {
         Space::Shared => {
             env.shared.touch(&touched, warp.number as u8, Touch::Write)?;
             count_shared(env, &touched);
-            env.shared.store_lanes(&touched, &values);
+            match &values {
+                Some(values) => env.shared.store_lanes(&touched, values),
+                None => dense::take(&warp.registers, op, env.shared.block(&touched)),
+            }
         }
         Space::Global | Space::Generic => {
             let place = match op.order {
@@ -387,7 +404,14 @@ fn store_to(
                 _ => env.global.touch(&touched, Touch::Write)?,
             };
             count_stores(env, &touched);
-            global::store(&place, &touched, &values);
+            match &values {
+                Some(values) => global::store(&place, &touched, values),
+                None => {
+                    let mut block = [0; 16 * LANES];
+                    dense::take(&warp.registers, op, &mut block);
+                    global::store_block(&place, &touched, &block);
+                }
+            }
         }
         _ => {
             let detail = format!("a store cannot go to .{space}");

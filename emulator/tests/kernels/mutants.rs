@@ -1,0 +1,222 @@
+//! Kernels broken in one place at a time: a trap or a wrong result must tell.
+//!
+//! A mutant is run on every case of its kernel, in two orders of warps, until one tells. Survivors that compute the same
+//! are listed in `EQUIVALENT` with their proof and leave the count.
+
+use crate::case::{Case, Failure};
+use crate::catalogue;
+use std::collections::BTreeMap;
+
+/// One way to break a kernel, at one place.
+struct Mutant {
+    /// Number of the way in [`WAYS`].
+    way: usize,
+    /// The kernel's cases.
+    cases: Vec<Case>,
+    ptx: String,
+    /// Number of the buffer that is an element shorter.
+    shortened: Option<usize>,
+    /// The line that is changed, with the source line that it came from.
+    place: String,
+    line: usize,
+}
+
+const WAYS: &[&str] = &[
+    "remove a bar.sync",
+    "make a barrier divergent",
+    "shift a global address by one access",
+    "shorten an allocation by one element",
+    "drop a bounds predicate",
+    "shfl or vote with half the mask",
+    "read unwritten shared memory (drop a st.shared)",
+    "blocks write one address (one block's number for all)",
+    "issue cp.async one barrier early",
+    "remove a cp.async.wait_group",
+    "swap lanes in an ldmatrix address",
+];
+
+/// A line of PTX and what stands in its place; nothing where the way does not apply. The second argument is the lines
+/// before.
+type Change = fn(&str, &[&str]) -> Option<String>;
+
+/// The ways that change one line, by their number.
+const CHANGES: &[(usize, Change)] = &[
+    (0, |line, _| line.trim_start().starts_with("bar.sync").then(String::new)),
+    (1, |line, _| {
+        line.trim_start().starts_with("bar.sync").then(|| {
+            let half = ".reg .pred half; .reg .b32 lane; mov.u32 lane, %laneid; setp.lt.u32 half, lane, 16;";
+            format!("{{ {half} @half {} }}", line.trim())
+        })
+    }),
+    (2, shifted),
+    (4, unguarded),
+    (5, |line, _| {
+        let collective = line.contains("shfl.sync") || line.contains("vote.sync");
+        collective.then(|| line.replace("0xffffffff", "0x0000ffff").replace("-1;", "65535;"))
+    }),
+    (6, |line, _| line.trim_start().starts_with("st.shared").then(String::new)),
+    (7, |line, _| line.contains("%ctaid").then(|| replace_ctaid(line))),
+    (9, |line, _| line.trim_start().starts_with("cp.async.wait_group").then(String::new)),
+    (10, |line, _| {
+        let (head, address) = line.rsplit_once('[')?;
+        let (register, rest) = address.split_at(address.find(['+', ']'])?);
+        line.contains("ldmatrix").then(|| {
+            format!("{{ .reg .b32 other; shfl.sync.bfly.b32 other, {register}, 1, 31, -1; {head}[other{rest} }}")
+        })
+    }),
+];
+
+/// A guarded instruction without its guard, where that is an inequality: a bound. A branch then never jumps.
+fn unguarded(line: &str, before: &[&str]) -> Option<String> {
+    let (guard, rest) = line.trim_start().split_once(char::is_whitespace)?;
+    let predicate = guard.strip_prefix('@')?.trim_start_matches('!');
+    let sets = |line: &&&str| line.contains("setp.") && line.split(['\t', ' ', ',', '|']).any(|word| word == predicate);
+    let set = before.iter().rev().find(sets)?;
+    let bound = ["setp.lt", "setp.le", "setp.gt", "setp.ge"].iter().any(|opcode| set.contains(opcode));
+    bound.then(|| if rest.trim_start().starts_with("bra") { String::new() } else { rest.into() })
+}
+
+fn replace_ctaid(line: &str) -> String {
+    let at = line.find("%ctaid").unwrap_or(0);
+    let end = at + line[at..].find([';', ',']).unwrap_or(0);
+    format!("{}0{}", &line[..at], &line[end..])
+}
+
+/// A load or store of global memory, by its own bytes further.
+fn shifted(line: &str, _: &[&str]) -> Option<String> {
+    let opcode = line.split_whitespace().find(|word| word.starts_with("ld.global") || word.starts_with("st.global"));
+    let copies = line.trim_start().starts_with("cp.async.c");
+    let bytes = match opcode {
+        None if !copies => return None,
+        None => 16,
+        Some(opcode) => {
+            let lanes = if opcode.contains(".v4") { 4 } else if opcode.contains(".v2") { 2 } else { 1 };
+            lanes * opcode.trim_end_matches(|c: char| !c.is_ascii_digit()).rsplit(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()? / 8
+        }
+    };
+    let from = if copies { line.rfind('[')? } else { line.find('[')? };
+    let end = from + line[from..].find(']')?;
+    Some(format!("{}+{bytes}{}", &line[..end], &line[end..]))
+}
+
+/// Every mutant of one kernel.
+fn mutants(cases: &[Case]) -> Vec<Mutant> {
+    let case = &cases[0];
+    let lines: Vec<&str> = case.ptx.lines().collect();
+    let mut out = Vec::new();
+    let mut source = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(loc) = line.trim().strip_prefix(".loc") {
+            let mut numbers = loc.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+            let (file, line) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            source = case.source(file as u32, line);
+        }
+        let place = format!("{}: {} of `{source}`", case.entry, line.trim());
+        for &(way, change) in CHANGES {
+            if let Some(changed) = change(line, &lines[..at]) {
+                let ptx = [&lines[..at], &[changed.as_str()], &lines[at + 1..], &[""]].concat().join("\n");
+                out.push(Mutant { way, cases: cases.to_vec(), ptx, shortened: None, place: place.clone(), line: at });
+            }
+        }
+        if line.trim_start().starts_with("bar.sync") && case.ptx.contains("cp.async.c") {
+            // The copies between this barrier and the next commit are issued before it: the barrier moves behind them.
+            if let Some(commit) = lines[at..].iter().position(|line| line.contains("cp.async.commit_group")) {
+                let to = at + commit + 1;
+                let ptx = [&lines[..at], &lines[at + 1..to], &[*line], &lines[to..], &[""]].concat().join("\n");
+                out.push(Mutant { way: 8, cases: cases.to_vec(), ptx, shortened: None, place, line: at });
+            }
+        }
+    }
+    for case in cases {
+        for buffer in case.buffers() {
+            let place = format!("{}: buffer {buffer}", case.name);
+            out.push(Mutant { way: 3, cases: vec![case.clone()], ptx: case.ptx.clone(), shortened: Some(buffer), place, line: 0 });
+        }
+    }
+    out
+}
+
+/// How a mutant ended.
+enum Fate {
+    Trap,
+    Result,
+    Survived,
+}
+
+impl Mutant {
+    fn fate(&self) -> Fate {
+        for case in &self.cases {
+            for seed in [0, 5] {
+                match case.run(&self.ptx, seed, self.shortened) {
+                    Ok(_) => {}
+                    Err(Failure::Trap(_)) => return Fate::Trap,
+                    Err(Failure::Wrong(_)) => return Fate::Result,
+                    Err(Failure::Refused(text)) => panic!("{}: the mutant is no kernel: {text}", self.place),
+                }
+            }
+        }
+        Fate::Survived
+    }
+}
+
+impl Mutant {
+    /// Whether any case comes to the line that is changed, and, for a guarded line, past its guard.
+    fn reached(&self) -> &'static str {
+        let stops = |guarded: bool| {
+            let case = &self.cases[0];
+            let mut lines: Vec<&str> = case.ptx.lines().collect();
+            let guard = lines[self.line].trim_start().split_whitespace().next().filter(|word| guarded && word.starts_with('@'));
+            let stop = format!("{} trap;", guard.unwrap_or_default());
+            lines[self.line] = &stop;
+            let ptx = lines.join("\n") + "\n";
+            self.cases.iter().any(|case| matches!(case.run(&ptx, 0, None), Err(Failure::Trap(_))))
+        };
+        match (stops(false), stops(true)) {
+            (false, _) => "never reached",
+            (_, false) => "guard never holds",
+            _ => "reached",
+        }
+    }
+}
+
+/// Mutants that compute what the kernel computes: a part of their place, and why.
+const EQUIVALENT: &[(usize, &str, &str)] = &[];
+
+fn proof(mutant: &Mutant) -> Option<&'static str> {
+    let (.., why) = EQUIVALENT.iter().find(|(way, place, _)| mutant.way == *way && mutant.place.contains(place))?;
+    Some(why)
+}
+
+#[test]
+fn broken_kernels_are_told() {
+    let mut kernels: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+    for case in catalogue::all().into_iter().chain(catalogue::pipelines()) {
+        kernels.entry(case.entry.clone()).or_default().push(case);
+    }
+    let mutants: Vec<Mutant> = kernels.values().flat_map(|cases| mutants(cases)).collect();
+    let fates = crate::in_parallel(&mutants, Mutant::fate);
+    let mut table = vec![[0usize; 4]; WAYS.len()];
+    let mut survivors = Vec::new();
+    for (mutant, fate) in mutants.iter().zip(&fates) {
+        let column = match fate {
+            Fate::Trap => 0,
+            Fate::Result => 1,
+            Fate::Survived if proof(mutant).is_some() => 3,
+            Fate::Survived => 2,
+        };
+        table[mutant.way][column] += 1;
+        if column >= 2 {
+            survivors.push(format!("{}: {} ({})", WAYS[mutant.way], mutant.place, proof(mutant).unwrap_or_else(|| mutant.reached())));
+        }
+    }
+    println!("{:<56}{:>8}{:>8}{:>10}{:>12}", "mutants", "trap", "result", "survived", "equivalent");
+    for (way, [trap, result, survived, equivalent]) in WAYS.iter().zip(&table) {
+        println!("{way:<56}{trap:>8}{result:>8}{survived:>10}{equivalent:>12}");
+    }
+    survivors.iter().for_each(|survivor| println!("{survivor}"));
+    let [trap, result, survived, _] = table.iter().fold([0; 4], |all, row| std::array::from_fn(|at| all[at] + row[at]));
+    let caught = (trap + result) as f64 / (trap + result + survived) as f64;
+    println!("{} of {} caught: {:.2} %", trap + result, trap + result + survived, 100.0 * caught);
+    assert!(table.iter().all(|row| row.iter().sum::<usize>() > 0), "a way of breaking kernels applies nowhere");
+    assert!(caught >= 0.98, "{survived} mutants survived");
+}
