@@ -72,8 +72,8 @@ struct Buffer {
     kind: Kind,
     content: Content,
     expected: Option<Vec<f64>>,
-    /// The kind whose rounding the results have.
-    rounding: Kind,
+    /// The kind whose rounding the results have, and the size of what they are sums of.
+    rounding: (Kind, f64),
 }
 
 #[derive(Clone, Copy)]
@@ -125,7 +125,7 @@ impl Case {
     }
 
     fn add(&mut self, kind: Kind, content: Content, expected: Option<Vec<f64>>) -> usize {
-        self.buffers.push(Buffer { kind, content, expected, rounding: kind });
+        self.buffers.push(Buffer { kind, content, expected, rounding: (kind, 0.02) });
         self.buffers.len() - 1
     }
 
@@ -157,8 +157,8 @@ impl Case {
         self
     }
 
-    /// As [`Self::output`], but as exact as `rounding`.
-    pub fn close_to(self, kind: Kind, rounding: Kind, expected: Vec<f64>) -> Self {
+    /// As [`Self::output`], but as exact as sums of values of some size that `rounding` holds.
+    pub fn close_to(self, kind: Kind, rounding: (Kind, f64), expected: Vec<f64>) -> Self {
         let mut case = self.output(kind, expected);
         if let Some(buffer) = case.buffers.last_mut() {
             buffer.rounding = rounding;
@@ -261,7 +261,8 @@ impl Case {
             device.read(addresses[at], &mut bytes).unwrap();
             for (place, (got, want)) in bytes.chunks_exact(buffer.kind.bytes()).zip(expected).enumerate() {
                 let got = buffer.kind.decode(got);
-                let close = (got - want).abs() <= buffer.rounding.tolerance() * want.abs().max(0.02) || got == *want;
+                let (rounding, least) = buffer.rounding;
+                let close = (got - want).abs() <= rounding.tolerance() * want.abs().max(least) || got == *want;
                 if !(close || got.is_nan() && want.is_nan()) {
                     return Err(Failure::Wrong(format!("buffer {at}, element {place}: {got} instead of {want}")));
                 }

@@ -84,7 +84,7 @@ fn adamw() -> Vec<Case> {
     }
     let mut step = step.table(tensors).table(chunk_words).input(F32, &[factor]);
     step.args.extend([lr, beta1, beta2, eps, decay, c1, c2].map(|x| Float(x as f32)));
-    vec![norm, finish(&sums, 1.0), finish(&many, 1e9), step]
+    vec![norm, finish(&sums, 1.0), finish(&many, 1e9), finish(&[1.0, f64::INFINITY], 1.0), step]
 }
 
 /// Philox 4x32-10 as Salmon et al. 2011 write it.
@@ -103,7 +103,7 @@ fn dropout() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [F32, Bf16] {
         let pack = 16 / kind.bytes();
-        for (first, n) in [(0u64, 512 * pack + pack + 3), (6, 512 + 65), (8, 5)] {
+        for (first, n) in [(0u64, 512 * pack + pack + 3), (6, 512 + 65), (6, 100), (8, 5)] {
             let x = draw(kind, 4, n);
             let keep = |i: usize| {
                 let e = first + i as u64;
@@ -174,20 +174,26 @@ fn embedding() -> Vec<Case> {
                 .scalar(Int(rows as u32)),
         );
     }
-    let rows = 77;
-    let mut random = Random::new(2);
-    // One id takes more rows than a warp has lanes.
-    let mut ids: Vec<usize> = (0..rows).map(|i| if i % 2 == 0 { 7 } else { (random.bits() % (vocabulary - 1)) as usize }).collect();
-    // The last row's id is no other's.
-    ids[rows as usize - 1] = vocabulary as usize - 1;
-    let (order, runs) = sorted(&ids);
-    let id_values: Vec<f64> = ids.iter().map(|&id| id as f64).collect();
     for kind in [F32, Bf16] {
         let pack = 16 / kind.bytes();
-        for (h, block) in [(64 * pack + pack, 64), (64 + 1, 64), (3, 32)] {
+        let shapes = [(64 * pack + pack, 64), (2 * pack, 64), (3, 32), (65, 64), (65, 64), (65, 64), (65, 64), (31 * pack, 32)];
+        for (variant, (h, block)) in shapes.into_iter().enumerate() {
+            // One id takes more rows than a warp has lanes, and the last takes a few, the last row among them.
+            let rows = 77;
+            let mut random = Random::new(2);
+            let last = vocabulary as usize - 1;
+            let ids: Vec<usize> = (0..rows as usize)
+                .map(|row| match row {
+                    _ if row >= 76 - variant => last,
+                    _ if row % 2 == 0 => 7,
+                    _ => (random.bits() % (vocabulary - 1)) as usize,
+                })
+                .collect();
+            let (order, runs) = sorted(&ids);
+            let id_values: Vec<f64> = ids.iter().map(|&id| id as f64).collect();
             let weight = draw(kind, 6, vocabulary as usize * h);
             let y = ids.iter().flat_map(|&id| weight[id * h..(id + 1) * h].to_vec()).collect();
-            let shape = format!("H {h}");
+            let shape = format!("H {h}, last id {} times", variant + 1);
             cases.push(
                 Case::new(EMBEDDING, &name("embedding_fwd", kind), &shape, [rows, 1, 1], block)
                     .output(kind, y)
@@ -279,7 +285,7 @@ fn rmsnorm() -> Vec<Case> {
                     .scalar(Int(h as u32)),
             );
         }
-        for (rows, h, slice) in [(19, 32 * pack + pack, 10), (21, 32 + 1, 9), (2, 3, 1)] {
+        for (rows, h, slice) in [(13, 32 * pack + pack, 10), (21, 32 + 1, 9), (2, 3, 1)] {
             let (dy, x) = (draw(kind, 1, rows * h), draw(kind, 2, rows * h));
             let rstd: Vec<f64> = draw(F32, 3, rows).iter().map(|r| r.abs() + 0.5).map(|r| F32.rounded(r)).collect();
             let slices = rows.div_ceil(slice);

@@ -9,7 +9,7 @@ mod harness;
 mod mutants;
 mod triton;
 
-use case::{Case, Failure};
+use case::Failure;
 
 /// Every case, by threads of this machine.
 fn in_parallel<C: Sync, T: Send>(cases: &[C], run: impl Fn(&C) -> T + Sync) -> Vec<T> {
