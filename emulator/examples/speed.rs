@@ -35,7 +35,7 @@ fn main() {
             };
             let mut best = f64::MAX;
             let mut count = 0;
-            for _ in 0..std::env::args().nth(3).map_or(4, |n| n.parse().unwrap()) {
+            for _ in 0..std::env::args().nth(3).map_or(8, |n| n.parse().unwrap()) {
                 let launch = Launch {
                     grid: [8, 1, 1],
                     block: [256, 1, 1],
@@ -65,7 +65,7 @@ fn main() {
             let args = kernel.pack(&[&c.to_le_bytes(), &a.to_le_bytes(), &a.to_le_bytes(), &d, &d, &d]).unwrap();
             let mut best = f64::MAX;
             let mut counters = Default::default();
-            for _ in 0..std::env::args().nth(3).map_or(4, |n| n.parse().unwrap()) {
+            for _ in 0..std::env::args().nth(3).map_or(8, |n| n.parse().unwrap()) {
                 let launch = Launch {
                     grid: [8, 8, 1],
                     block: [128, 1, 1],

@@ -8,7 +8,7 @@ use super::Touch;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -18,9 +18,14 @@ const LINES: usize = PAGE as usize / 64;
 #[derive(Default)]
 struct Line {
     read: AtomicU64,
+    written: AtomicU64,
+}
+
+/// What few kernels do.
+#[derive(Default)]
+struct RareLine {
     /// Read by more than one block.
     read_again: AtomicU64,
-    written: AtomicU64,
     atomic: AtomicU64,
     /// Atomically updated by more than one block.
     atomic_again: AtomicU64,
@@ -28,22 +33,47 @@ struct Line {
 }
 
 /// What blocks did to a page.
-struct Page([Line; LINES]);
+struct Page {
+    lines: [Line; LINES],
+    /// Whether `rare` may have bits: stored before any is, in one order with all of them.
+    is_rare: AtomicBool,
+    rare: OnceLock<Box<[RareLine; LINES]>>,
+}
 
 impl Page {
     fn new() -> Box<Self> {
-        Box::new(Self(std::array::from_fn(|_| Line::default())))
+        let lines = [const { Line { read: AtomicU64::new(0), written: AtomicU64::new(0) } }; LINES];
+        Box::new(Self { lines, is_rare: AtomicBool::new(false), rare: OnceLock::new() })
+    }
+
+    /// The rare bits, where there may be any.
+    #[inline]
+    fn rare(&self, line: usize) -> Option<&RareLine> {
+        if self.is_rare.load(Ordering::SeqCst) { self.rare.get().map(|lines| &lines[line]) } else { None }
+    }
+
+    /// The rare bits, of which some will be set.
+    fn make_rare(&self, line: usize) -> &RareLine {
+        let lines = self.rare.get_or_init(|| Box::new(std::array::from_fn(|_| RareLine::default())));
+        self.is_rare.store(true, Ordering::SeqCst);
+        &lines[line]
     }
 
     /// How many of its 32-byte sectors were touched at all.
     fn sectors(&self) -> u64 {
-        let count = |line: &Line| {
-            let all = [&line.read, &line.written, &line.atomic, &line.read_only];
-            let touched = all.iter().fold(0, |bits, part| bits | part.load(Ordering::Relaxed));
+        let count = |line: usize| {
+            let mut touched = bits(&self.lines[line].read) | bits(&self.lines[line].written);
+            if let Some(rare) = self.rare(line) {
+                touched |= bits(&rare.atomic) | bits(&rare.read_only);
+            }
             u64::from(touched as u32 != 0) + u64::from(touched >> 32 != 0)
         };
-        self.0.iter().map(count).sum()
+        (0..LINES).map(count).sum()
     }
+}
+
+fn bits(place: &AtomicU64) -> u64 {
+    place.load(Ordering::Relaxed)
 }
 
 type Pages = Box<[OnceLock<Box<Page>>]>;
@@ -76,6 +106,7 @@ impl LaunchShadow {
 struct Own<'l> {
     page: &'l Page,
     lines: [OwnLine; LINES],
+    atomic: Option<Box<[u64; LINES]>>,
 }
 
 /// What one block did to the bytes of a line.
@@ -83,7 +114,6 @@ struct Own<'l> {
 struct OwnLine {
     read: u64,
     written: u64,
-    atomic: u64,
 }
 
 /// What another block did to a byte that this block touches, too.
@@ -128,13 +158,11 @@ impl<'l> BlockShadow<'l> {
             let page = at / PAGE;
             let stop = end.min((page + 1) * PAGE);
             let number = self.number(allocation, page);
-            let Own { page, lines } = &mut self.own[number];
+            let own = &mut self.own[number];
             while at < stop {
                 let (line, to) = (at / 64, stop.min((at / 64 + 1) * 64));
                 let bits = (u64::MAX >> (64 - (to - at))) << (at % 64);
-                let place = line as usize % LINES;
-                lines[place]
-                    .touch(&page.0[place], touch, bits)
+                own.touch(touch, line as usize % LINES, bits)
                     .map_err(|(conflict, bits)| (conflict, 64 * line + u64::from(bits.trailing_zeros())))?;
                 at = to;
             }
@@ -157,7 +185,7 @@ impl<'l> BlockShadow<'l> {
     fn find(&mut self, key: u64, allocation: usize, page: u64) -> u32 {
         *self.numbers.entry(key).or_insert_with(|| {
             let page = self.launch.page(allocation, page);
-            self.own.push(Own { page, lines: [OwnLine::default(); LINES] });
+            self.own.push(Own { page, lines: [OwnLine::default(); LINES], atomic: None });
             self.own.len() as u32 - 1
         })
     }
@@ -185,70 +213,87 @@ fn refuse(bits: u64, conflict: Conflict) -> Outcome {
     if bits == 0 { Ok(()) } else { Err((conflict, bits)) }
 }
 
-impl OwnLine {
+impl Own<'_> {
     #[inline]
-    fn touch(&mut self, all: &Line, touch: Touch, bits: u64) -> Outcome {
+    fn touch(&mut self, touch: Touch, line: usize, bits: u64) -> Outcome {
+        let own = self.lines[line];
         match touch {
-            Touch::Read if bits & !self.read == 0 => Ok(()),
-            Touch::Read => self.read(all, bits),
-            Touch::Write if bits & !self.written == 0 => not_read_only(all, bits),
-            Touch::Write => self.write(all, bits),
-            Touch::Atomic => self.update(all, bits),
-            Touch::ReadOnly if get(&all.read_only, bits) == bits => Ok(()),
-            Touch::ReadOnly => {
-                set(&all.read_only, bits);
-                refuse(get(&all.written, bits) | get(&all.atomic, bits), Conflict::WroteReadOnly)
+            Touch::Read if bits & !own.read == 0 => Ok(()),
+            Touch::Read => self.read(line, bits & !own.read),
+            Touch::Write => {
+                if bits & !own.written != 0 {
+                    self.write(line, bits & !own.written)?;
+                }
+                self.not_read_only(line, bits)
             }
+            Touch::Atomic => self.update(line, bits),
+            Touch::ReadOnly => self.read_only(line, bits),
         }
     }
 
     #[inline]
-    fn read(&mut self, all: &Line, bits: u64) -> Outcome {
-        let new = bits & !self.read;
-        self.read |= new;
+    fn read(&mut self, line: usize, new: u64) -> Outcome {
+        let (own, all) = (&mut self.lines[line], &self.page.lines[line]);
+        own.read |= new;
         let before = set(&all.read, new);
         if before != 0 {
-            set(&all.read_again, before);
+            set(&self.page.make_rare(line).read_again, before);
         }
-        refuse(get(&all.written, new) & !self.written, Conflict::Wrote)?;
-        refuse(self.updated_by_others(all, new), Conflict::Updated)
+        refuse(get(&all.written, new) & !own.written, Conflict::Wrote)?;
+        refuse(self.updated_by_others(line, new), Conflict::Updated)
     }
 
     #[inline]
-    fn write(&mut self, all: &Line, bits: u64) -> Outcome {
-        let new = bits & !self.written;
-        self.written |= new;
-        refuse(set(&all.written, new), Conflict::Wrote)?;
-        refuse(self.read_by_others(all, new), Conflict::Read)?;
-        refuse(self.updated_by_others(all, new), Conflict::Updated)?;
-        not_read_only(all, bits)
+    fn write(&mut self, line: usize, new: u64) -> Outcome {
+        self.lines[line].written |= new;
+        refuse(set(&self.page.lines[line].written, new), Conflict::Wrote)?;
+        refuse(self.read_by_others(line, new), Conflict::Read)?;
+        refuse(self.updated_by_others(line, new), Conflict::Updated)
     }
 
-    fn update(&mut self, all: &Line, bits: u64) -> Outcome {
-        let new = bits & !self.atomic;
+    fn update(&mut self, line: usize, bits: u64) -> Outcome {
+        let own = &mut self.atomic.get_or_insert_with(|| Box::new([0; LINES]))[line];
+        let new = bits & !*own;
         if new != 0 {
-            self.atomic |= new;
-            let before = set(&all.atomic, new);
+            *own |= new;
+            let rare = self.page.make_rare(line);
+            let before = set(&rare.atomic, new);
             if before != 0 {
-                set(&all.atomic_again, before);
+                set(&rare.atomic_again, before);
             }
-            refuse(get(&all.written, new) & !self.written, Conflict::Wrote)?;
-            refuse(self.read_by_others(all, new), Conflict::Read)?;
+            refuse(get(&self.page.lines[line].written, new) & !self.lines[line].written, Conflict::Wrote)?;
+            refuse(self.read_by_others(line, new), Conflict::Read)?;
         }
-        not_read_only(all, bits)
+        self.not_read_only(line, bits)
     }
 
-    fn read_by_others(&self, all: &Line, bits: u64) -> u64 {
-        get(&all.read, bits) & !self.read | get(&all.read_again, bits)
+    fn read_only(&self, line: usize, bits: u64) -> Outcome {
+        let rare = self.page.make_rare(line);
+        if get(&rare.read_only, bits) == bits {
+            return Ok(());
+        }
+        set(&rare.read_only, bits);
+        let written = get(&self.page.lines[line].written, bits);
+        refuse(written | get(&rare.atomic, bits), Conflict::WroteReadOnly)
     }
 
-    fn updated_by_others(&self, all: &Line, bits: u64) -> u64 {
-        get(&all.atomic, bits) & !self.atomic | get(&all.atomic_again, bits)
+    #[inline]
+    fn read_by_others(&self, line: usize, bits: u64) -> u64 {
+        let others = get(&self.page.lines[line].read, bits) & !self.lines[line].read;
+        others | self.page.rare(line).map_or(0, |rare| get(&rare.read_again, bits))
     }
-}
 
-fn not_read_only(all: &Line, bits: u64) -> Outcome {
-    refuse(get(&all.read_only, bits), Conflict::ReadOnly)
+    #[inline]
+    fn updated_by_others(&self, line: usize, bits: u64) -> u64 {
+        let Some(rare) = self.page.rare(line) else { return 0 };
+        let own = self.atomic.as_ref().map_or(0, |lines| lines[line]);
+        get(&rare.atomic, bits) & !own | get(&rare.atomic_again, bits)
+    }
+
+    #[inline]
+    fn not_read_only(&self, line: usize, bits: u64) -> Outcome {
+        refuse(self.page.rare(line).map_or(0, |rare| get(&rare.read_only, bits)), Conflict::ReadOnly)
+    }
 }
 
 /// Spreads the bits of a page's key.

@@ -14,7 +14,7 @@ use crate::trap::Checked;
 /// The copies of a warp that are in flight; groups are counted for each lane.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    pending: Vec<Pending>,
+    pending: Vec<Box<Pending>>,
     committed: [u32; LANES],
 }
 
@@ -37,7 +37,7 @@ impl Copies {
         while left != 0 {
             let group = self.committed[left.trailing_zeros() as usize];
             let same = lanes(left).filter(|&lane| self.committed[lane] == group).fold(0, |same, lane| same | 1 << lane);
-            self.pending.push(Pending { mask: same, bytes, group, to: *to, data: *data });
+            self.pending.push(Box::new(Pending { mask: same, bytes, group, to: *to, data: *data }));
             left &= !same;
         }
     }
@@ -51,12 +51,12 @@ impl Copies {
     fn land(&mut self, pending: u32, all: bool, mask: u32, shared: &mut Shared, warp: u8) {
         let committed = &self.committed;
         self.pending.retain_mut(|copy| {
-            for lane in lanes(mask & copy.mask) {
-                if all || copy.group + pending < committed[lane] {
-                    shared.land(copy.to[lane], copy.bytes, copy.data[lane], warp);
-                    copy.mask &= !(1 << lane);
-                }
+            let ended = |&lane: &usize| all || copy.group + pending < committed[lane];
+            let landing = lanes(mask & copy.mask).filter(ended).fold(0, |landing, lane| landing | 1 << lane);
+            if landing != 0 {
+                shared.land(&copy.to, landing, copy.bytes, &copy.data, warp);
             }
+            copy.mask &= !landing;
             copy.mask != 0
         });
     }

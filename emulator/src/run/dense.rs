@@ -39,18 +39,20 @@ fn spread<const N: usize, const COUNT: usize>(registers: &mut Registers, op: &Lo
     for at in 0..COUNT {
         match (op.file, op.extend) {
             (File::Wide, Extend::Zero) => {
-                *registers.wide_mut(op.rows[at]) = std::array::from_fn(|lane| element(lane, at));
+                let row = registers.wide_mut(op.rows[at]);
+                (0..LANES).for_each(|lane| row[lane] = element(lane, at));
             }
             (_, Extend::Zero) => {
-                *registers.word_mut(op.rows[at]) = std::array::from_fn(|lane| element(lane, at) as u32);
+                let row = registers.word_mut(op.rows[at]);
+                (0..LANES).for_each(|lane| row[lane] = element(lane, at) as u32);
             }
             (File::Wide, extend) => {
-                let wide = |lane| extend.apply(element(lane, at), 8 * N as u32);
-                *registers.wide_mut(op.rows[at]) = std::array::from_fn(wide);
+                let row = registers.wide_mut(op.rows[at]);
+                (0..LANES).for_each(|lane| row[lane] = extend.apply(element(lane, at), 8 * N as u32));
             }
             (_, extend) => {
-                let wide = |lane| extend.apply(element(lane, at), 8 * N as u32) as u32;
-                *registers.word_mut(op.rows[at]) = std::array::from_fn(wide);
+                let row = registers.word_mut(op.rows[at]);
+                (0..LANES).for_each(|lane| row[lane] = extend.apply(element(lane, at), 8 * N as u32) as u32);
             }
         }
     }

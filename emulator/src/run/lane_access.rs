@@ -195,7 +195,7 @@ fn misaligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> Box<Fault> {
 }
 
 /// Fills `room` with the runs; gives how many.
-fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
+pub(super) fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
     let mut count = 0usize;
     for lane in lanes(mask) {
         let start = addresses[lane];

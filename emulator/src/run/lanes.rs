@@ -212,7 +212,10 @@ impl<A: Lane, F: Fn(A, A) -> bool + Copy> Body for Set<A, F> {
         let [d, a, b, truth, ..] = *rows;
         let held = holds::<A, F>(registers, a, b);
         let truth = *registers.word(truth);
-        let out = std::array::from_fn(|lane| if held >> lane & 1 != 0 { truth[lane] } else { 0 });
+        let mut out = [0; LANES];
+        for lane in 0..LANES {
+            out[lane] = if held >> lane & 1 != 0 { truth[lane] } else { 0 };
+        }
         store::<u32>(registers, d, &out, mask);
     }
 }

@@ -6,6 +6,7 @@
 //! mma". Sums run over k in order, in f32 or wrapping i32.
 
 use super::registers::{LANES, Registers};
+use super::simd::Work;
 use crate::arith::float::one_nan;
 use crate::arith::half::{half_from_f32, half_to_f32};
 
@@ -84,19 +85,7 @@ impl Mma {
 
     /// Multiplies; all lanes take part.
     pub fn run(&self, registers: &mut Registers) {
-        super::simd::run(|| match (self.a_element, self.b_element) {
-            (Element::Bf16, _) => self.multiply::<2>(registers, bf16, bf16),
-            (Element::F16, _) => self.multiply::<2>(registers, f16, f16),
-            (Element::Tf32, _) => self.multiply::<1>(registers, tf32, tf32),
-            (Element::S8, Element::S8) => self.multiply::<4>(registers, s8, s8),
-            (Element::S8, _) => self.multiply::<4>(registers, s8, u8),
-            (Element::U8, Element::S8) => self.multiply::<4>(registers, u8, s8),
-            (Element::U8, _) => self.multiply::<4>(registers, u8, u8),
-            (Element::S4, Element::S4) => self.multiply::<8>(registers, s4, s4),
-            (Element::S4, _) => self.multiply::<8>(registers, s4, u4),
-            (Element::U4, Element::S4) => self.multiply::<8>(registers, u4, s4),
-            (Element::U4, _) => self.multiply::<8>(registers, u4, u4),
-        });
+        super::simd::work(Product { mma: self, registers });
     }
 
     /// Words hold `PARTS` elements; the functions give the f32 that is at a place in a word.
@@ -183,6 +172,31 @@ impl Mma {
                 let before = before[lane] as i32;
                 lanes[lane] = if self.saturates { before.saturating_add(sum) } else { before.wrapping_add(sum) } as u32;
             }
+        }
+    }
+}
+
+struct Product<'a> {
+    mma: &'a Mma,
+    registers: &'a mut Registers,
+}
+
+impl Work for Product<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { mma, registers } = self;
+        match (mma.a_element, mma.b_element) {
+            (Element::Bf16, _) => mma.multiply::<2>(registers, bf16, bf16),
+            (Element::F16, _) => mma.multiply::<2>(registers, f16, f16),
+            (Element::Tf32, _) => mma.multiply::<1>(registers, tf32, tf32),
+            (Element::S8, Element::S8) => mma.multiply::<4>(registers, s8, s8),
+            (Element::S8, _) => mma.multiply::<4>(registers, s8, u8),
+            (Element::U8, Element::S8) => mma.multiply::<4>(registers, u8, s8),
+            (Element::U8, _) => mma.multiply::<4>(registers, u8, u8),
+            (Element::S4, Element::S4) => mma.multiply::<8>(registers, s4, s4),
+            (Element::S4, _) => mma.multiply::<8>(registers, s4, u4),
+            (Element::U4, Element::S4) => mma.multiply::<8>(registers, u4, s4),
+            (Element::U4, _) => mma.multiply::<8>(registers, u4, u4),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A block's shared memory.
 
-use super::lane_access::{LaneBytes, Touched, lanes};
+use super::lane_access::{LaneBytes, Room, Touched, gather, lanes};
 use super::registers::LANES;
 use crate::race::Touch;
 use crate::race::shared::Shadow;
@@ -117,14 +117,18 @@ impl Shared {
         })
     }
 
-    /// An asynchronous copy arrives.
-    pub fn land(&mut self, at: u64, bytes: u64, data: [u64; 2], warp: u8) {
-        self.store(at, bytes.min(8), data[0]);
-        if bytes == 16 {
-            self.store(at + 8, 8, data[1]);
+    /// An asynchronous copy arrives: `bytes` of each lane of `mask`. The places were checked at its issue.
+    pub fn land(&mut self, to: &[u64; LANES], mask: u32, bytes: u64, data: &LaneBytes, warp: u8) {
+        for lane in lanes(mask) {
+            self.store(to[lane], bytes.min(8), data[lane][0]);
+            if bytes == 16 {
+                self.store(to[lane] + 8, 8, data[lane][1]);
+            }
         }
         if let Some(shadow) = &mut self.shadow {
-            shadow.land(warp, at, at + bytes);
+            let mut room = Room::default();
+            let count = gather(to, mask, bytes, &mut room);
+            room[..count].iter().for_each(|run| shadow.land(warp, run.start, run.end));
         }
     }
 

@@ -323,8 +323,11 @@ pub(super) fn count_shared(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
 #[inline]
 fn put(registers: &mut Registers, op: &Load, mask: u32, values: &LaneBytes) {
     for at in 0..op.count {
-        let element = std::array::from_fn(|lane| element(&values[lane], at, op.bytes));
-        put_one(registers, op, at, mask, &element);
+        let mut elements = [0; LANES];
+        for (to, lane) in elements.iter_mut().zip(values) {
+            *to = element(lane, at, op.bytes);
+        }
+        put_one(registers, op, at, mask, &elements);
     }
 }
 
