@@ -1,89 +1,80 @@
-//! Times the fixtures.
-use ptx_emulator::{Arch, Checks, Device, Launch, Module};
-/// CPU seconds of this thread.
-fn cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+//! Times the micro-kernels and products of `tests/fixtures` on one thread, with and without checks: warp instructions and
+//! `mma.sync` a second of this thread's processor time, best of several runs. `speed THREADS` takes so many threads and
+//! counts wall time.
+
+use ptx_emulator::{Arch, Checks, Counters, Device, Kernel, Launch, Module};
+use std::time::Instant;
+
+/// Seconds that this thread has run, where the system tells.
+fn processor_time() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
 }
 
-fn main() {
-    let micro = Module::parse(include_str!("../tests/fixtures/micro.ptx")).unwrap();
-    let matrix = Module::parse(include_str!("../tests/fixtures/matrix.ptx")).unwrap();
-    let only = std::env::args().nth(1);
-    for races in [true, false] {
-        if only.as_ref().is_some_and(|only| only != &races.to_string()) {
-            continue;
-        }
-        println!("checks {races}");
-        let checks = Checks { races, poison: races };
-        for (name, n) in
-            [("fma_loop", 20000), ("int_loop", 20000), ("copy4", 1 << 20), ("shared_loop", 2000), ("divergent", 5000)]
-        {
-            if std::env::args().nth(2).is_some_and(|only| only != name) {
-                continue;
-            }
-            let mut device = Device::new(Arch::Sm80);
-            let out = device.alloc(16 << 20).unwrap();
-            let input = device.alloc(16 << 20).unwrap();
-            device.fill(input, &[0], 16 << 20).unwrap();
-            let kernel = micro.kernel(name).unwrap().clone();
-            let n = n as u32;
-            let args = if name == "copy4" {
-                kernel.pack(&[&out.to_le_bytes(), &input.to_le_bytes(), &n.to_le_bytes()]).unwrap()
-            } else {
-                kernel.pack(&[&out.to_le_bytes(), &n.to_le_bytes()]).unwrap()
-            };
-            let mut best = f64::MAX;
-            let mut count = 0;
-            for _ in 0..std::env::args().nth(3).map_or(8, |n| n.parse().unwrap()) {
-                let launch = Launch {
-                    grid: [8, 1, 1],
-                    block: [256, 1, 1],
-                    args: &args,
-                    threads: 1,
-                    checks,
-                    ..Launch::default()
-                };
-                let start = cpu();
-                let counters = device.launch(&kernel, &launch).unwrap();
-                best = best.min(cpu() - start);
-                count = counters.total_instructions();
-            }
-            println!("{name:12} {:8.2} ms {:8.1} M warp/s", best * 1e3, count as f64 / best / 1e6);
-        }
-        for (name, size, out_bytes) in [("gemm_bf16", 2u64, 4u64), ("gemm_s8", 1, 4)] {
-            if std::env::args().nth(2).is_some_and(|only| only != name) {
-                continue;
-            }
-            let n = 512u64;
-            let mut device = Device::new(Arch::Sm80);
-            let c = device.alloc(n * n * out_bytes).unwrap();
-            let a = device.alloc(n * n * size).unwrap();
-            device.fill(a, &[1], n * n * size).unwrap();
-            let kernel = matrix.kernel(name).unwrap().clone();
-            let d = (n as u32).to_le_bytes();
-            let args = kernel.pack(&[&c.to_le_bytes(), &a.to_le_bytes(), &a.to_le_bytes(), &d, &d, &d]).unwrap();
-            let mut best = f64::MAX;
-            let mut counters = Default::default();
-            for _ in 0..std::env::args().nth(3).map_or(8, |n| n.parse().unwrap()) {
-                let launch = Launch {
-                    grid: [8, 8, 1],
-                    block: [128, 1, 1],
-                    args: &args,
-                    threads: 1,
-                    checks,
-                    ..Launch::default()
-                };
-                let start = cpu();
-                counters = device.launch(&kernel, &launch).unwrap();
-                best = best.min(cpu() - start);
-            }
-            println!(
-                "{name:12} {:8.2} ms {:8.1} M warp/s {:.2} M mma/s",
-                best * 1e3,
-                counters.total_instructions() as f64 / best / 1e6,
-                counters.mma as f64 / best / 1e6
-            );
-        }
+struct Job {
+    name: &'static str,
+    kernel: Kernel,
+    device: Device,
+    args: Vec<u8>,
+    grid: [u32; 3],
+    block: u32,
+}
+
+/// A loop of `micro.ptx` over `n` rounds, or a copy of `n` times 16 bytes.
+fn micro(name: &'static str, n: u32) -> Result<Job, Box<dyn std::error::Error>> {
+    let module = Module::parse(include_str!("../tests/fixtures/micro.ptx"))?;
+    let kernel = module.kernel(name).ok_or("no such kernel")?.clone();
+    let mut device = Device::new(Arch::Sm80);
+    let out = device.alloc(16 << 20)?.to_le_bytes();
+    let input = device.alloc(16 << 20)?;
+    device.fill(input, &[0], 16 << 20)?;
+    let (input, n) = (input.to_le_bytes(), n.to_le_bytes());
+    let args = if name == "copy4" { kernel.pack(&[&out, &input, &n])? } else { kernel.pack(&[&out, &n])? };
+    Ok(Job { name, kernel, device, args, grid: [8, 1, 1], block: 256 })
+}
+
+/// A product of two square matrices of 512.
+fn product(name: &'static str, bytes: u64) -> Result<Job, Box<dyn std::error::Error>> {
+    let module = Module::parse(include_str!("../tests/fixtures/matrix.ptx"))?;
+    let kernel = module.kernel(name).ok_or("no such kernel")?.clone();
+    let mut device = Device::new(Arch::Sm80);
+    let (c, a) = (device.alloc(512 * 512 * 4)?, device.alloc(512 * 512 * bytes)?);
+    device.fill(a, &[1], 512 * 512 * bytes)?;
+    let (c, a, n) = (c.to_le_bytes(), a.to_le_bytes(), 512u32.to_le_bytes());
+    let args = kernel.pack(&[&c, &a, &a, &n, &n, &n])?;
+    Ok(Job { name, kernel, device, args, grid: [8, 8, 1], block: 128 })
+}
+
+/// The best time of several launches, and what one counts.
+fn time(job: &mut Job, checks: Checks, threads: usize) -> Result<(f64, Counters), Box<dyn std::error::Error>> {
+    let (mut best, mut counters) = (f64::MAX, Counters::default());
+    for _ in 0..6 {
+        let launch = Launch { grid: job.grid, block: [job.block, 1, 1], args: &job.args, threads, checks, ..Launch::default() };
+        let (start, wall) = (processor_time(), Instant::now());
+        counters = job.device.launch(&job.kernel, &launch)?;
+        let wall = wall.elapsed().as_secs_f64();
+        let own = start.and_then(|start| Some(processor_time()? - start));
+        best = best.min(if threads == 1 { own.unwrap_or(wall) } else { wall });
     }
+    Ok((best, counters))
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let threads = std::env::args().nth(1).map_or(Ok(1), |threads| threads.parse())?;
+    let mut jobs = vec![micro("fma_loop", 20_000)?, micro("int_loop", 20_000)?, micro("divergent", 5000)?];
+    jobs.extend([micro("copy4", 1 << 20)?, micro("shared_loop", 2000)?]);
+    jobs.extend([product("gemm_bf16", 2)?, product("gemm_s8", 1)?]);
+    println!("{:<14}{:>18}{:>18}{:>12}{:>16}{:>16}", "", "M warp inst/s", "with checks", "cost", "M mma/s", "with checks");
+    for job in &mut jobs {
+        let (plain, counters) = time(job, Checks { races: false, poison: false }, threads)?;
+        let (checked, _) = time(job, Checks::default(), threads)?;
+        let rate = |count: u64, seconds: f64| count as f64 / seconds / 1e6;
+        let all = counters.total_instructions();
+        print!("{:<14}{:>18.1}{:>18.1}{:>11.2}x", job.name, rate(all, plain), rate(all, checked), checked / plain);
+        if counters.mma > 0 {
+            print!("{:>16.2}{:>16.2}", rate(counters.mma, plain), rate(counters.mma, checked));
+        }
+        println!();
+    }
+    Ok(())
 }

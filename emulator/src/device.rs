@@ -279,12 +279,18 @@ impl Device {
     /// # Errors
     /// [`MemoryError::NotAllocated`].
     pub fn copy(&mut self, to: u64, from: u64, length: u64) -> Result<(), MemoryError> {
-        let mut data = vec![0; length as usize];
-        self.read(from, &mut data)?;
-        let (source, from) = self.find(from, length)?;
-        let holes: Vec<u64> = (0..length).filter(|at| source.unwritten(from + at, from + at + 1).is_some()).collect();
-        self.write(to, &data)?;
+        let (source, first) = self.find(from, length)?;
         let (target, start) = self.find(to, length)?;
+        let mut data = vec![0; length as usize];
+        source.bytes.read(first, &mut data);
+        let mut holes = Vec::new();
+        let mut at = first;
+        while let Some(missing) = source.unwritten(at, first + length) {
+            holes.push(missing - first);
+            at = missing + 1;
+        }
+        target.bytes.write(start, &data);
+        target.mark_written(start, start + length);
         holes.iter().for_each(|at| target.forget(start + at, start + at + 1));
         Ok(())
     }
@@ -294,9 +300,17 @@ impl Device {
     /// # Errors
     /// [`MemoryError::NotAllocated`].
     pub fn fill(&mut self, address: u64, pattern: &[u8], count: u64) -> Result<(), MemoryError> {
-        let length = count.saturating_mul(pattern.len() as u64);
-        self.find(address, length)?;
-        self.write(address, &pattern.repeat(count as usize))
+        let (allocation, start) = self.find(address, count.saturating_mul(pattern.len() as u64))?;
+        let chunk = pattern.repeat((count as usize).min(4096));
+        let mut at = start;
+        let mut left = count as usize * pattern.len();
+        while left > 0 {
+            let length = left.min(chunk.len());
+            allocation.bytes.write(at, &chunk[..length]);
+            (at, left) = (at + length as u64, left - length);
+        }
+        allocation.mark_written(start, at);
+        Ok(())
     }
 
     /// Forgets that a range was written, as if it were fresh.

@@ -129,7 +129,7 @@ fn tuning(cursor: &mut Cursor<'_>, directive: &str, entry: &mut Entry<'_>) -> Re
     match directive {
         ".maxntid" => {
             let [x, y, z] = extents(cursor)?;
-            entry.max_threads = Some(u64::from(x) * u64::from(y) * u64::from(z));
+            entry.max_threads = Some(u64::from(x).saturating_mul(y.into()).saturating_mul(z.into()));
         }
         ".reqntid" => entry.required_block = Some(extents(cursor)?),
         ".minnctapersm" | ".maxnreg" => {
@@ -248,10 +248,7 @@ pub(super) fn variables<'a>(
         let bytes = bounded(cursor, declared.ty.bytes() * declared.lanes, count.unwrap_or(1))?;
         let mut initial = Vec::new();
         if cursor.accept('=') {
-            initializer(cursor, declared.ty, &mut initial)?;
-        }
-        if initial.len() as u64 > bytes {
-            return cursor.error(format!("`{name}` has more initial values than elements"));
+            initializer(cursor, declared.ty, bytes, 0, &mut initial)?;
         }
         out.push(Variable { name, space, align: declared.align, bytes, initial, line });
         if cursor.accept(';') {
@@ -261,10 +258,17 @@ pub(super) fn variables<'a>(
     }
 }
 
-fn initializer(cursor: &mut Cursor<'_>, ty: Type, out: &mut Vec<u8>) -> Result<()> {
+/// How deep the braces of initial values may nest.
+const DEEPEST: usize = 8;
+
+/// Initial values, at most `bytes` of them.
+fn initializer(cursor: &mut Cursor<'_>, ty: Type, bytes: u64, depth: usize, out: &mut Vec<u8>) -> Result<()> {
     if cursor.accept('{') {
+        if depth == DEEPEST {
+            return cursor.error(format!("initial values nest deeper than {DEEPEST}"));
+        }
         while !cursor.accept('}') {
-            initializer(cursor, ty, out)?;
+            initializer(cursor, ty, bytes, depth + 1, out)?;
             cursor.accept(',');
         }
         return Ok(());
@@ -278,6 +282,9 @@ fn initializer(cursor: &mut Cursor<'_>, ty: Type, out: &mut Vec<u8>) -> Result<(
         Some(Literal::F32(value)) => u64::from(value),
         None => return Err(ParseError::new(line, format!("`{text}` is no number"))),
     };
+    if out.len() as u64 + ty.bytes() > bytes {
+        return Err(ParseError::new(line, "more initial values than elements"));
+    }
     out.extend_from_slice(&bits.to_le_bytes()[..ty.bytes() as usize]);
     Ok(())
 }

@@ -57,6 +57,9 @@ pub(super) struct Block<'l, 'w> {
     spent: u64,
 }
 
+/// What the start of a warp counts against the step limit, so that grids without end have one.
+const STEPS_OF_A_START: u64 = 64;
+
 /// Steps between looks at the step limit.
 const BATCH: u32 = 1 << 14;
 
@@ -81,15 +84,17 @@ impl<'l, 'w> Block<'l, 'w> {
     pub fn run(mut self) -> Result<Counters, Trap> {
         self.env.counters.blocks = 1;
         self.env.counters.warps = self.warps.len() as u64;
+        self.spent = STEPS_OF_A_START * self.warps.len() as u64;
         let mut last = self.warps.len() - 1;
         while let Some(warp) = self.pick(last) {
             last = warp;
             self.turn(warp).map_err(|fault| self.trap(warp, *fault))?;
         }
-        match self.warps.iter().position(|warp| warp.state == State::Waiting) {
-            None => Ok(self.env.counters),
-            Some(warp) => Err(self.trap(warp, self.deadlock())),
+        if let Some(warp) = self.warps.iter().position(|warp| warp.state == State::Waiting) {
+            return Err(self.trap(warp, self.deadlock()));
         }
+        self.limit().map_err(|fault| self.trap(last, *fault))?;
+        Ok(self.env.counters)
     }
 
     fn deadlock(&self) -> Fault {
@@ -106,7 +111,8 @@ impl<'l, 'w> Block<'l, 'w> {
 
     fn trap(&self, warp: usize, fault: Fault) -> Trap {
         let kernel = self.env.context.kernel;
-        let place = &kernel.program.places[self.warps[warp].pc as usize];
+        let places = &kernel.program.places;
+        let place = &places[(self.warps[warp].pc as usize).min(places.len() - 1)];
         fault.at(kernel.name(), place, self.index, warp as u32)
     }
 
@@ -150,7 +156,7 @@ impl<'l, 'w> Block<'l, 'w> {
             return Ok(());
         }
         let detail = format!(
-            "the launch took more than its limit of {} warp instructions (a loop that waits for another block never ends: blocks have no order here)",
+            "the launch took more than its limit of {} steps (a loop that waits for another block never ends: blocks have no order here)",
             context.launch.step_limit
         );
         Err(Fault::new(TrapKind::StepLimit, None, detail))

@@ -43,7 +43,7 @@ pub struct Launch<'a> {
     pub seed: u64,
     /// What is checked.
     pub checks: Checks,
-    /// The most warp instructions of the whole launch.
+    /// The most steps of the whole launch: a warp instruction is one, a warp's start 64.
     pub step_limit: u64,
     /// Threads of this machine that run blocks; 0 for one each core.
     pub threads: usize,
@@ -153,7 +153,7 @@ impl Device {
             let (wanted, got) = (kernel.program.param_bytes, launch.args.len());
             return Err(format!("the parameter block must have {wanted} bytes, got {got}"));
         }
-        if u64::from(threads) * kernel.local_bytes() > 1 << 30 {
+        if u64::from(threads).saturating_mul(kernel.local_bytes()) > 1 << 28 {
             return Err(format!("{} bytes of local memory for each thread are too many", kernel.local_bytes()));
         }
         Ok(())
@@ -187,11 +187,14 @@ struct Outcome {
     trap: Option<(u64, Trap)>,
 }
 
+/// The most threads of this machine that one launch takes.
+const MOST_THREADS: usize = 256;
+
 fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
     let blocks: u64 = context.launch.grid.iter().map(|&axis| u64::from(axis)).product();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if context.launch.threads == 0 { cores } else { context.launch.threads };
-    let threads = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1);
+    let threads = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX)).clamp(1, MOST_THREADS);
     let next = AtomicU64::new(0);
     let stop = AtomicU64::new(u64::MAX);
     let outcome = Mutex::new(Outcome { counters: Counters::default(), trap: None });

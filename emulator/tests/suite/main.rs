@@ -6,6 +6,7 @@ mod doubles;
 mod exact;
 mod floats;
 mod fragments;
+mod fuzz;
 mod halves;
 mod harness;
 mod integers;
