@@ -17,7 +17,14 @@ struct Job {
 impl Job {
     fn run(&mut self, checks: bool, threads: usize) -> Counters {
         let checks = Checks { races: checks, poison: checks };
-        let launch = Launch { grid: self.grid, block: [self.block, 1, 1], args: &self.args, threads, checks, ..Launch::default() };
+        let launch = Launch {
+            grid: self.grid,
+            block: [self.block, 1, 1],
+            args: &self.args,
+            threads,
+            checks,
+            ..Launch::default()
+        };
         self.device.launch(&self.kernel, &launch).unwrap()
     }
 }
@@ -37,9 +44,13 @@ fn job(text: &str, name: &str, inputs: usize, numbers: &[u32], grid: [u32; 3], b
 
 fn warp_instructions(c: &mut Criterion) {
     let mut group = c.benchmark_group("warp_instructions");
-    for (name, inputs, rounds) in
-        [("fma_loop", 0, 2000), ("int_loop", 0, 2000), ("divergent", 0, 500), ("copy4", 1, 1 << 18), ("shared_loop", 0, 200)]
-    {
+    for (name, inputs, rounds) in [
+        ("fma_loop", 0, 2000),
+        ("int_loop", 0, 2000),
+        ("divergent", 0, 500),
+        ("copy4", 1, 1 << 18),
+        ("shared_loop", 0, 200),
+    ] {
         let mut job = job(MICRO, name, inputs, &[rounds], [8, 1, 1], 256);
         group.throughput(Throughput::Elements(job.run(false, 1).total_instructions()));
         for checks in [false, true] {

@@ -1,6 +1,6 @@
 //! Times the micro-kernels and products of `tests/fixtures` on one thread, with and without checks: warp instructions and
-//! `mma.sync` a second of this thread's processor time, best of several runs. `speed THREADS` takes so many threads and
-//! counts wall time.
+//! `mma.sync` a second of this thread's processor time, best of several runs. `speed THREADS [NAME]` takes so many threads,
+//! counts wall time where there are more than one, and runs one kernel alone.
 
 use ptx_emulator::{Arch, Checks, Counters, Device, Kernel, Launch, Module};
 use std::time::Instant;
@@ -49,7 +49,8 @@ fn product(name: &'static str, bytes: u64) -> Result<Job, Box<dyn std::error::Er
 fn time(job: &mut Job, checks: Checks, threads: usize) -> Result<(f64, Counters), Box<dyn std::error::Error>> {
     let (mut best, mut counters) = (f64::MAX, Counters::default());
     for _ in 0..6 {
-        let launch = Launch { grid: job.grid, block: [job.block, 1, 1], args: &job.args, threads, checks, ..Launch::default() };
+        let launch =
+            Launch { grid: job.grid, block: [job.block, 1, 1], args: &job.args, threads, checks, ..Launch::default() };
         let (start, wall) = (processor_time(), Instant::now());
         counters = job.device.launch(&job.kernel, &launch)?;
         let wall = wall.elapsed().as_secs_f64();
@@ -64,8 +65,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut jobs = vec![micro("fma_loop", 20_000)?, micro("int_loop", 20_000)?, micro("divergent", 5000)?];
     jobs.extend([micro("copy4", 1 << 20)?, micro("shared_loop", 2000)?]);
     jobs.extend([product("gemm_bf16", 2)?, product("gemm_s8", 1)?]);
-    println!("{:<14}{:>18}{:>18}{:>12}{:>16}{:>16}", "", "M warp inst/s", "with checks", "cost", "M mma/s", "with checks");
-    for job in &mut jobs {
+    println!(
+        "{:<14}{:>18}{:>18}{:>12}{:>16}{:>16}",
+        "", "M warp inst/s", "with checks", "cost", "M mma/s", "with checks"
+    );
+    let only = std::env::args().nth(2);
+    for job in jobs.iter_mut().filter(|job| only.as_ref().is_none_or(|only| only == job.name)) {
         let (plain, counters) = time(job, Checks { races: false, poison: false }, threads)?;
         let (checked, _) = time(job, Checks::default(), threads)?;
         let rate = |count: u64, seconds: f64| count as f64 / seconds / 1e6;

@@ -136,6 +136,18 @@ impl Shadow {
         }
     }
 
+    /// Another block starts.
+    pub fn restart(&mut self) {
+        let Words { writer, write_time, readers, read_time } = &mut self.words;
+        [writer, write_time, readers, read_time].into_iter().for_each(|part| part.fill(0));
+        self.bytes.clear();
+        self.apart.clear();
+        self.plain.clear();
+        self.now = 1;
+        *self.known = [[0; WARPS]; WARPS];
+        self.known_of_all = [0; WARPS];
+    }
+
     /// `warp` touches the bytes of these ranges; `flight` marks them as an asynchronous copy's.
     #[inline]
     pub fn touch(&mut self, warp: u8, touch: Touch, flight: bool, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
@@ -222,7 +234,8 @@ impl Shadow {
                     odd |= (readers[at] & !bit != 0) & (read_time[at] >= known);
                 }
                 if !odd {
-                    (*writer, *write_time) = if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
+                    (*writer, *write_time) =
+                        if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
                     (*readers, *read_time) = ([0; N], [0; N]);
                 }
             }

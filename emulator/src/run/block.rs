@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 /// What the warps of a block share.
 pub(super) struct Env<'l, 'w> {
     pub context: &'l Context<'l>,
-    pub shared: Shared,
+    pub shared: &'w mut Shared,
     pub global: &'w mut Global<'l>,
     pub counters: Counters,
     /// Instructions that the running warp may still execute in its turn.
@@ -64,10 +64,9 @@ const STEPS_OF_A_START: u64 = 64;
 const BATCH: u32 = 1 << 14;
 
 impl<'l, 'w> Block<'l, 'w> {
-    pub fn new(context: &'l Context<'l>, global: &'w mut Global<'l>, number: u64) -> Self {
+    pub fn new(context: &'l Context<'l>, global: &'w mut Global<'l>, shared: &'w mut Shared, number: u64) -> Self {
         let [x, y, _] = context.launch.grid.map(u64::from);
         let index = [number % x, number / x % y, number / x / y].map(|axis| axis as u32);
-        let shared = Shared::new(context.shared_bytes, context.threads.div_ceil(32), context.launch.checks.races);
         let env = Env { context, shared, global, counters: Counters::default(), fuel: 0 };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
         Self {

@@ -113,14 +113,13 @@ impl<'a> Touched<'a> {
 
     #[inline]
     fn group_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {
+        let first = mask.trailing_zeros() as usize / banks * banks;
         let mut seen = 0u32;
-        let mut clash = 0;
-        for lane in lanes(mask) {
-            let bank = 1 << ((self.addresses[lane] >> unit) as usize & (banks - 1));
-            clash |= seen & bank;
-            seen |= bank;
+        for lane in first..first + banks {
+            let bank = (self.addresses[lane] >> unit) as usize & (banks - 1);
+            seen |= (mask >> lane & 1) << bank;
         }
-        if clash == 0 { 1 } else { self.clashing_passes(mask, unit, banks) }
+        if seen.count_ones() == mask.count_ones() { 1 } else { self.clashing_passes(mask, unit, banks) }
     }
 
     fn clashing_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::block::Block;
 use super::global::Global;
+use super::shared::Shared;
 use crate::counters::Counters;
 use crate::device::{Device, MemoryError};
 use crate::module::Kernel;
@@ -224,6 +225,8 @@ fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
 fn take_blocks(context: &Context<'_>, blocks: u64, next: &AtomicU64, stop: &AtomicU64) -> Outcome {
     let mut outcome = Outcome { counters: Counters::default(), trap: None };
     let mut global = context.global();
+    let warps = context.threads.div_ceil(32);
+    let mut shared = Shared::new(context.shared_bytes, warps, context.launch.checks.races);
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         if at >= blocks || at > stop.load(Ordering::Relaxed) {
@@ -231,7 +234,8 @@ fn take_blocks(context: &Context<'_>, blocks: u64, next: &AtomicU64, stop: &Atom
         }
         let number = permuted(at, blocks, context.launch.seed);
         global.restart();
-        match Block::new(context, &mut global, number).run() {
+        shared.restart();
+        match Block::new(context, &mut global, &mut shared, number).run() {
             Ok(counters) => outcome.counters.add(&counters),
             Err(trap) => {
                 stop.fetch_min(at, Ordering::Relaxed);

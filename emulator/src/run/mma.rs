@@ -116,32 +116,35 @@ impl Mma {
         }
         match self.accumulator {
             Accumulator::S32 => self.add_integers(registers, &totals),
-            Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &totals),
+            Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &mut totals),
         }
     }
 
     #[inline(always)]
     fn load_totals(&self, registers: &Registers, totals: &mut [Totals; 2]) {
         for (half, rows) in totals[..self.m / 8].iter_mut().enumerate() {
-            let (even, odd) = match self.accumulator {
-                Accumulator::F16 => (registers.word(self.c[half]), registers.word(self.c[half])),
-                _ => (registers.word(self.c[2 * half]), registers.word(self.c[2 * half + 1])),
-            };
-            for (row, total) in rows.iter_mut().enumerate() {
-                for pair in 0..4 {
-                    let lane = 4 * row + pair;
-                    (total[pair], total[4 + pair]) = match self.accumulator {
-                        Accumulator::F16 => (half_to_f32(even[lane] as u16), half_to_f32((odd[lane] >> 16) as u16)),
-                        _ => (f32::from_bits(even[lane]), f32::from_bits(odd[lane])),
-                    };
+            if self.accumulator == Accumulator::F16 {
+                let lanes = registers.word(self.c[half]);
+                for lane in 0..LANES {
+                    rows[lane / 4][lane % 4] = half_to_f32(lanes[lane] as u16);
+                    rows[lane / 4][4 + lane % 4] = half_to_f32((lanes[lane] >> 16) as u16);
+                }
+                continue;
+            }
+            for odd in 0..2 {
+                let lanes = registers.word(self.c[2 * half + odd]);
+                for (row, total) in rows.iter_mut().enumerate() {
+                    for pair in 0..4 {
+                        total[4 * odd + pair] = f32::from_bits(lanes[4 * row + pair]);
+                    }
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn store_totals(&self, registers: &mut Registers, totals: &[Totals; 2]) {
-        for (half, rows) in totals[..self.m / 8].iter().enumerate() {
+    fn store_totals(&self, registers: &mut Registers, totals: &mut [Totals; 2]) {
+        for (half, rows) in totals[..self.m / 8].iter_mut().enumerate() {
             if self.accumulator == Accumulator::F16 {
                 let lanes = registers.word_mut(self.d[half]);
                 for lane in 0..LANES {
@@ -150,11 +153,16 @@ impl Mma {
                 }
                 continue;
             }
+            for row in rows.iter_mut() {
+                for value in row {
+                    *value = one_nan(*value);
+                }
+            }
             for odd in 0..2 {
                 let lanes = registers.word_mut(self.d[2 * half + odd]);
-                for (lanes, total) in lanes.chunks_exact_mut(4).zip(rows) {
-                    for (lane, value) in lanes.iter_mut().zip(&total[4 * odd..4 * odd + 4]) {
-                        *lane = one_nan(*value).to_bits();
+                for (row, total) in rows.iter().enumerate() {
+                    for pair in 0..4 {
+                        lanes[4 * row + pair] = total[4 * odd + pair].to_bits();
                     }
                 }
             }
@@ -206,20 +214,18 @@ pub(super) type Totals = [[f32; N]; 8];
 
 /// B's rows of k as f32, by word and place in it; columns in the order of [`Totals`].
 #[inline(always)]
-fn columns_of_b<const PARTS: usize>(
-    lanes: &[u32; LANES],
-    part: impl Fn(u32, usize) -> f32,
-) -> [[[f32; N]; PARTS]; 4] {
+fn columns_of_b<const PARTS: usize>(lanes: &[u32; LANES], part: impl Fn(u32, usize) -> f32) -> [[[f32; N]; PARTS]; 4] {
     let mut words = [[0; N]; 4];
-    for lane in 0..LANES {
-        let column = lane / 4;
-        words[lane % 4][column / 2 + 4 * (column % 2)] = lanes[lane];
+    for word in 0..4 {
+        for column in 0..N {
+            words[word][column / 2 + 4 * (column % 2)] = lanes[4 * column + word];
+        }
     }
     let mut rows = [[[0f32; N]; PARTS]; 4];
-    for (words, rows) in words.iter().zip(&mut rows) {
-        for (place, row) in rows.iter_mut().enumerate() {
-            for (value, word) in row.iter_mut().zip(words) {
-                *value = part(*word, place);
+    for word in 0..4 {
+        for place in 0..PARTS {
+            for column in 0..N {
+                rows[word][place][column] = part(words[word][column], place);
             }
         }
     }

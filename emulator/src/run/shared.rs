@@ -18,6 +18,14 @@ impl Shared {
         Self { data: vec![0xff; bytes as usize], shadow: checked.then(|| Shadow::new(bytes, warps)) }
     }
 
+    /// Another block starts.
+    pub fn restart(&mut self) {
+        self.data.fill(0xff);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.restart();
+        }
+    }
+
     /// Checks an instruction's accesses by `warp` and notes them.
     #[inline]
     pub fn touch(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch) -> Checked<()> {

@@ -54,11 +54,7 @@ pub(super) fn work(work: impl Work) {
 /// Adds products to eight rows of totals, k in order, each product and sum rounded once: `a` by place in a word and by
 /// lane, four lanes a row; `b` by word and place.
 #[inline(always)]
-pub(super) fn multiply<const PARTS: usize>(
-    a: &[[f32; LANES]; PARTS],
-    b: &[[[f32; N]; PARTS]; 4],
-    totals: &mut Totals,
-) {
+pub(super) fn multiply<const PARTS: usize>(a: &[[f32; LANES]; PARTS], b: &[[[f32; N]; PARTS]; 4], totals: &mut Totals) {
     #[cfg(target_arch = "x86_64")]
     if available() {
         // SAFETY: the processor has AVX2 and FMA, as just asked.

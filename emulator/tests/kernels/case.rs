@@ -287,7 +287,8 @@ fn sources(file: &str) -> Vec<(u32, PathBuf)> {
     let entry = |line: &str| {
         let (number, path) = line.trim().strip_prefix(".file")?.trim().split_once(' ')?;
         let path = path.trim_matches('"');
-        let folder = if path.starts_with("cuda/") { crate_folder.join("..") } else { crate_folder.join("tests/fixtures") };
+        let folder =
+            if path.starts_with("cuda/") { crate_folder.join("..") } else { crate_folder.join("tests/fixtures") };
         Some((number.parse().ok()?, folder.join(path)))
     };
     file.lines().filter_map(entry).collect()

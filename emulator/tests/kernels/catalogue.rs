@@ -36,7 +36,8 @@ const CHUNK: usize = 8192;
 
 fn adamw() -> Vec<Case> {
     let lengths = [CHUNK + 9, 37, 4];
-    let chunks: Vec<(usize, usize)> = lengths.iter().enumerate().flat_map(|(t, n)| (0..n.div_ceil(CHUNK)).map(move |c| (t, c))).collect();
+    let chunks: Vec<(usize, usize)> =
+        lengths.iter().enumerate().flat_map(|(t, n)| (0..n.div_ceil(CHUNK)).map(move |c| (t, c))).collect();
     let chunk_words: Vec<Word> = chunks.iter().map(|&(t, c)| Word::Value(t as u64 | (c as u64) << 32)).collect();
     let grads: Vec<Vec<f64>> = lengths.iter().enumerate().map(|(t, &n)| draw(F32, t as u64, n)).collect();
     let grid = [chunks.len() as u32, 1, 1];
@@ -64,7 +65,8 @@ fn adamw() -> Vec<Case> {
     };
     let many: Vec<f64> = draw(F32, 3, 5 * 1024 + 1).iter().map(|x| F32.rounded(x * x)).collect();
 
-    let [lr, beta1, beta2, eps, decay, c1, c2] = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.271, 0.142_625].map(|x: f64| F32.rounded(x));
+    let [lr, beta1, beta2, eps, decay, c1, c2] =
+        [0.01, 0.9, 0.95, 1e-8, 0.1, 0.271, 0.142_625].map(|x: f64| F32.rounded(x));
     let factor = 0.5;
     let mut step = Case::new(ADAMW, "adamw", "three tensors", grid, 256);
     let mut tensors = Vec::new();
@@ -107,7 +109,8 @@ fn dropout() -> Vec<Case> {
             let x = draw(kind, 4, n);
             let keep = |i: usize| {
                 let e = first + i as u64;
-                let words = philox([(e / 4) as u32, (e / 4 >> 32) as u32, step, site], [seed as u32, (seed >> 32) as u32]);
+                let words =
+                    philox([(e / 4) as u32, (e / 4 >> 32) as u32, step, site], [seed as u32, (seed >> 32) as u32]);
                 words[(e % 4) as usize] >= threshold
             };
             let y = x.iter().enumerate().map(|(i, x)| if keep(i) { x / 0.75 } else { 0.0 }).collect();
@@ -152,7 +155,12 @@ fn elementwise() -> Vec<Case> {
         }
         for (entry, from, to) in [("cast_f32_bf16", F32, Bf16), ("cast_bf16_f32", Bf16, F32)] {
             let x = draw(from, 5, n);
-            cases.push(Case::new(ELEMENTWISE, entry, &shape, grid, 256).output(to, x.clone()).input(from, &x).scalar(I64(n as i64)));
+            cases.push(
+                Case::new(ELEMENTWISE, entry, &shape, grid, 256)
+                    .output(to, x.clone())
+                    .input(from, &x)
+                    .scalar(I64(n as i64)),
+            );
         }
     }
     cases
@@ -176,7 +184,8 @@ fn embedding() -> Vec<Case> {
     }
     for kind in [F32, Bf16] {
         let pack = 16 / kind.bytes();
-        let shapes = [(64 * pack + pack, 64), (2 * pack, 64), (3, 32), (65, 64), (65, 64), (65, 64), (65, 64), (31 * pack, 32)];
+        let shapes =
+            [(64 * pack + pack, 64), (2 * pack, 64), (3, 32), (65, 64), (65, 64), (65, 64), (65, 64), (31 * pack, 32)];
         for (variant, (h, block)) in shapes.into_iter().enumerate() {
             // One id takes more rows than a warp has lanes, and the last takes a few, the last row among them.
             let rows = 77;
@@ -312,11 +321,17 @@ fn rmsnorm() -> Vec<Case> {
             let partial = draw(F32, 9, slices * h);
             let total = (0..h).map(|c| (0..slices).map(|s| partial[s * h + c]).sum()).collect();
             cases.push(
-                Case::new(RMSNORM, &name("rmsnorm_bwd_weight_sum", kind), &format!("{slices} x {h}"), [(h as u32).div_ceil(256), 1, 1], 256)
-                    .output(kind, total)
-                    .input(F32, &partial)
-                    .scalar(Int(slices as u32))
-                    .scalar(Int(h as u32)),
+                Case::new(
+                    RMSNORM,
+                    &name("rmsnorm_bwd_weight_sum", kind),
+                    &format!("{slices} x {h}"),
+                    [(h as u32).div_ceil(256), 1, 1],
+                    256,
+                )
+                .output(kind, total)
+                .input(F32, &partial)
+                .scalar(Int(slices as u32))
+                .scalar(Int(h as u32)),
             );
         }
     }
@@ -330,7 +345,9 @@ fn inverse_rms(x: &[f64], h: usize) -> Vec<f64> {
 fn rope() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [F32, Bf16] {
-        for (rows, heads, kv_heads, d, block) in [(3, 17, 2, 64, 64), (2, 5, 1, 66, 64), (2, 1, 0, 16, 32), (2, 33, 1, 6, 32)] {
+        for (rows, heads, kv_heads, d, block) in
+            [(3, 17, 2, 64, 64), (2, 5, 1, 66, 64), (2, 1, 0, 16, 32), (2, 33, 1, 6, 32)]
+        {
             let table = draw(F32, 1, 7 * d);
             let positions = [5.0, 0.0, 2.0];
             for direction in [1.0, -1.0] {
@@ -348,15 +365,21 @@ fn rope() -> Vec<Case> {
                 let (q, k) = (draw(kind, 2, rows * heads * d), draw(kind, 3, rows * kv_heads * d));
                 let k_out = turn(&k, kv_heads);
                 cases.push(
-                    Case::new(ROPE, &name("rope", kind), &format!("{rows} rows, {heads}+{kv_heads} heads of {d}"), [rows as u32, 1, 1], block)
-                        .changed(kind, &q, turn(&q, heads))
-                        .changed(kind, &k, k_out)
-                        .input(F32, &table[..6 * d])
-                        .input(U32, &positions[..rows])
-                        .scalar(Int(heads as u32))
-                        .scalar(Int(kv_heads as u32))
-                        .scalar(Int(d as u32))
-                        .scalar(Float(direction as f32)),
+                    Case::new(
+                        ROPE,
+                        &name("rope", kind),
+                        &format!("{rows} rows, {heads}+{kv_heads} heads of {d}"),
+                        [rows as u32, 1, 1],
+                        block,
+                    )
+                    .changed(kind, &q, turn(&q, heads))
+                    .changed(kind, &k, k_out)
+                    .input(F32, &table[..6 * d])
+                    .input(U32, &positions[..rows])
+                    .scalar(Int(heads as u32))
+                    .scalar(Int(kv_heads as u32))
+                    .scalar(Int(d as u32))
+                    .scalar(Float(direction as f32)),
                 );
             }
         }
@@ -404,13 +427,19 @@ pub fn pipelines() -> Vec<Case> {
         .map(|[m, n, k]| {
             let (a, b) = (draw(Bf16, 1, m * k), draw(Bf16, 2, n * k));
             let entry = |at: usize| (0..k).map(|i| a[at / n * k + i] * b[at % n * k + i]).sum();
-            Case::new(MATRIX, "gemm_bf16", &format!("{m} x {n} x {k}"), [(n as u32).div_ceil(64), (m as u32).div_ceil(64), 1], 128)
-                .output(F32, (0..m * n).map(entry).collect())
-                .input(Bf16, &a)
-                .input(Bf16, &b)
-                .scalar(Int(m as u32))
-                .scalar(Int(n as u32))
-                .scalar(Int(k as u32))
+            Case::new(
+                MATRIX,
+                "gemm_bf16",
+                &format!("{m} x {n} x {k}"),
+                [(n as u32).div_ceil(64), (m as u32).div_ceil(64), 1],
+                128,
+            )
+            .output(F32, (0..m * n).map(entry).collect())
+            .input(Bf16, &a)
+            .input(Bf16, &b)
+            .scalar(Int(m as u32))
+            .scalar(Int(n as u32))
+            .scalar(Int(k as u32))
         })
         .collect()
 }

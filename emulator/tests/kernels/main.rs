@@ -19,8 +19,8 @@ fn in_parallel<C: Sync, T: Send>(cases: &[C], run: impl Fn(&C) -> T + Sync) -> V
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                while let Some((at, case)) =
-                    Some(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)).and_then(|at| Some((at, cases.get(at)?)))
+                while let Some((at, case)) = Some(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                    .and_then(|at| Some((at, cases.get(at)?)))
                 {
                     let result = run(case);
                     done.lock().unwrap().push((at, result));
@@ -46,7 +46,8 @@ fn every_kernel_has_a_case() {
 #[test]
 fn kernels_are_right_in_any_order() {
     in_parallel(&catalogue::all(), |case| {
-        let (first, counters) = case.run(&case.ptx, 0, None).unwrap_or_else(|failure| panic!("{}: {failure}", case.name));
+        let (first, counters) =
+            case.run(&case.ptx, 0, None).unwrap_or_else(|failure| panic!("{}: {failure}", case.name));
         for seed in 1..4 {
             match case.run(&case.ptx, seed, None) {
                 Ok((bytes, counts)) => {

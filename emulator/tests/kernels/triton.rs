@@ -67,7 +67,8 @@ fn flash(s: usize) -> Case {
     });
     let text = include_str!("../triton/flash.ptx");
     // The weights are rounded to bf16 before they meet the values, so the result is as exact as those.
-    let case = case(text, "flash", &s.to_string(), [(s as u32).div_ceil(64), 1, 1]).close_to(F32, (Bf16, 0.5), o.collect());
+    let case =
+        case(text, "flash", &s.to_string(), [(s as u32).div_ceil(64), 1, 1]).close_to(F32, (Bf16, 0.5), o.collect());
     finished(case.input(Bf16, &q).input(Bf16, &k).input(Bf16, &v).scalar(Int(s as u32)).scalar(Float(0.125)))
 }
 

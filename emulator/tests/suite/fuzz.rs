@@ -15,13 +15,57 @@ const TEXTS: [&str; 6] = [
 
 /// What a mutation puts in.
 const WORDS: &[&str] = &[
-    "bar.sync 0;", "bra $L__BB0_2;", "exit;", "@%p1", "@!%p1", "%r1", "%rd1", "%f1", "%p1", "{", "}", "[", "]", ";", ",", "0",
-    "-1", "4294967295", "18446744073709551615", "0x8000000000000000", "0f7FC00000", "1e9", ".u64", ".v4", ".shared", ".local",
-    ".reg .b32 %q<4000000000>;", ".shared .align 16 .b8 big[100000000];", ".local .b8 deep[1000000];", "%tid.x", "%ctaid.z",
-    "ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd1];", "st.shared.u8 [%r1], %rs1;", "atom.global.add.u32 %r1, [%rd1], %r2;",
-    "shfl.sync.bfly.b32 %r1, %r1, 1, 31, -1;", "cp.async.cg.shared.global [%r1], [%rd1], 16;", "cp.async.wait_all;",
-    "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r2];", "bar.sync 3, 64;", "barrier.arrive 1, 32;", "vote.sync.any.pred %p1, %p1, -1;",
-    "/*", "//", "\"", "\u{00e9}", "\u{1f999}", "L: bra L;", ".maxntid 4294967295, 4294967295, 4294967295", ".version 99.9", "_", "%r99999999999",
+    "bar.sync 0;",
+    "bra $L__BB0_2;",
+    "exit;",
+    "@%p1",
+    "@!%p1",
+    "%r1",
+    "%rd1",
+    "%f1",
+    "%p1",
+    "{",
+    "}",
+    "[",
+    "]",
+    ";",
+    ",",
+    "0",
+    "-1",
+    "4294967295",
+    "18446744073709551615",
+    "0x8000000000000000",
+    "0f7FC00000",
+    "1e9",
+    ".u64",
+    ".v4",
+    ".shared",
+    ".local",
+    ".reg .b32 %q<4000000000>;",
+    ".shared .align 16 .b8 big[100000000];",
+    ".local .b8 deep[1000000];",
+    "%tid.x",
+    "%ctaid.z",
+    "ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd1];",
+    "st.shared.u8 [%r1], %rs1;",
+    "atom.global.add.u32 %r1, [%rd1], %r2;",
+    "shfl.sync.bfly.b32 %r1, %r1, 1, 31, -1;",
+    "cp.async.cg.shared.global [%r1], [%rd1], 16;",
+    "cp.async.wait_all;",
+    "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r2];",
+    "bar.sync 3, 64;",
+    "barrier.arrive 1, 32;",
+    "vote.sync.any.pred %p1, %p1, -1;",
+    "/*",
+    "//",
+    "\"",
+    "\u{00e9}",
+    "\u{1f999}",
+    "L: bra L;",
+    ".maxntid 4294967295, 4294967295, 4294967295",
+    ".version 99.9",
+    "_",
+    "%r99999999999",
 ];
 
 fn mutated(random: &mut Random, text: &str) -> String {
@@ -42,7 +86,12 @@ fn mutated(random: &mut Random, text: &str) -> String {
                 let words: Vec<&str> = lines[at].split(' ').collect();
                 let place = random.bits() as usize % words.len();
                 let word = WORDS[random.bits() as usize % WORDS.len()];
-                lines[at] = words.iter().enumerate().map(|(i, w)| if i == place { word } else { w }).collect::<Vec<_>>().join(" ");
+                lines[at] = words
+                    .iter()
+                    .enumerate()
+                    .map(|(i, w)| if i == place { word } else { w })
+                    .collect::<Vec<_>>()
+                    .join(" ");
             }
             6 => {
                 // One character for another.
@@ -92,7 +141,10 @@ fn try_text(text: &str, random: &mut Random) -> usize {
             threads: 1 + (random.bits() % 2) as usize,
             ..grid(2, [64, 128, 33][random.bits() as usize % 3])
         };
-        ran += usize::from(!matches!(device.launch(kernel, &launch), Err(LaunchError::Refused { .. } | LaunchError::Memory(_))));
+        ran += usize::from(!matches!(
+            device.launch(kernel, &launch),
+            Err(LaunchError::Refused { .. } | LaunchError::Memory(_))
+        ));
     }
     ran
 }
@@ -121,7 +173,9 @@ fn noise_is_no_ptx() {
     }
     let deep = "{".repeat(100_000);
     assert!(Module::parse(&ptx("", &deep)).is_err());
-    assert!(Module::parse(&format!(".version 8.0\n.target sm_80\n.address_size 64\n.global .u32 a[2] = {deep};")).is_err());
+    assert!(
+        Module::parse(&format!(".version 8.0\n.target sm_80\n.address_size 64\n.global .u32 a[2] = {deep};")).is_err()
+    );
     assert!(Module::parse(&ptx("", &format!("mov.b64 %r1, {deep};"))).is_err());
 }
 
