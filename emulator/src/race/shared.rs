@@ -167,7 +167,7 @@ impl Shadow {
 
     #[inline(always)]
     fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
-        if start % 4 != 0 || end % 4 != 0 {
+        if !start.is_multiple_of(4) || !end.is_multiple_of(4) {
             return self.access_bytes(access, start, end);
         }
         let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);

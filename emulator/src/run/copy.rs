@@ -14,6 +14,7 @@ use crate::trap::Checked;
 /// The copies of a warp that are in flight; groups are counted for each lane.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
+    #[allow(clippy::vec_box, reason = "a copy is as long as many a vector, and is taken out of the middle")]
     pending: Vec<Box<Pending>>,
     committed: [u32; LANES],
 }
@@ -137,5 +138,5 @@ fn read_part(
 
 /// Waits for groups of copies.
 pub(super) fn wait(warp: &mut Warp, env: &mut Env<'_, '_>, pending: u32, all: bool, mask: u32) {
-    warp.copies.land(pending, all, mask, &mut env.shared, warp.number as u8);
+    warp.copies.land(pending, all, mask, env.shared, warp.number as u8);
 }

@@ -110,7 +110,7 @@ fn dropout() -> Vec<Case> {
             let keep = |i: usize| {
                 let e = first + i as u64;
                 let words =
-                    philox([(e / 4) as u32, (e / 4 >> 32) as u32, step, site], [seed as u32, (seed >> 32) as u32]);
+                    philox([(e / 4) as u32, ((e / 4) >> 32) as u32, step, site], [seed as u32, (seed >> 32) as u32]);
                 words[(e % 4) as usize] >= threshold
             };
             let y = x.iter().enumerate().map(|(i, x)| if keep(i) { x / 0.75 } else { 0.0 }).collect();

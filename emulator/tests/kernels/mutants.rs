@@ -185,8 +185,7 @@ impl Mutant {
         let stops = |guarded: bool| {
             let case = &self.cases[0];
             let mut lines: Vec<&str> = case.ptx.lines().collect();
-            let guard =
-                lines[self.line].trim_start().split_whitespace().next().filter(|word| guarded && word.starts_with('@'));
+            let guard = lines[self.line].split_whitespace().next().filter(|word| guarded && word.starts_with('@'));
             let stop = format!("{} trap;", guard.unwrap_or_default());
             lines[self.line] = &stop;
             let ptx = lines.join("\n") + "\n";

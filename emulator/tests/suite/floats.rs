@@ -9,7 +9,7 @@ use crate::opcodes::{integers, product, run, run_text};
 const NAN: u32 = 0x7fff_ffff;
 
 /// Boundary values of f32.
-fn floats() -> Vec<u64> {
+pub fn floats() -> Vec<u64> {
     let mut values: Vec<u32> = [
         0.0,
         1.0,
@@ -44,7 +44,7 @@ fn floats() -> Vec<u64> {
     values.iter().map(|&bits| u64::from(bits)).collect()
 }
 
-fn float(bits: u64) -> f32 {
+pub fn float(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
@@ -56,7 +56,8 @@ fn flushed(x: f32) -> f32 {
     if x.is_subnormal() { 0f32.copysign(x) } else { x }
 }
 
-const MODES: [(&str, Round); 4] = [("rn", Round::Nearest), ("rz", Round::Zero), ("rm", Round::Down), ("rp", Round::Up)];
+pub const MODES: [(&str, Round); 4] =
+    [("rn", Round::Nearest), ("rz", Round::Zero), ("rm", Round::Down), ("rp", Round::Up)];
 
 fn check(opcode: &str, sources: usize, rows: &[Vec<u64>], expected: impl Fn(&[f32]) -> f32) {
     let got = run(opcode, B32, &[B32; 3][..sources], rows);
@@ -367,156 +368,6 @@ fn floats_to_integral_floats() {
     check("cvt.rmi.f32.f32", 1, &rows, |v| v[0].floor());
     check("cvt.rpi.f32.f32", 1, &rows, |v| v[0].ceil());
     check("cvt.sat.f32.f32", 1, &rows, |v| if v[0].is_nan() { 0.0 } else { v[0].clamp(0.0, 1.0) + 0.0 });
-}
-
-/// 16-bit formats: name, bits of significand, least and greatest exponent, bits of the fraction.
-pub const SMALL: [(&str, i32, i32, i32, u32); 2] = [("f16", 11, -14, 15, 10), ("bf16", 8, -126, 127, 7)];
-
-/// The bits of a value that a 16-bit format holds.
-pub fn small_bits(x: f64, least: i32, fraction: u32) -> u64 {
-    let sign = if x.is_sign_negative() { 0x8000 } else { 0 };
-    if x.is_nan() {
-        return 0x7fff;
-    }
-    let magnitude = x.abs();
-    let all_ones = ((1u64 << (15 - fraction)) - 1) << fraction;
-    if magnitude.is_infinite() {
-        return sign | all_ones;
-    }
-    let place = 2f64.powi(least - fraction as i32);
-    if magnitude < 2f64.powi(least) {
-        return sign | (magnitude / place) as u64;
-    }
-    let exponent = magnitude.log2().floor() as i32;
-    let exponent = if 2f64.powi(exponent) > magnitude { exponent - 1 } else { exponent };
-    let exponent = if 2f64.powi(exponent + 1) <= magnitude { exponent + 1 } else { exponent };
-    let significand = (magnitude / 2f64.powi(exponent - fraction as i32)) as u64;
-    sign | ((exponent - least + 1) as u64) << fraction | significand & ((1 << fraction) - 1)
-}
-
-/// The value of a 16-bit format's bits.
-pub fn small_value(bits: u64, least: i32, fraction: u32) -> f64 {
-    let (field, biased) = (bits & ((1 << fraction) - 1), (bits >> fraction & ((1 << (15 - fraction)) - 1)) as i32);
-    let special = biased == (1 << (15 - fraction)) - 1;
-    let magnitude = match (special, biased, field) {
-        (true, _, 0) => f64::INFINITY,
-        (true, ..) => f64::NAN,
-        (_, 0, _) => field as f64 * 2f64.powi(least - fraction as i32),
-        _ => (field + (1 << fraction)) as f64 * 2f64.powi(biased - 1 + least - fraction as i32),
-    };
-    if bits & 0x8000 != 0 { -magnitude } else { magnitude }
-}
-
-#[test]
-fn narrowing_to_sixteen_bits() {
-    let mut list = floats();
-    let mut random = Random::new(5);
-    list.extend((0..400).map(|_| u64::from((random.float() * 2f32.powi(random.bits() as i32 % 24)).to_bits())));
-    let rows = product(&[&list]);
-    for (ty, precision, least, most, fraction) in SMALL {
-        let narrow = |x: f32, round| {
-            let value = if x.is_finite() {
-                Fixed::of_f32(x).round(precision, least, most, round).unwrap()
-            } else {
-                f64::from(x)
-            };
-            small_bits(if value == 0.0 { 0f64.copysign(x.into()) } else { value }, least, fraction)
-        };
-        for (mode, round) in MODES.into_iter().filter(|(mode, _)| matches!(*mode, "rn" | "rz")) {
-            let opcode = format!("cvt.{mode}.{ty}.f32");
-            for (row, got) in rows.iter().zip(run(&opcode, B16, &[B32], &rows)) {
-                assert_eq!(got, narrow(float(row[0]), round), "{opcode} of {} ({:#x})", float(row[0]), row[0]);
-            }
-            let pairs: Vec<Vec<u64>> = list.windows(2).map(<[u64]>::to_vec).collect();
-            let opcode = format!("cvt.{mode}.{ty}x2.f32");
-            for (row, got) in pairs.iter().zip(run(&opcode, B32, &[B32; 2], &pairs)) {
-                assert_eq!(
-                    got,
-                    narrow(float(row[0]), round) << 16 | narrow(float(row[1]), round),
-                    "{opcode} of {row:x?}"
-                );
-            }
-        }
-        let every: Vec<Vec<u64>> = (0..=0xffff).map(|bits| vec![bits]).collect();
-        let opcode = format!("cvt.f32.{ty}");
-        for (row, got) in every.iter().zip(run(&opcode, B32, &[B16], &every)) {
-            assert_eq!(got, bits(small_value(row[0], least, fraction) as f32), "{opcode} of {:#x}", row[0]);
-        }
-    }
-    for (row, got) in rows.iter().zip(run("cvt.rna.tf32.f32", B32, &[B32], &rows)) {
-        let x = float(row[0]);
-        let want = if x.is_finite() {
-            (Fixed::of_f32(x).round(11, -126, 127, Round::Away).unwrap() as f32).copysign(x)
-        } else {
-            x
-        };
-        assert_eq!(got, bits(want), "cvt.rna.tf32.f32 of {x}");
-    }
-}
-
-#[test]
-fn sixteen_bit_arithmetic_rounds_once() {
-    for (ty, precision, least, most, fraction) in SMALL {
-        let mut random = Random::new(9);
-        let ones = ((1u64 << (15 - fraction)) - 1) << fraction;
-        let mut list = vec![
-            0,
-            0x8000,
-            1,
-            0x8001,
-            ones,
-            ones | 0x8000,
-            ones + 1,
-            ones - 1,
-            1 << fraction,
-            (1 << fraction) - 1,
-            0x3c00,
-            0x3f80,
-        ];
-        list.extend((0..10).map(|_| random.bits() & 0xffff));
-        let value = |bits| small_value(bits, least, fraction) as f32;
-        let narrow = |exact: Fixed, zero: f32| {
-            let value = exact.round(precision, least, most, Round::Nearest).unwrap();
-            small_bits(
-                if value == 0.0 {
-                    0f64.copysign(if exact == Fixed::ZERO { zero.into() } else { exact.to_f32(Round::Down).into() })
-                } else {
-                    value
-                },
-                least,
-                fraction,
-            )
-        };
-        let fused = |a: f32, b: f32, c: f32| {
-            if !a.is_finite() || !b.is_finite() || !c.is_finite() {
-                return small_bits(f64::from(a) * f64::from(b) + f64::from(c), least, fraction);
-            }
-            narrow(Fixed::product(a, b).plus(Fixed::of_f32(c)), a * b + c)
-        };
-        let rows = product(&[&list, &list, &list]);
-        for (row, got) in rows.iter().zip(run(&format!("fma.rn.{ty}"), B16, &[B16; 3], &rows)) {
-            let want = fused(value(row[0]), value(row[1]), value(row[2]));
-            assert_eq!(got, want, "fma.rn.{ty} of {row:x?}");
-        }
-        let rows = product(&[&list, &list]);
-        for (name, one) in [("add", 1.0f32), ("sub", -1.0)] {
-            for (row, got) in rows.iter().zip(run(&format!("{name}.rn.{ty}"), B16, &[B16; 2], &rows)) {
-                assert_eq!(got, fused(value(row[1]), one, value(row[0])), "{name}.rn.{ty} of {row:x?}");
-            }
-        }
-        // Pairs do the same to both halves.
-        let pairs: Vec<Vec<u64>> = rows
-            .windows(2)
-            .map(|two| vec![two[0][0] | two[1][0] << 16, two[0][1] | two[1][1] << 16, 0x8000_8000])
-            .collect();
-        for (row, got) in pairs.iter().zip(run(&format!("fma.rn.{ty}x2"), B32, &[B32; 3], &pairs)) {
-            let half = |shift: u32| {
-                let [a, b, c] = [row[0], row[1], row[2]].map(|word| value(word >> shift & 0xffff));
-                fused(a, b, c)
-            };
-            assert_eq!(got, half(0) | half(16) << 16, "fma.rn.{ty}x2 of {row:x?}");
-        }
-    }
 }
 
 #[test]

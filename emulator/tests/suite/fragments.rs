@@ -50,7 +50,7 @@ fn place_of_a(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
     }
     match (kind.bits, kind.shape.1) {
         // a0 and a2 in row `group`, a1 and a3 below; a2 and a3 four columns on.
-        (32, _) => (if i % 2 == 0 { group } else { group + 8 }, if i < 2 { thread } else { thread + 4 }),
+        (32, _) => (if i.is_multiple_of(2) { group } else { group + 8 }, if i < 2 { thread } else { thread + 4 }),
         (16, 8) => (if i < 2 { group } else { group + 8 }, thread * 2 + (i & 1)),
         (16, _) => {
             let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };

@@ -9,13 +9,13 @@ fn high_products_with_an_addend() {
         let list = integers(bits);
         let rows = product(&[&list, &list, &list[..8]]);
         check(&format!("mad.hi.{ty}"), B32, &[B32; 3], &rows, |row| {
-            masked((value(row[0], bits, sign) * value(row[1], bits, sign) >> 32) + i128::from(row[2]), 32)
+            masked(((value(row[0], bits, sign) * value(row[1], bits, sign)) >> 32) + i128::from(row[2]), 32)
         });
     }
     let list = integers(32);
     let rows = product(&[&list, &list, &list[..8]]);
     check("mad.hi.sat.s32", B32, &[B32; 3], &rows, |row| {
-        let sum = (signed(row[0], 32) * signed(row[1], 32) >> 32) + signed(row[2], 32);
+        let sum = ((signed(row[0], 32) * signed(row[1], 32)) >> 32) + signed(row[2], 32);
         masked(sum.clamp(i32::MIN.into(), i32::MAX.into()), 32)
     });
     let list = integers(64);
@@ -38,10 +38,10 @@ fn products_of_24_bits() {
         let part = |word: u64| value(word & 0xff_ffff, 24, sign);
         for (half, shift) in [("lo", 0), ("hi", 16)] {
             check(&format!("mul24.{half}.{ty}"), B32, &[B32; 2], &product(&[&list, &list]), |row| {
-                masked(part(row[0]) * part(row[1]) >> shift, 32)
+                masked((part(row[0]) * part(row[1])) >> shift, 32)
             });
             check(&format!("mad24.{half}.{ty}"), B32, &[B32; 3], &rows, |row| {
-                masked((part(row[0]) * part(row[1]) >> shift) + i128::from(row[2]), 32)
+                masked(((part(row[0]) * part(row[1])) >> shift) + i128::from(row[2]), 32)
             });
         }
     }
@@ -66,7 +66,7 @@ fn carries_of_64_bits() {
     let short = integers(32);
     let rows = product(&[&short, &short]);
     for (row, got) in rows.iter().zip(run_text(text, B64, &[B32; 2], &rows)) {
-        assert_eq!(got, row[0] + row[1] + (row[0] + row[1] >> 32), "{row:x?}");
+        assert_eq!(got, row[0] + row[1] + ((row[0] + row[1]) >> 32), "{row:x?}");
     }
     let text = ".reg .b32 %x, %y; mad.lo.cc.u32 %x, %a, %b, %c; madc.hi.cc.u32 %y, %a, %b, %d; addc.u32 %x, 0, 0; mov.b64 %o, {%y, %x};";
     let rows = product(&[&short[..12], &short[..12], &short[..6], &short[..6]]);
@@ -93,7 +93,8 @@ fn selections() {
             [0u32, 0x8000_0000, 1, 0x8000_0001, 0x3f80_0000, 0xbf80_0000, 0x7fc0_0000, 0xff80_0000].map(u64::from);
         let rows = product(&[list, list, &floats]);
         check(&format!("slct.b{bits}.f32"), reg(bits), &[reg(bits), reg(bits), B32], &rows, |row| {
-            row[usize::from(!(f32::from_bits(row[2] as u32) >= 0.0))]
+            let c = f32::from_bits(row[2] as u32);
+            row[usize::from(c < 0.0 || c.is_nan())]
         });
     }
     // Flushed, the least negative subnormal is -0, which counts as not negative.

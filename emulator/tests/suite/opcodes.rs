@@ -154,7 +154,7 @@ fn high(a: i128, b: i128, bits: u32, sign: bool) -> i128 {
     }
     let (x, y) = (a as u64, b as u64);
     let (xl, xh, yl, yh) = (x & 0xffff_ffff, x >> 32, y & 0xffff_ffff, y >> 32);
-    let middle = (xl * yl >> 32) as u128 + (xh as u128 * yl as u128) + (xl as u128 * yh as u128);
+    let middle = ((xl * yl) >> 32) as u128 + (xh as u128 * yl as u128) + (xl as u128 * yh as u128);
     let unsigned = (xh as u128 * yh as u128 + (middle >> 32)) as u64;
     let mut result = unsigned;
     if sign && a < 0 {
@@ -300,7 +300,8 @@ fn logic_and_permutes() {
     for table in [0x00, 0x80, 0xfe, 0x96, 0xca, 0xe8, 0x1b, 0xff] {
         let got = run_text(&format!("lop3.b32 %o, %a, %b, %c, {table};"), B32, &[B32; 3], &rows);
         for (row, got) in rows.iter().zip(got) {
-            let pick = |at: u32| table >> (row[0] >> at & 1) * 4 + (row[1] >> at & 1) * 2 + (row[2] >> at & 1) & 1u64;
+            let pick =
+                |at: u32| (table >> ((row[0] >> at & 1) * 4 + (row[1] >> at & 1) * 2 + (row[2] >> at & 1))) & 1u64;
             assert_eq!(got, (0..32).fold(0, |value, at| value | pick(at) << at));
         }
     }
@@ -322,7 +323,8 @@ fn logic_and_permutes() {
         })
     });
     let rows = product(&[list, list, &[0, 1, 2, 3, 6, 0xffff_ffff]]);
-    let modes: [(&str, fn(u64, u64) -> u64); 6] = [
+    type Mode = (&'static str, fn(u64, u64) -> u64);
+    let modes: [Mode; 6] = [
         ("f4e", |selector, at| selector + at),
         ("b4e", |selector, at| (8 + selector - at) % 8),
         ("rc8", |selector, _| selector),
