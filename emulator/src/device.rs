@@ -1,6 +1,7 @@
 //! A device: its memory, and launches on it.
 
 use crate::module::Module;
+use crate::race::global::Spare;
 use crate::run::raw::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,6 +155,8 @@ pub struct Device {
     used: u64,
     /// Module number to the addresses of its variables.
     variables: HashMap<u64, Vec<u64>>,
+    /// What launches track races in.
+    pub(crate) shadow_pages: Spare,
 }
 
 /// The first address.
@@ -181,6 +184,7 @@ impl Device {
             limit: bytes,
             used: 0,
             variables: HashMap::new(),
+            shadow_pages: Spare::default(),
         }
     }
 

@@ -7,8 +7,8 @@
 use super::Touch;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -46,6 +46,15 @@ impl Page {
         Box::new(Self { lines, is_rare: AtomicBool::new(false), rare: OnceLock::new() })
     }
 
+    /// As new.
+    fn clear(&mut self) {
+        for line in &mut self.lines {
+            (*line.read.get_mut(), *line.written.get_mut()) = (0, 0);
+        }
+        *self.is_rare.get_mut() = false;
+        self.rare.take();
+    }
+
     /// The rare bits, where there may be any.
     #[inline]
     fn rare(&self, line: usize) -> Option<&RareLine> {
@@ -81,18 +90,52 @@ type Pages = Box<[OnceLock<Box<Page>>]>;
 /// The shadow of a launch; allocations are known by their number.
 pub(crate) struct LaunchShadow {
     allocations: Vec<(u64, OnceLock<Pages>)>,
+    spare: Mutex<Spare>,
 }
+
+/// Pages of earlier launches: fresh ones cost more than to clear these.
+#[derive(Default)]
+pub(crate) struct Spare(Vec<Box<Page>>);
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} pages", self.0.len())
+    }
+}
+
+/// The most pages that are kept, about 1 KiB each.
+const MOST_SPARE: usize = 1 << 16;
 
 impl LaunchShadow {
     /// A shadow for allocations of these lengths.
-    pub fn new(lengths: impl Iterator<Item = u64>) -> Self {
-        Self { allocations: lengths.map(|length| (length, OnceLock::new())).collect() }
+    pub fn new(lengths: impl Iterator<Item = u64>, spare: Spare) -> Self {
+        let allocations = lengths.map(|length| (length, OnceLock::new())).collect();
+        Self { allocations, spare: Mutex::new(spare) }
+    }
+
+    /// The pages, for another launch.
+    pub fn into_spare(self) -> Spare {
+        let mut spare = self.spare.into_inner().unwrap_or_default();
+        let pages = self.allocations.into_iter().filter_map(|(_, pages)| pages.into_inner()).flatten();
+        spare.0.extend(pages.filter_map(OnceLock::into_inner));
+        spare.0.truncate(MOST_SPARE);
+        spare
+    }
+
+    fn fresh(&self) -> Box<Page> {
+        match self.spare.lock().ok().and_then(|mut spare| spare.0.pop()) {
+            Some(mut page) => {
+                page.clear();
+                page
+            }
+            None => Page::new(),
+        }
     }
 
     fn page(&self, allocation: usize, page: u64) -> &Page {
         let (length, pages) = &self.allocations[allocation];
         let pages = pages.get_or_init(|| (0..length.div_ceil(PAGE)).map(|_| OnceLock::new()).collect());
-        pages[page as usize].get_or_init(Page::new)
+        pages[page as usize].get_or_init(|| self.fresh())
     }
 
     /// Different 32-byte sectors that the launch touched.

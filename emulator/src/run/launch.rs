@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::device::{Device, MemoryError};
 use crate::module::Kernel;
 use crate::program::Constant;
-use crate::race::global::LaunchShadow;
+use crate::race::global::{LaunchShadow, Spare};
 use crate::run::registers::{LANES, Registers, Row};
 use crate::trap::Trap;
 use std::ops::Range;
@@ -113,20 +113,26 @@ impl Device {
         let refused = |detail| LaunchError::Refused { kernel: kernel.name().into(), detail };
         self.fits(kernel, launch).map_err(refused)?;
         let addresses = self.instantiate(&kernel.variables)?;
+        let spare = if launch.checks.races { std::mem::take(&mut self.shadow_pages) } else { Spare::default() };
         let lengths = self.allocations().iter().map(|allocation| allocation.length);
         let context = Context {
             kernel,
             launch,
             device: self,
-            shadow: launch.checks.races.then(|| LaunchShadow::new(lengths)),
+            shadow: launch.checks.races.then(|| LaunchShadow::new(lengths, spare)),
             template: template(kernel, &addresses),
             shared_bytes: shared_bytes(kernel, launch),
             threads: launch.block.iter().product(),
             steps: AtomicU64::new(0),
         };
-        let mut counters = run_blocks(&context)?;
-        counters.global_distinct_sectors = context.shadow.as_ref().map_or(0, LaunchShadow::sectors);
-        Ok(counters)
+        let mut counters = run_blocks(&context);
+        if let Some(shadow) = context.shadow {
+            if let Ok(counters) = &mut counters {
+                counters.global_distinct_sectors = shadow.sectors();
+            }
+            self.shadow_pages = shadow.into_spare();
+        }
+        counters
     }
 
     fn fits(&self, kernel: &Kernel, launch: &Launch<'_>) -> Result<(), String> {

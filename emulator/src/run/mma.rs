@@ -132,11 +132,9 @@ impl Mma {
                 continue;
             }
             for odd in 0..2 {
-                let lanes = registers.word(self.c[2 * half + odd]);
-                for (row, total) in rows.iter_mut().enumerate() {
-                    for pair in 0..4 {
-                        total[4 * odd + pair] = f32::from_bits(lanes[4 * row + pair]);
-                    }
+                let lanes = registers.word(self.c[2 * half + odd]).as_chunks::<4>().0;
+                for (total, lanes) in rows.iter_mut().zip(lanes) {
+                    total.as_chunks_mut::<4>().0[odd] = lanes.map(f32::from_bits);
                 }
             }
         }
@@ -159,11 +157,9 @@ impl Mma {
                 }
             }
             for odd in 0..2 {
-                let lanes = registers.word_mut(self.d[2 * half + odd]);
-                for (row, total) in rows.iter().enumerate() {
-                    for pair in 0..4 {
-                        lanes[4 * row + pair] = total[4 * odd + pair].to_bits();
-                    }
+                let lanes = registers.word_mut(self.d[2 * half + odd]).as_chunks_mut::<4>().0;
+                for (total, lanes) in rows.iter().zip(lanes) {
+                    *lanes = total.as_chunks::<4>().0[odd].map(f32::to_bits);
                 }
             }
         }
@@ -217,8 +213,8 @@ pub(super) type Totals = [[f32; N]; 8];
 fn columns_of_b<const PARTS: usize>(lanes: &[u32; LANES], part: impl Fn(u32, usize) -> f32) -> [[[f32; N]; PARTS]; 4] {
     let mut words = [[0; N]; 4];
     for word in 0..4 {
-        for column in 0..N {
-            words[word][column / 2 + 4 * (column % 2)] = lanes[4 * column + word];
+        for (place, column) in [0, 2, 4, 6, 1, 3, 5, 7].into_iter().enumerate() {
+            words[word][place] = lanes[4 * column + word];
         }
     }
     let mut rows = [[[0f32; N]; PARTS]; 4];
