@@ -95,6 +95,7 @@ pub(crate) struct LaunchShadow {
 
 /// Pages of earlier launches: fresh ones cost more than to clear these.
 #[derive(Default)]
+#[allow(clippy::vec_box, reason = "a page that is in use is a box too")]
 pub(crate) struct Spare(Vec<Box<Page>>);
 
 impl std::fmt::Debug for Spare {
