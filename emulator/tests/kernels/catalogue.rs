@@ -9,12 +9,13 @@ const DROPOUT: &str = include_str!("../../../ptx/dropout.ptx");
 const ELEMENTWISE: &str = include_str!("../../../ptx/elementwise.ptx");
 const EMBEDDING: &str = include_str!("../../../ptx/embedding.ptx");
 const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
+const GRAD_NORM: &str = include_str!("../../../ptx/grad_norm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 7] = [ADAMW, DROPOUT, ELEMENTWISE, EMBEDDING, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 8] = [ADAMW, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, RMSNORM, ROPE, SWIGLU];
 
 pub fn all() -> Vec<Case> {
-    [adamw(), dropout(), elementwise(), embedding(), rmsnorm(), rope(), swiglu()].concat()
+    [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()].concat()
 }
 
 /// Numbers of a kind between -1 and 1.
@@ -34,59 +35,70 @@ fn map2(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
 /// Elements of a tensor that one block handles.
 const CHUNK: usize = 8192;
 
+/// The lengths of the tensors of `grad_norm` and `adamw`.
+const LENGTHS: [usize; 3] = [CHUNK + 9, 37, 4];
+
+/// Each chunk's tensor and number.
+fn chunks() -> Vec<(usize, usize)> {
+    LENGTHS.iter().enumerate().flat_map(|(t, n)| (0..n.div_ceil(CHUNK)).map(move |c| (t, c))).collect()
+}
+
+fn chunk_words() -> Vec<Word> {
+    chunks().iter().map(|&(t, c)| Word::Value(t as u64 | (c as u64) << 32)).collect()
+}
+
+fn grad_norm() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [F32, Bf16] {
+        let mut grads: Vec<Vec<f64>> = LENGTHS.iter().enumerate().map(|(t, &n)| draw(kind, t as u64, n)).collect();
+        // One element is too large for its square.
+        grads[0][77] = kind.rounded(2f64.powi(90));
+        let partial = chunks().into_iter().flat_map(|(t, c)| {
+            let part = &grads[t][c * CHUNK..LENGTHS[t].min((c + 1) * CHUNK)];
+            let (large, small): (Vec<f64>, Vec<f64>) = part.iter().partition(|g| g.abs() > 2f64.powi(48));
+            [small.iter().map(|g| g * g).sum(), large.iter().map(|g| (g * 2f64.powi(-80)).powi(2)).sum::<f64>()]
+        });
+        let grid = [chunks().len() as u32, 1, 1];
+        let mut case = Case::new(GRAD_NORM, &name("grad_norm", kind), "three tensors", grid, 256);
+        let mut tensors = Vec::new();
+        for (grad, n) in grads.iter().zip(LENGTHS) {
+            let (at, other) = (case.hidden(kind, grad, None), case.hidden(F32, &vec![0.5; n + 1], None));
+            tensors.extend([other, at, other, other].map(Word::Address));
+            tensors.push(Word::Value(n as u64));
+        }
+        cases.push(case.output(F32, partial.collect()).table(tensors).table(chunk_words()));
+    }
+    cases
+}
+
 fn adamw() -> Vec<Case> {
-    let lengths = [CHUNK + 9, 37, 4];
-    let chunks: Vec<(usize, usize)> =
-        lengths.iter().enumerate().flat_map(|(t, n)| (0..n.div_ceil(CHUNK)).map(move |c| (t, c))).collect();
-    let chunk_words: Vec<Word> = chunks.iter().map(|&(t, c)| Word::Value(t as u64 | (c as u64) << 32)).collect();
-    let grads: Vec<Vec<f64>> = lengths.iter().enumerate().map(|(t, &n)| draw(F32, t as u64, n)).collect();
-    let grid = [chunks.len() as u32, 1, 1];
-    let part = |values: &[f64], c: usize| values[c * CHUNK..values.len().min((c + 1) * CHUNK)].to_vec();
-    let sums: Vec<f64> = chunks.iter().map(|&(t, c)| part(&grads[t], c).iter().map(|g| g * g).sum()).collect();
-
-    let mut norm = Case::new(ADAMW, "grad_norm", "three tensors", grid, 256);
-    let mut tensors = Vec::new();
-    for (grad, n) in grads.iter().zip(lengths) {
-        let (at, other) = (norm.hidden(F32, grad, None), norm.hidden(F32, &vec![0.5; n + 1], None));
-        tensors.extend([other, at, other, other].map(Word::Address));
-        tensors.push(Word::Value(n as u64));
+    let [scale, decay, one_minus_beta1, beta2, one_minus_beta2, sqrt_c2, eps, step_size] =
+        [0.5, 0.999, 0.1, 0.95, 0.05, 0.377, 1e-8, 0.037].map(|x: f64| F32.rounded(x));
+    let mut cases = Vec::new();
+    for kind in [F32, Bf16] {
+        let mut case = Case::new(ADAMW, &name("adamw", kind), "three tensors", [chunks().len() as u32, 1, 1], 256);
+        let mut tensors = Vec::new();
+        for (t, n) in LENGTHS.into_iter().enumerate() {
+            let grad = draw(kind, t as u64, n);
+            let [p, m, v] = [10, 20, 30].map(|seed| draw(F32, seed + t as u64, n));
+            let v: Vec<f64> = v.iter().map(|x| F32.rounded(x * x)).collect();
+            let new_m = map2(&m, &grad, |m, g| m + one_minus_beta1 * (scale * g - m));
+            let new_v = map2(&v, &grad, |v, g| beta2 * v + one_minus_beta2 * (scale * g).powi(2));
+            let change = map2(&new_m, &new_v, |m, v| step_size * m / (v.sqrt() / sqrt_c2 + eps));
+            let new_p = map2(&p, &change, |p, change| decay * p - change);
+            let p = case.hidden(F32, &p, Some(new_p));
+            let g = case.hidden(kind, &grad, None);
+            let m = case.hidden(F32, &m, Some(new_m));
+            let v = case.hidden(F32, &v, Some(new_v));
+            tensors.extend([p, g, m, v].map(Word::Address));
+            tensors.push(Word::Value(n as u64));
+        }
+        let mut case = case.table(tensors).table(chunk_words());
+        let factors = [scale, decay, one_minus_beta1, beta2, one_minus_beta2, sqrt_c2, eps, step_size];
+        case.args.extend(factors.map(|x| Float(x as f32)));
+        cases.push(case);
     }
-    let norm = norm.output(F32, sums.clone()).table(tensors).table(chunk_words.clone());
-
-    let finish = |partial: &[f64], max: f64| {
-        let root = partial.iter().sum::<f64>().sqrt();
-        let scale = if root.is_finite() { 1f64.min(max / (root + 1e-6)) } else { f64::NAN };
-        Case::new(ADAMW, "grad_norm_finish", &format!("{} chunks", partial.len()), [1; 3], 1024)
-            .output(F32, vec![root])
-            .output(F32, vec![scale])
-            .input(F32, partial)
-            .scalar(Int(partial.len() as u32))
-            .scalar(Float(max as f32))
-    };
-    let many: Vec<f64> = draw(F32, 3, 5 * 1024 + 1).iter().map(|x| F32.rounded(x * x)).collect();
-
-    let [lr, beta1, beta2, eps, decay, c1, c2] =
-        [0.01, 0.9, 0.95, 1e-8, 0.1, 0.271, 0.142_625].map(|x: f64| F32.rounded(x));
-    let factor = 0.5;
-    let mut step = Case::new(ADAMW, "adamw", "three tensors", grid, 256);
-    let mut tensors = Vec::new();
-    for (t, (grad, n)) in grads.iter().zip(lengths).enumerate() {
-        let [p, m, v] = [10, 20, 30].map(|seed| draw(F32, seed + t as u64, n));
-        let v: Vec<f64> = v.iter().map(|x| F32.rounded(x * x)).collect();
-        let new_m = map2(&m, grad, |m, g| beta1 * m + (1.0 - beta1) * (g * factor));
-        let new_v = map2(&v, grad, |v, g| beta2 * v + (1.0 - beta2) * (g * factor).powi(2));
-        let change = map2(&new_m, &new_v, |m, v| lr / c1 * (m / ((v / c2).sqrt() + eps)));
-        let new_p = map2(&p, &change, |p, change| p * (1.0 - lr * decay) - change);
-        let p = step.hidden(F32, &p, Some(new_p));
-        let g = step.hidden(F32, grad, None);
-        let m = step.hidden(F32, &m, Some(new_m));
-        let v = step.hidden(F32, &v, Some(new_v));
-        tensors.extend([p, g, m, v].map(Word::Address));
-        tensors.push(Word::Value(n as u64));
-    }
-    let mut step = step.table(tensors).table(chunk_words).input(F32, &[factor]);
-    step.args.extend([lr, beta1, beta2, eps, decay, c1, c2].map(|x| Float(x as f32)));
-    vec![norm, finish(&sums, 1.0), finish(&many, 1e9), finish(&[1.0, f64::INFINITY], 1.0), step]
+    cases
 }
 
 /// Philox 4x32-10 as Salmon et al. 2011 write it.

@@ -249,8 +249,8 @@ const EQUIVALENT: &[Equivalent] = &[
         "of ids the first row of each run is read, and the last row begins no run here",
     ),
     same(2, &["grad_norm", "const Tensor t ="], NOT_USED),
-    same(6, &["grad_norm", "shared = {t.param"], NOT_USED),
-    same(3, &["grad_norm three tensors"], NOT_USED),
+    same(6, &["grad_norm", "least(CHUNK, t.n - first)};"], NOT_USED),
+    same(3, &["grad_norm", "three tensors"], NOT_USED),
 ];
 
 /// Why a survivor counts as the kernel's equal.
