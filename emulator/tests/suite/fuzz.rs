@@ -71,6 +71,9 @@ const WORDS: &[&str] = &[
 fn mutated(random: &mut Random, text: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(String::from).collect();
     for _ in 0..1 + random.bits() % 4 {
+        if lines.is_empty() {
+            break;
+        }
         let at = random.bits() as usize % lines.len();
         let other = random.bits() as usize % lines.len();
         match random.bits() % 9 {
