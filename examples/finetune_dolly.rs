@@ -1,10 +1,11 @@
 //! Teaches a Llama to answer like Dolly's authors, and shows what it says before and after.
 //!
+//!     cargo run --release --example finetune_dolly
 //!     cargo run --release --example finetune_dolly -- --model smollm2-135m --data dolly.jsonl --out dolly-adapter
 //!
-//! `--data` is JSON lines of `instruction`, `context` and `response`, such as databricks-dolly-15k. A part of it is held
-//! out: loss and perplexity there, and the answers to its first questions, are printed before and after. Options of
-//! training are those of `vicugna finetune`.
+//! Without a model it takes the tiny one of `assets/`, which `pretrain_tiny` made, and the sample of records beside it.
+//! `--data` is JSON lines of `instruction`, `context` and `response`, such as databricks-dolly-15k; `--eval` is what is
+//! held out, else a part of `--data`. Options of training are those of `vicugna finetune`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,74 +24,186 @@ use vicugna::io::tokenizer::Tokenizer;
 use vicugna::models::llama::Llama;
 use vicugna::nn::Sequence;
 use vicugna::ops::cross_entropy::IGNORE;
-use vicugna::train::{Examples, Options, Progress, Run, evaluate};
+use vicugna::train::{Evaluation, Examples, Options, Progress, Run, evaluate};
 
+/// What is run where no model and no data are named. Options that are given come after these, and win.
+#[rustfmt::skip]
+const TINY: &[&str] = &[
+    "--model", concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny"),
+    "--data", concat!(env!("CARGO_MANIFEST_DIR"), "/assets/dolly_sample/train.jsonl"),
+    "--eval", concat!(env!("CARGO_MANIFEST_DIR"), "/assets/dolly_sample/eval.jsonl"),
+    "--questions", "38", "--target-modules", "all-linear", "--lora-r", "16", "--lora-dropout", "0.15",
+    "--learning-rate", "1e-3", "--lr-schedule", "cosine", "--warmup-steps", "10", "--epochs", "6",
+    "--batch-size", "2", "--max-input-length", "256",
+];
+
+/// Questions that are printed; all that are asked are counted.
+const PRINTED: usize = 6;
+
+/// What to teach, and to whom.
 #[derive(Parser)]
-struct Args {
+#[command(args_override_self = true)]
+pub struct Args {
     /// A folder, a .gguf file, or a name on the hub
-    #[arg(long, default_value = "smollm2-135m")]
+    #[arg(long)]
     model: String,
     /// JSON lines of instruction, context and response
     #[arg(long)]
     data: PathBuf,
-    /// The folder of the adapter
-    #[arg(long, default_value = "dolly-adapter")]
-    out: PathBuf,
+    /// Held-out records, instead of a part of --data
+    #[arg(long)]
+    eval: Option<PathBuf>,
+    /// The folder of the adapter [default: dolly-adapter, or dolly-adapter-2 and so on if it is there already]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// How many held-out questions are asked
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 4)]
     questions: usize,
     #[command(flatten)]
     options: Options,
 }
 
-/// A question, and what Dolly's authors answered.
-struct Question {
+impl Args {
+    /// Reads the command line `given`, without the program's name.
+    pub fn read(given: &[String]) -> Self {
+        let is_named = given.iter().any(|argument| argument.starts_with("--model") || argument.starts_with("--data"));
+        let defaults = if is_named { &[] } else { TINY };
+        let defaults = ["finetune_dolly"].iter().chain(defaults).map(|argument| argument.to_string());
+        Self::parse_from(defaults.chain(given.iter().cloned()))
+    }
+}
+
+/// The first folder of its kind that is not there yet.
+fn free_folder() -> PathBuf {
+    let mut folder = PathBuf::from("dolly-adapter");
+    for number in 2.. {
+        if !folder.exists() {
+            break;
+        }
+        folder = format!("dolly-adapter-{number}").into();
+    }
+    folder
+}
+
+/// A held-out record.
+pub struct Question {
     prompt: Vec<u32>,
-    answer: String,
+    instruction: String,
+    /// The text that it asks about, if any.
+    context: String,
+    /// What Dolly's authors answered.
+    truth: String,
 }
 
-/// The example of the text that this project follows. It is a record of Dolly, so it may have been trained on.
-fn felix_luna(tokenizer: &Tokenizer) -> Result<Question> {
-    let context =
-        "Félix César Luna (30 September 1925 – 5 November 2009) was an Argentine writer, lyricist and historian.";
-    let answer = "Felix Luna died on November 5th, 2009";
-    let prompt = match jumpstart("When did Felix Luna die?", context, answer, true) {
-        Example::Completion { prompt, .. } => tokenizer.encode(&prompt, true)?,
-        _ => Vec::new(),
+impl Question {
+    /// All before a sequence's first supervised token is the prompt.
+    fn new(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Self> {
+        let asked = sequence.labels.iter().take_while(|&&label| label == IGNORE).count();
+        let (prompt, truth) = sequence.input_ids.split_at(asked);
+        Self::from_prompt(prompt.to_vec(), tokenizer.decode(truth, true)?.trim().into(), tokenizer)
+    }
+
+    /// The example of the text that this project follows. It is a record of Dolly, so it may have been trained on.
+    fn felix_luna(tokenizer: &Tokenizer) -> Result<Self> {
+        let context =
+            "Félix César Luna (30 September 1925 – 5 November 2009) was an Argentine writer, lyricist and historian.";
+        let truth = "Felix Luna died on November 5th, 2009";
+        let prompt = match jumpstart("When did Felix Luna die?", context, truth, true) {
+            Example::Completion { prompt, .. } => tokenizer.encode(&prompt, true)?,
+            _ => Vec::new(),
+        };
+        Self::from_prompt(prompt, truth.into(), tokenizer)
+    }
+
+    fn from_prompt(prompt: Vec<u32>, truth: String, tokenizer: &Tokenizer) -> Result<Self> {
+        let text = tokenizer.decode(&prompt, true)?;
+        let section = |name: &str| text.split(name).nth(1).and_then(|rest| rest.split("\n\n").next()).map(String::from);
+        let instruction = section("### Instruction:\n").unwrap_or_else(|| text.clone());
+        let context = section("### Input:\n").unwrap_or_default();
+        Ok(Self { prompt, instruction, context, truth })
+    }
+
+    /// Whether the answer stands in the text, word for word.
+    pub fn is_extractive(&self) -> bool {
+        contains(&self.context, &self.truth)
+    }
+}
+
+fn contains(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// How well a model does on what is held out.
+pub struct Exam {
+    /// Over all held-out records.
+    pub evaluation: Evaluation,
+    /// What it says, question by question.
+    pub answers: Vec<String>,
+}
+
+impl Exam {
+    fn sit(model: &Llama, tokenizer: &Tokenizer, examples: &Examples, questions: &[Question]) -> Result<Self> {
+        let options = GenerateOptions { max_new_tokens: 48, sampling: Sampling::GREEDY, stop: Vec::new() };
+        let answer = |question: &Question| {
+            let said = generate(model, tokenizer, &question.prompt, &options, &mut |_| {})?.text;
+            Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let answers = questions.iter().map(answer).collect::<Result<_>>()?;
+        Ok(Self { evaluation: evaluate(model, &examples.evaluation, |_| {})?, answers })
+    }
+
+    /// How many answers contain the truth that stands in the text.
+    pub fn right(&self, questions: &[Question]) -> usize {
+        let pairs = questions.iter().zip(&self.answers);
+        pairs.filter(|(question, answer)| question.is_extractive() && contains(answer, &question.truth)).count()
+    }
+}
+
+/// What a run came to.
+pub struct Taught {
+    /// The folder of the adapter.
+    pub out: PathBuf,
+    /// What was asked.
+    pub questions: Vec<Question>,
+    /// The base model's answers.
+    pub before: Exam,
+    /// The same model's, with the adapter.
+    pub after: Exam,
+}
+
+/// Fine-tunes, with an exam before and one after.
+pub fn teach(args: Args) -> Result<Taught> {
+    let Args { model, data, eval, out, questions, options } = args;
+    let (hub, full) = (Hub::from_env(), options.full);
+    let out = out.unwrap_or_else(free_folder);
+    let files = ModelFiles::open(&hub.resolve(&model, Kind::Model)?)?;
+    let init_adapter = options.init_adapter.as_deref().map(|name| hub.resolve(name, Kind::Adapter)).transpose()?;
+    let tokenizer = files.tokenizer()?;
+    let examples = Examples::read(&data, eval.as_deref(), &options, &files, &|_| {})?;
+    let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE);
+    let held_out = examples.evaluation.iter().filter(has_prompt).take(questions);
+    let mut questions = held_out.map(|sequence| Question::new(sequence, &tokenizer)).collect::<Result<Vec<_>>>()?;
+    if eval.is_none() {
+        questions.insert(0, Question::felix_luna(&tokenizer)?);
+    }
+    let sit = |model: Llama| Exam::sit(&model, &tokenizer, &examples, &questions);
+    let before = sit(load(&files, init_adapter.as_deref())?)?;
+    let run = Run {
+        model,
+        files: &files,
+        device: Device::Cpu,
+        dtype: DType::F32,
+        seed: 42,
+        train: data,
+        eval,
+        out: out.clone(),
+        init_adapter,
+        resume: false,
+        options,
     };
-    Ok(Question { prompt, answer: answer.into() })
-}
-
-/// A held-out record: all before its first supervised token is the question.
-fn held_out(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Question> {
-    let asked = sequence.labels.iter().take_while(|&&label| label == IGNORE).count();
-    let (prompt, answer) = sequence.input_ids.split_at(asked);
-    Ok(Question { prompt: prompt.to_vec(), answer: tokenizer.decode(answer, true)?.trim().into() })
-}
-
-/// Prints how well `model` knows the held-out records, and its answers.
-fn show(model: &Llama, tokenizer: &Tokenizer, examples: &Examples, questions: &[Question]) -> Result<()> {
-    let found = evaluate(model, &examples.evaluation, |_| {})?;
-    let records = examples.evaluation.len();
-    println!("loss on {records} held-out records: {:.4}, perplexity {:.3}", found.loss, found.perplexity());
-    let options = GenerateOptions { max_new_tokens: 100, sampling: Sampling::GREEDY, stop: Vec::new() };
-    for Question { prompt, answer } in questions {
-        let question = tokenizer.decode(prompt, true)?;
-        let asked =
-            question.split("### Instruction:\n").nth(1).and_then(|rest| rest.lines().next()).unwrap_or(&question);
-        let said = generate(model, tokenizer, prompt, &options, &mut |_| {})?.text;
-        println!("\n  {asked}\n    model: {}\n    Dolly: {answer}", said.trim());
-    }
-    Ok(())
-}
-
-fn main() -> ExitCode {
-    let Err(error) = teach(Args::parse()) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
-    if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
-    }
-    ExitCode::FAILURE
+    run.finetune(&AtomicBool::new(false), Progress::new(false))?;
+    let after = sit(if full { load(&ModelFiles::open(&out)?, None)? } else { load(&files, Some(&out))? })?;
+    Ok(Taught { out, questions, before, after })
 }
 
 /// The model, with an adapter where there is one.
@@ -100,38 +213,34 @@ fn load(files: &ModelFiles, adapter: Option<&Path>) -> Result<Llama> {
     Ok(model)
 }
 
-fn teach(args: Args) -> Result<()> {
-    let Args { model: name, data, out, questions, options } = args;
-    let (hub, full) = (Hub::from_env(), options.full);
-    let files = ModelFiles::open(&hub.resolve(&name, Kind::Model)?)?;
-    let init_adapter = options.init_adapter.as_deref().map(|name| hub.resolve(name, Kind::Adapter)).transpose()?;
-    let tokenizer = files.tokenizer()?;
-    let examples = Examples::read(&data, None, &options, &files, &|_| {})?;
-    let mut asked = vec![felix_luna(&tokenizer)?];
-    let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE);
-    let held = examples.evaluation.iter().filter(has_prompt).take(questions);
-    asked.extend(held.map(|sequence| held_out(sequence, &tokenizer)).collect::<Result<Vec<_>>>()?);
+fn report(Taught { out, questions, before, after }: &Taught) {
+    for ((question, before), after) in questions.iter().zip(&before.answers).zip(&after.answers).take(PRINTED) {
+        println!("\n{}\n{}", question.instruction, question.context);
+        println!("  truth:  {}\n  before: {before}\n  after:  {after}", question.truth);
+    }
+    let extractive = questions.iter().filter(|question| question.is_extractive()).count();
+    println!("\n                                  before      after");
+    let row = |what: &str, before: f64, after: f64| println!("{what:28} {before:11.3} {after:10.3}");
+    row("held-out loss", before.evaluation.loss, after.evaluation.loss);
+    row("held-out perplexity", before.evaluation.perplexity(), after.evaluation.perplexity());
+    let (right_before, right) = (before.right(questions), after.right(questions));
+    println!("answers found in the text    {right_before:5} of {extractive:2} {right:4} of {extractive:2}");
+    println!("\n{} holds the adapter, metrics.jsonl and loss.svg", out.display());
+}
 
-    println!("== before\n");
-    show(&load(&files, init_adapter.as_deref())?, &tokenizer, &examples, &asked)?;
-
-    println!("\n== training\n");
-    let run = Run {
-        model: name,
-        files: &files,
-        device: Device::Cpu,
-        dtype: DType::F32,
-        seed: 42,
-        train: data,
-        eval: None,
-        out: out.clone(),
-        init_adapter,
-        resume: false,
-        options,
-    };
-    run.finetune(&AtomicBool::new(false), Progress::new(false))?;
-
-    println!("\n== after\n");
-    let model = if full { load(&ModelFiles::open(&out)?, None) } else { load(&files, Some(&out)) };
-    show(&model?, &tokenizer, &examples, &asked)
+fn main() -> ExitCode {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    match teach(Args::read(&given)) {
+        Ok(taught) => {
+            report(&taught);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
