@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Result as Learned, TokenizerBuilder};
+use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Result as TokenizersResult, TokenizerBuilder};
 use vicugna::error::{Error, Result};
 use vicugna::io::tokenizer::Tokenizer;
 
@@ -27,7 +27,7 @@ pub fn learn(corpus: &mut Corpus, folder: &Path) -> Result<Tokenizer> {
     Tokenizer::from_folder(folder)
 }
 
-fn write(texts: Vec<String>, folder: &Path) -> Learned<()> {
+fn write(texts: Vec<String>, folder: &Path) -> TokenizersResult<()> {
     let special = [END, BEGIN].map(|token| AddedToken::from(token, true));
     let mut trainer = BpeTrainer::builder()
         .vocab_size(VOCAB_SIZE)

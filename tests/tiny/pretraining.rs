@@ -9,7 +9,7 @@ use crate::vocabulary;
 /// The seed of `pretrain_tiny`.
 const SEED: u64 = 42;
 
-/// All of the texts that its pre-training takes, and more.
+/// As many as its pre-training takes.
 const TEXTS: usize = 150_000;
 
 #[test]
