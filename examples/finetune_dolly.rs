@@ -224,7 +224,9 @@ fn report(Taught { out, questions, before, after }: &Taught) {
     row("held-out loss", before.evaluation.loss, after.evaluation.loss);
     row("held-out perplexity", before.evaluation.perplexity(), after.evaluation.perplexity());
     let (right_before, right) = (before.right(questions), after.right(questions));
-    println!("answers found in the text    {right_before:5} of {extractive:2} {right:4} of {extractive:2}");
+    if extractive > 0 {
+        println!("answers found in the text    {right_before:5} of {extractive:2} {right:4} of {extractive:2}");
+    }
     println!("\n{} holds the adapter, metrics.jsonl and loss.svg", out.display());
 }
 
