@@ -35,7 +35,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn nulls() {
     // SAFETY: loading this library runs nothing.
     let library = unsafe { sys::culib() };
@@ -62,7 +62,7 @@ fn nulls() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn handles() {
     use sys::CUresult::*;
     let _context = device();
@@ -98,7 +98,7 @@ fn address(name: &CStr, version: i32) -> (sys::CUresult, usize) {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn addresses() {
     let _context = device();
     // SAFETY: loading this library runs nothing.

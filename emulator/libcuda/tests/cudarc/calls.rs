@@ -70,7 +70,7 @@ fn scale() -> (sys::CUmodule, sys::CUfunction, sys::CUdeviceptr) {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn launches() {
     let _context = device();
     let (_, function, mut buffer) = scale();
@@ -125,7 +125,7 @@ fn launches() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn contexts() {
     let primary = device();
     let current = || ask(null_mut(), |place| unsafe { sys::cuCtxGetCurrent(place) });
@@ -162,7 +162,7 @@ fn contexts() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn late_copies() {
     let _context = device();
     let stream = ask(null_mut(), |place| unsafe { sys::cuStreamCreate(place, 1) });
@@ -196,7 +196,7 @@ fn late_copies() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn fills() {
     let _context = device();
     let buffer = allocate(24);
@@ -213,7 +213,7 @@ fn fills() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn pointers() {
     use sys::CUpointer_attribute::{self as Attribute, *};
     let context = device();
@@ -251,7 +251,7 @@ fn pointers() {
 type ParamInfo = unsafe extern "C" fn(sys::CUfunction, usize, *mut usize, *mut usize) -> CUresult;
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn load_log() {
     use sys::CUjit_option::*;
     let _context = device();
@@ -274,7 +274,7 @@ fn rows_are_copied_between_pitches() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn rows() {
     use sys::CUmemorytype::*;
     let _context = device();
@@ -319,7 +319,7 @@ fn libraries_are_modules() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn libraries() {
     let _context = device();
     let text = std::ffi::CString::new(common::ptx("rope")).unwrap();

@@ -39,19 +39,19 @@ fn is(minor: i32, shared: i32, threads: i32) {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn sm80() {
     is(0, 163 << 10, 2048);
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn sm86() {
     is(6, 99 << 10, 1536);
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn sm89() {
     is(9, 99 << 10, 1536);
 }
@@ -61,7 +61,7 @@ extern "C" fn no_shared(_threads: i32) -> usize {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn occupancy() {
     let stream = device().new_stream().unwrap();
     let add = kernel(&stream, "elementwise", "add_f32");

@@ -27,7 +27,7 @@ fn every_kernel_loads() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn rmsnorm_f32() {
     let stream = device().new_stream().unwrap();
     let rmsnorm = kernel(&stream, "rmsnorm", "rmsnorm_fwd_f32");
@@ -50,7 +50,7 @@ fn from_bf16(bits: &[u16]) -> Vec<f32> {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn rmsnorm_bf16() {
     let stream = device().new_stream().unwrap();
     let rmsnorm = kernel(&stream, "rmsnorm", "rmsnorm_fwd_bf16");
@@ -70,7 +70,7 @@ fn rmsnorm_bf16() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn swiglu() {
     let stream = device().new_stream().unwrap();
     let swiglu = kernel(&stream, "swiglu", "swiglu_fwd_f32");
@@ -88,7 +88,7 @@ fn swiglu() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn elementwise() {
     let stream = device().new_stream().unwrap();
     let add = kernel(&stream, "elementwise", "add_f32");
@@ -105,7 +105,7 @@ fn elementwise() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn embedding() {
     let stream = device().new_stream().unwrap();
     let embedding = kernel(&stream, "embedding", "embedding_fwd_f32");
@@ -122,7 +122,7 @@ fn embedding() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn rope() {
     let stream = device().new_stream().unwrap();
     let rope = kernel(&stream, "rope", "rope_f32");
@@ -153,7 +153,7 @@ fn rope() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn all_files() {
     let context = device();
     for op in ["adamw", "dropout", "elementwise", "embedding", "rmsnorm", "rope", "swiglu"] {

@@ -20,7 +20,7 @@ fn code(result: Result<impl std::fmt::Debug, DriverError>) -> sys::CUresult {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn device_memory() {
     let context = device();
     let stream = context.new_stream().unwrap();
@@ -49,7 +49,7 @@ fn device_memory() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn page_locked() {
     let context = device();
     let stream = context.new_stream().unwrap();
@@ -68,7 +68,7 @@ fn page_locked() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn pools() {
     let context = device();
     let stream = context.new_stream().unwrap();
@@ -93,7 +93,7 @@ fn pools() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn variables() {
     let stream = device().new_stream().unwrap();
     let text = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .global .align 4 .u32 table[3] = {5, 6, 7};

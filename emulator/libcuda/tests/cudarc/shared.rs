@@ -61,7 +61,7 @@ fn neighbours(bytes: u32, ask: bool) -> Result<(), DriverError> {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn ask() {
     neighbours(48 << 10, false).unwrap();
     let error = neighbours(64 << 10, false).unwrap_err();
@@ -76,7 +76,7 @@ fn ask() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn ask_for_too_much() {
     neighbours(99 << 10, true).unwrap();
     assert_eq!(neighbours(100 << 10, true).unwrap_err().0, sys::CUresult::CUDA_ERROR_INVALID_VALUE);

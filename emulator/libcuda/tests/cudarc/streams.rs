@@ -69,19 +69,19 @@ fn twice_on_two_streams(wait: bool) -> Result<(), DriverError> {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn waiting() {
     twice_on_two_streams(true).unwrap();
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn not_waiting_goes_well() {
     twice_on_two_streams(false).unwrap();
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn not_waiting_is_found() {
     let error = twice_on_two_streams(false).unwrap_err();
     assert!(format!("{error:?}").contains("uninitialized: scale_f32"), "{error:?}");
@@ -99,7 +99,7 @@ unsafe extern "C" fn note(argument: *mut c_void) {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn host_function() {
     let stream = device().new_stream().unwrap();
     for number in 1..=3usize {
@@ -112,7 +112,7 @@ fn host_function() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn elapsed() {
     let context = device();
     let stream = context.new_stream().unwrap();
@@ -136,7 +136,7 @@ fn threads_share_a_device() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn threads() {
     let context = device();
     let own_stream = &|seed: u32| {

@@ -34,7 +34,7 @@ fn short_output(context: &Arc<CudaContext>) -> Result<(), DriverError> {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn out_of_bounds() {
     let context = device();
     let error = short_output(&context).unwrap_err();
@@ -54,7 +54,7 @@ fn out_of_bounds() {
 }
 
 #[test]
-#[ignore = "a program"]
+#[ignore = "a program: a test of this file starts it"]
 fn modules() {
     let context = device();
     let text = |error: DriverError| format!("{error:?}");
