@@ -1,6 +1,7 @@
 //! Teaches a Llama to answer like Dolly's authors, and shows what it says before and after.
 //!
 //!     cargo run --release --example finetune_dolly
+//!     cargo run --release --example finetune_dolly -- --device emulated
 //!     cargo run --release --example finetune_dolly -- --model smollm2-135m --data dolly.jsonl --out dolly-adapter
 //!
 //! Without a model it takes the tiny one of `assets/`, which `pretrain_tiny` made, and the sample of records beside it.
@@ -15,7 +16,6 @@ use clap::Parser;
 use vicugna::data::records::Example;
 use vicugna::data::template::jumpstart;
 use vicugna::device::Device;
-use vicugna::dtype::DType;
 use vicugna::error::Result;
 use vicugna::generate::{GenerateOptions, Sampling, generate};
 use vicugna::io::hub::{Hub, Kind};
@@ -56,6 +56,9 @@ pub struct Args {
     /// The folder of the adapter [default: dolly-adapter, or dolly-adapter-2 and so on if it is there already]
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Where to compute: cpu, cuda[:N] or emulated [default: cuda where there is a GPU, else cpu]
+    #[arg(long)]
+    device: Option<String>,
     /// How many held-out questions are asked
     #[arg(long, default_value_t = 4)]
     questions: usize,
@@ -173,7 +176,8 @@ pub struct Taught {
 
 /// Fine-tunes, with an exam before and one after.
 pub fn teach(args: Args) -> Result<Taught> {
-    let Args { model, data, eval, out, questions, options } = args;
+    let Args { model, data, eval, out, device, questions, options } = args;
+    let device = device.map_or_else(Device::best, |name| name.parse())?;
     let (hub, full) = (Hub::from_env(), options.full);
     let out = out.unwrap_or_else(free_folder);
     let files = ModelFiles::open(&hub.resolve(&model, Kind::Model)?)?;
@@ -187,12 +191,12 @@ pub fn teach(args: Args) -> Result<Taught> {
         questions.insert(0, Question::felix_luna(&tokenizer)?);
     }
     let sit = |model: Llama| Exam::sit(&model, &tokenizer, &examples, &questions);
-    let before = sit(load(&files, init_adapter.as_deref())?)?;
+    let before = sit(load(&files, init_adapter.as_deref(), &device)?)?;
     let run = Run {
         model,
         files: &files,
-        device: Device::Cpu,
-        dtype: DType::F32,
+        device: device.clone(),
+        dtype: device.default_dtype(),
         seed: 42,
         train: data,
         eval,
@@ -202,13 +206,17 @@ pub fn teach(args: Args) -> Result<Taught> {
         options,
     };
     run.finetune(&AtomicBool::new(false), Progress::new(false))?;
-    let after = sit(if full { load(&ModelFiles::open(&out)?, None)? } else { load(&files, Some(&out))? })?;
+    let after = match full {
+        true => load(&ModelFiles::open(&out)?, None, &device)?,
+        false => load(&files, Some(&out), &device)?,
+    };
+    let after = sit(after)?;
     Ok(Taught { out, questions, before, after })
 }
 
 /// The model, with an adapter where there is one.
-fn load(files: &ModelFiles, adapter: Option<&Path>) -> Result<Llama> {
-    let model = files.load(DType::F32, &Device::Cpu)?;
+fn load(files: &ModelFiles, adapter: Option<&Path>, device: &Device) -> Result<Llama> {
+    let model = files.load(device.default_dtype(), device)?;
     adapter.map(|adapter| attach_adapter(&model, adapter)).transpose()?;
     Ok(model)
 }

@@ -35,6 +35,8 @@ pub enum Error {
         device: String,
         /// What it could not do.
         detail: String,
+        /// The way out.
+        hint: Option<String>,
     },
     /// A file could not be read or written, or does not hold what it should.
     #[error("{}: {detail}", path.display())]
@@ -85,7 +87,7 @@ impl Error {
 
     /// [`Error::Device`] of `device`.
     pub fn device(device: impl ToString, detail: impl Into<String>) -> Self {
-        Self::Device { device: device.to_string(), detail: detail.into() }
+        Self::Device { device: device.to_string(), detail: detail.into(), hint: None }
     }
 
     /// [`Error::File`] for a file whose content is wrong.
@@ -112,8 +114,11 @@ impl Error {
     /// The same error with a way out, for the variants that carry one.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
-        if let Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } = &mut self {
-            *hint = Some(text.into());
+        match &mut self {
+            Self::Device { hint, .. } | Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } => {
+                *hint = Some(text.into());
+            }
+            Self::Shape { .. } | Self::DType { .. } => {}
         }
         self
     }
@@ -121,8 +126,10 @@ impl Error {
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } => hint.as_deref(),
-            _ => None,
+            Self::Device { hint, .. } | Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } => {
+                hint.as_deref()
+            }
+            Self::Shape { .. } | Self::DType { .. } => None,
         }
     }
 }

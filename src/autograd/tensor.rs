@@ -1,5 +1,6 @@
 //! A shaped, typed, contiguous array on a device, and its place on the tape.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::tape::Output;
@@ -131,6 +132,37 @@ impl Tensor {
     /// [`Error::DType`] if they are not `T`.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.to_device(&Device::Cpu)?.slice().map(<[T]>::to_vec)
+    }
+
+    /// A copy of its rows `range`. Not differentiated.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it does not have them.
+    pub fn copy_rows(&self, range: Range<usize>) -> Result<Self> {
+        let width = self.shape.last();
+        let mut rows = Self::uninit(&self.device(), self.dtype, [range.len(), width])?;
+        rows.write(0, self, range)?;
+        Ok(rows)
+    }
+
+    /// Writes all rows of `rows` over its own from the row `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit; [`Error::DType`] if the dtypes differ.
+    pub fn write_rows(&mut self, first: usize, rows: &Self) -> Result<()> {
+        self.write(first, rows, 0..rows.shape.rows())
+    }
+
+    fn write(&mut self, first: usize, from: &Self, range: Range<usize>) -> Result<()> {
+        from.expect_dtype(self.dtype)?;
+        let (width, end) = (self.shape.last(), first.saturating_add(range.len()));
+        let fits = from.shape.last() == width && range.end <= from.shape.rows() && end <= self.shape.rows();
+        if !fits || range.end < range.start {
+            let detail = format!("rows {range:?} of {} do not fit {} from row {first} on", from.shape, self.shape);
+            return Err(Error::shape("tensor", detail));
+        }
+        let row = width * self.dtype.size();
+        self.buffer_mut()?.copy_from(first * row, &from.buffer, range.start * row..range.end * row)
     }
 
     /// The same values on `device`; shares memory if it is there already. Not differentiated.

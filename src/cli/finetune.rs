@@ -44,11 +44,12 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     stop_on_signals()?;
     let files = args.model.find(report)?;
     let init_adapter = args.options.init_adapter.as_deref().map(|name| find_adapter(name, report)).transpose()?;
+    let (device, dtype) = args.model.place()?;
     let run = Run {
         model: args.model.model.clone(),
         files: &files,
-        device: args.model.device()?,
-        dtype: args.model.dtype(),
+        device,
+        dtype,
         seed: args.model.seed,
         train: args.train.clone(),
         eval: args.eval.clone(),

@@ -27,8 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let adapter = find_adapter(&args.adapter, report)?;
     let files = args.base.find(report)?;
-    args.base.device()?;
-    let (config, dtype) = (files.config(), args.base.dtype());
+    let (config, dtype) = (files.config(), args.base.dtype_on(&Device::Cpu));
     let adapter = Adapter::read(&adapter, config, &Device::Cpu)?;
     write_folder(&args.out, |folder| {
         merge(files.weights(), &adapter, config, dtype, &folder.join("model.safetensors"))?;

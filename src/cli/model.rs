@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::limit_threads;
-use super::report::Report;
+use super::report::{Report, say};
 use crate::device::Device;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io::hub::{Hub, Kind};
 use crate::io::model::{ModelFiles, attach_adapter};
 use crate::models::llama::Llama;
@@ -18,12 +18,12 @@ pub(super) struct BaseArgs {
     /// A folder, a .gguf file, or a name on the hub with an optional @revision
     #[arg(long, value_name = "DIR|FILE.gguf|NAME")]
     pub(super) model: String,
-    /// Where to compute: cpu, cuda[:N] or emulated
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// How weights and activations are stored
-    #[arg(long, default_value = "f32")]
-    dtype: DTypeArg,
+    /// Where to compute: cpu, cuda[:N] or emulated [default: cuda where there is a GPU, else cpu]
+    #[arg(long)]
+    device: Option<String>,
+    /// How weights and activations are stored [default: f32 on the cpu, else bf16]
+    #[arg(long)]
+    dtype: Option<DTypeArg>,
     /// How frozen weights are compressed
     #[arg(long, default_value = "none")]
     quantize: Quantize,
@@ -72,20 +72,22 @@ impl BaseArgs {
         ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)
     }
 
-    /// How weights and activations are stored.
-    pub(super) fn dtype(&self) -> DType {
-        self.dtype.into()
+    /// Where to compute, and how weights and activations are stored there.
+    pub(super) fn place(&self) -> Result<(Device, DType)> {
+        let device = match &self.device {
+            Some(name) => name.parse()?,
+            None => Device::best().unwrap_or_else(|error| {
+                say(format_args!("the GPU is not used: {error}"));
+                Device::Cpu
+            }),
+        };
+        let dtype = self.dtype_on(&device);
+        Ok((device, dtype))
     }
 
-    /// Where to compute. A whole model needs kernels that only the CPU has so far.
-    pub(super) fn device(&self) -> Result<Device> {
-        match parse_device(&self.device)? {
-            Device::Cpu => Ok(Device::Cpu),
-            device @ Device::Cuda(_) => {
-                let detail = format!("{device} has no kernels for matmul and attention in this version");
-                Err(Error::input("--device", detail).with_hint("use --device cpu"))
-            }
-        }
+    /// How weights and activations are stored on `device`.
+    pub(super) fn dtype_on(&self, device: &Device) -> DType {
+        self.dtype.map_or(device.default_dtype(), DType::from)
     }
 }
 
@@ -97,7 +99,8 @@ impl ModelArgs {
 
     /// Loads the weights, with the adapter where one was given.
     pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
-        let model = files.load(self.base.dtype(), &self.base.device()?)?;
+        let (device, dtype) = self.base.place()?;
+        let model = files.load(dtype, &device)?;
         if let Some(adapter) = self.find_adapter(report)? {
             attach_adapter(&model, &adapter)?;
         }
@@ -107,24 +110,6 @@ impl ModelArgs {
     /// Finds the adapter's folder, on the hub if need be.
     pub(super) fn find_adapter(&self, report: &Report) -> Result<Option<PathBuf>> {
         self.adapter.as_ref().map(|adapter| find_adapter(adapter, report)).transpose()
-    }
-}
-
-/// The device of that name: cpu, emulated, cuda or cuda:N.
-pub(super) fn parse_device(name: &str) -> Result<Device> {
-    let ordinal = match name.strip_prefix("cuda") {
-        Some("") => Some(0),
-        Some(rest) => rest.strip_prefix(':').and_then(|ordinal| ordinal.parse().ok()),
-        None => None,
-    };
-    match (name, ordinal) {
-        ("cpu", _) => Ok(Device::Cpu),
-        ("emulated", _) => Ok(Device::emulated()),
-        (_, Some(ordinal)) => Device::cuda(ordinal),
-        _ => {
-            Err(Error::input("--device", format!("{name:?} is no device"))
-                .with_hint("use cpu, cuda, cuda:N or emulated"))
-        }
     }
 }
 

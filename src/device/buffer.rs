@@ -1,5 +1,6 @@
 //! Untyped memory on a device, freed on drop.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::driver::{Arg, DevicePtr, DeviceSlice, Stream};
@@ -52,12 +53,31 @@ impl Buffer {
 
     /// A copy on the same device.
     pub fn try_clone(&self) -> Result<Self> {
-        match &self.memory {
-            Memory::Host(memory) => Self::from_bytes(&Device::Cpu, memory.bytes(self.bytes)),
-            Memory::Device { ptr, cuda } => {
-                let copy = Self::uninit(&self.device(), self.bytes)?;
-                cuda.driver().copy_on_device(copy.device_ptr()?, *ptr, self.bytes, Stream::Compute)?;
-                Ok(copy)
+        let mut copy = Self::uninit(&self.device(), self.bytes)?;
+        copy.copy_from(0, self, 0..self.bytes)?;
+        Ok(copy)
+    }
+
+    /// Copies the bytes `range` of `src`, which is on the same device, to its own from the byte `at` on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if they lie outside a buffer, or the devices differ.
+    pub fn copy_from(&mut self, at: usize, src: &Self, range: Range<usize>) -> Result<()> {
+        let fits = range.start <= range.end && range.end <= src.bytes && range.len() <= self.bytes.saturating_sub(at);
+        let device = self.device();
+        match (&mut self.memory, &src.memory) {
+            (Memory::Host(to), Memory::Host(from)) if fits => {
+                to.bytes_mut(self.bytes)[at..at + range.len()].copy_from_slice(&from.bytes(src.bytes)[range]);
+                Ok(())
+            }
+            (Memory::Device { ptr, cuda }, Memory::Device { ptr: from, cuda: of }) if fits && Arc::ptr_eq(cuda, of) => {
+                let (to, from) = (DevicePtr(ptr.0 + at as u64), DevicePtr(from.0 + range.start as u64));
+                cuda.driver().copy_on_device(to, from, range.len(), Stream::Compute)
+            }
+            _ => {
+                let (of, from) = (src.bytes, src.device());
+                let detail = format!("bytes {range:?} of {of} on {from} do not fit byte {at} of {}", self.bytes);
+                Err(Error::device(device, detail))
             }
         }
     }

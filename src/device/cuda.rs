@@ -78,7 +78,9 @@ impl Cuda {
     fn out_of_memory(&self, asked: usize) -> Error {
         let free = self.driver.memory_info().map_or_else(|_| "unknown".into(), |memory| in_words(memory.free));
         let (asked, used) = (in_words(asked), in_words(self.memory_use().used));
-        Error::device(self.name(), format!("out of memory: asked {asked}, used {used}, free {free}"))
+        let hint = "smaller or shorter batches (--batch-size, --max-input-length), --activation-checkpointing or --dtype \
+                    bf16 need less";
+        Error::device(self.name(), format!("out of memory: asked {asked}, used {used}, free {free}")).with_hint(hint)
     }
 
     fn loaded(&self, kernels: &Kernels) -> Result<Arc<Loaded>> {

@@ -11,9 +11,11 @@ pub mod host;
 mod params;
 mod probe;
 
+use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 
 pub use buffer::Buffer;
 pub use cuda::{Cuda, Kernels, MemoryUse};
@@ -31,15 +33,24 @@ pub enum Device {
 }
 
 impl Device {
-    /// A GPU that the CPU imitates: it executes, checks and counts the same kernels.
+    /// The first GPU of this machine, and where it has none the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is a GPU that refuses.
+    pub fn best() -> Result<Self> {
+        if gpus()?.is_empty() { Ok(Self::Cpu) } else { Self::cuda(0) }
+    }
+
+    /// A GPU that the CPU imitates on as many threads as it has: it executes, checks and counts the same kernels.
     pub fn emulated() -> Self {
-        Self::new(Arc::new(Emulated::new(Emulation::default())))
+        let emulation = Emulation { threads: rayon::current_num_threads(), ..Emulation::default() };
+        Self::new(Arc::new(Emulated::new(emulation)))
     }
 
     /// The GPU of that number.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::error::Error::Device) if there is no NVIDIA driver, no such GPU, or it refuses.
+    /// [`Error::Device`] if there is no NVIDIA driver, no such GPU, or it refuses.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Self::new(Arc::new(cudarc::CudarcDriver::new(ordinal)?)))
     }
@@ -49,12 +60,40 @@ impl Device {
         Self::Cuda(Arc::new(Cuda::new(driver)))
     }
 
+    /// How weights and activations are stored on it where nothing else is asked for: the CPU computes in f32, the kernels
+    /// are fastest in bf16.
+    pub fn default_dtype(&self) -> DType {
+        match self {
+            Self::Cpu => DType::F32,
+            Self::Cuda(_) => DType::Bf16,
+        }
+    }
+
     /// Whether both are the same device.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Cpu, Self::Cpu) => true,
             (Self::Cuda(a), Self::Cuda(b)) => Arc::ptr_eq(a, b),
             _ => false,
+        }
+    }
+}
+
+/// As `--device` spells it: cpu, emulated, cuda or cuda:N.
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => return Ok(Self::Cpu),
+            "emulated" => return Ok(Self::emulated()),
+            "cuda" => return Self::cuda(0),
+            _ => {}
+        }
+        match name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
+            Some(ordinal) => Self::cuda(ordinal),
+            None => Err(Error::input("--device", format!("{name:?} is no device"))
+                .with_hint("use cpu, cuda, cuda:N or emulated")),
         }
     }
 }

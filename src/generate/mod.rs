@@ -155,10 +155,8 @@ impl<'a> Tokens<'a> {
 fn next_logits(model: &Llama, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
     let logits = no_grad(|| {
         let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
-        let last = cast(&hidden, DType::F32)?.to_vec::<f32>()?;
-        let h = model.config().hidden_size;
-        let last = Tensor::from_slice(&model.device(), [1, h], &last[last.len() - h..])?;
-        cast(&model.logits(&cast(&last, hidden.dtype())?)?, DType::F32)?.to_vec::<f32>()
+        let last = hidden.copy_rows(ids.len() - 1..ids.len())?;
+        cast(&model.logits(&last)?, DType::F32)?.to_vec::<f32>()
     })?;
     match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
         Some((token, &logit)) => Err(not_finite(model, token, logit, cache.rows())?),

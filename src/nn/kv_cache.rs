@@ -2,8 +2,8 @@
 
 use crate::autograd::Tensor;
 use crate::device::Device;
-use crate::dtype::{DType, Element};
-use crate::error::{Error, Result};
+use crate::dtype::DType;
+use crate::error::Result;
 
 /// One layer's keys and values, `[capacity, NKV*D]` each.
 #[derive(Debug)]
@@ -19,31 +19,11 @@ impl LayerCache {
     /// # Errors
     /// [`Error::Shape`] if they do not fit the cache.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(&Tensor, &Tensor, usize)> {
-        match k.dtype() {
-            DType::Bf16 => {
-                write_rows::<half::bf16>(&mut self.keys, self.rows, k)?;
-                write_rows::<half::bf16>(&mut self.values, self.rows, v)?;
-            }
-            _ => {
-                write_rows::<f32>(&mut self.keys, self.rows, k)?;
-                write_rows::<f32>(&mut self.values, self.rows, v)?;
-            }
-        }
+        self.keys.write_rows(self.rows, k)?;
+        self.values.write_rows(self.rows, v)?;
         self.rows += k.shape().rows();
         Ok((&self.keys, &self.values, self.rows))
     }
-}
-
-fn write_rows<T: Element>(to: &mut Tensor, first: usize, rows: &Tensor) -> Result<()> {
-    let (capacity, width) = (to.shape(), to.shape().last());
-    let target = to.slice_mut::<T>()?.get_mut(first * width..first * width + rows.shape().numel());
-    match target {
-        Some(target) if rows.shape().last() == width => target.copy_from_slice(rows.slice()?),
-        _ => {
-            return Err(Error::shape("kv_cache", format!("{} rows after {first} do not fit {capacity}", rows.shape())));
-        }
-    }
-    Ok(())
 }
 
 /// The caches of all layers.

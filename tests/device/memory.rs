@@ -47,11 +47,44 @@ fn memory_is_counted_and_comes_back_on_drop() {
 }
 
 #[test]
+fn rows_are_copied_on_any_device() {
+    for device in [Device::Cpu, Device::emulated()] {
+        let x = Tensor::from_slice(&device, [4, 3], &(0..12).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+        let middle = x.copy_rows(1..3).unwrap();
+        assert_eq!(middle.dims(), [2, 3]);
+        assert_eq!(middle.to_vec::<f32>().unwrap(), [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        let mut changed = x.clone();
+        changed.write_rows(2, &middle).unwrap();
+        assert_eq!(changed.to_vec::<f32>().unwrap()[6..], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(x.to_vec::<f32>().unwrap()[6..], [6.0, 7.0, 8.0, 9.0, 10.0, 11.0], "a clone keeps its values");
+        assert!(x.copy_rows(4..4).unwrap().to_vec::<f32>().unwrap().is_empty());
+        let refused = |result: vicugna::error::Result<()>| result.unwrap_err().to_string();
+        assert_eq!(
+            refused(x.copy_rows(3..5).map(|_| ())),
+            "tensor: rows 3..5 of [4, 3] do not fit [2, 3] from row 0 on"
+        );
+        assert_eq!(
+            refused(changed.write_rows(3, &middle)),
+            "tensor: rows 0..2 of [2, 3] do not fit [4, 3] from row 3 on"
+        );
+        let bf16 = Tensor::zeros(&device, DType::Bf16, [1, 3]).unwrap();
+        assert_eq!(refused(changed.write_rows(0, &bf16)), "tensor: holds bf16, not f32");
+    }
+    let (mut here, there) = (
+        Tensor::zeros(&Device::Cpu, DType::F32, [1, 3]).unwrap(),
+        Tensor::zeros(&Device::emulated(), DType::F32, [1, 3]),
+    );
+    let error = here.write_rows(0, &there.unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "cpu: bytes 0..12 of 12 on emulated do not fit byte 0 of 12");
+}
+
+#[test]
 fn without_room_the_error_says_how_much_was_asked_used_and_free() {
     let device = with_memory(3 << 20);
     let kept = Tensor::zeros(&device, DType::F32, [1 << 18]).unwrap();
-    let error = Tensor::zeros(&device, DType::F32, [3 << 18]).unwrap_err().to_string();
-    assert_eq!(error, "emulated: out of memory: asked 3.0 MiB, used 1.0 MiB, free 2.0 MiB");
+    let error = Tensor::zeros(&device, DType::F32, [3 << 18]).unwrap_err();
+    assert_eq!(error.to_string(), "emulated: out of memory: asked 3.0 MiB, used 1.0 MiB, free 2.0 MiB");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--activation-checkpointing")));
     // The process goes on.
     let sum = add(&kept, &kept).unwrap();
     assert_eq!(sum.to_vec::<f32>().unwrap(), vec![0.0; 1 << 18]);

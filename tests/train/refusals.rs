@@ -86,7 +86,7 @@ fn bad_options_are_named() {
         (vec!["--max-input-length", "129"], "--max-input-length: 129 tokens are more than the model's context of 128"),
         (vec!["--max-input-length", "1"], "--max-input-length: must be at least 2, got 1"),
         (vec!["--target-modules", "w1"], "target_modules: [\"w1\"] matches no linear layer of the model's blocks"),
-        (vec!["--device", "emulated"], "--device: emulated has no kernels for matmul and attention in this version"),
+        (vec!["--device", "tpu"], "--device: \"tpu\" is no device"),
     ] {
         place.finetune(&fixture("gqa"), &data, "out", &options).refused(message);
         assert!(!place.path("out").exists(), "{message}");

@@ -8,7 +8,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::model::parse_device;
 use super::report::Report;
 use crate::device::{Device, Kernels};
 use crate::dtype::DType;
@@ -126,7 +125,7 @@ impl std::fmt::Display for Checked {
 
 /// Checks every op; fails after the last if one was wrong.
 fn check_all(ops: &[&Op], cases: u64, device: &str, report: &Report) -> Result<()> {
-    let device = parse_device(device)?;
+    let device: Device = device.parse()?;
     if matches!(device, Device::Cpu) {
         return Err(Error::input("--device", "the cpu has no kernels").with_hint("use emulated or cuda"));
     }
