@@ -1,5 +1,8 @@
 //! Which GPUs this machine has, asked without starting work on one.
 
+use cudarc::driver::DriverError;
+use cudarc::driver::sys::CUresult;
+
 use crate::error::{Error, Result};
 
 /// A GPU as its driver describes it.
@@ -21,7 +24,10 @@ pub fn gpus() -> Result<Vec<Gpu>> {
     if !driver_present() {
         return Ok(Vec::new());
     }
-    let count = ask(cudarc::driver::CudaContext::device_count())?;
+    let count = match cudarc::driver::CudaContext::device_count() {
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0, // as where CUDA_VISIBLE_DEVICES hides all
+        count => ask(count)?,
+    };
     (0..usize::try_from(count).unwrap_or(0)).map(describe).collect()
 }
 
@@ -30,7 +36,7 @@ fn describe(ordinal: usize) -> Result<Gpu> {
     Ok(Gpu { ordinal, name: ask(context.name())?, total_memory: ask(context.total_mem())? })
 }
 
-fn ask<T>(answer: std::result::Result<T, cudarc::driver::DriverError>) -> Result<T> {
+fn ask<T>(answer: std::result::Result<T, DriverError>) -> Result<T> {
     answer.map_err(|e| Error::device("cuda", format!("the driver refused: {e:?}")))
 }
 

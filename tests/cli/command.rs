@@ -10,9 +10,19 @@ pub struct Ran {
     pub stderr: String,
 }
 
-/// Runs `vicugna` with `args`, away from any hub.
+/// `vicugna`, away from any hub and from GPUs that were not asked for.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vicugna"));
+    command.args(args).env("HF_HUB_OFFLINE", "1");
+    if !args.contains(&"cuda") {
+        command.env("CUDA_VISIBLE_DEVICES", "");
+    }
+    command
+}
+
+/// Runs it.
 pub fn vicugna(args: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_vicugna")).args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let output = command(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

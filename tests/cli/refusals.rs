@@ -1,6 +1,6 @@
 //! Bad input gets one clear line.
 
-use crate::command::{copy, fixture, vicugna};
+use crate::command::{command, copy, fixture, vicugna};
 
 #[test]
 fn usage_errors_exit_with_2() {
@@ -146,8 +146,7 @@ fn a_reader_that_has_gone_away_is_no_error() {
     };
     let run = |model: &str, stdout: std::process::Stdio| {
         let args = ["generate", "--model", model, "--prompt", "a", "--max-new-tokens", "5"];
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vicugna"));
-        command.args(args).stdout(stdout).stderr(gone()).output().unwrap().status.code()
+        command(&args).stdout(stdout).stderr(gone()).output().unwrap().status.code()
     };
     assert_eq!(run(&model, std::process::Stdio::piped()), Some(0));
     assert_eq!(run(&model, gone().into()), Some(0));

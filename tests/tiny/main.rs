@@ -22,7 +22,8 @@ use finetune_dolly::{Args, Taught, teach};
 fn a_tiny_llama_learns_to_answer() {
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("adapter").to_str().unwrap().to_string();
-    let Taught { out, questions, before, after } = teach(Args::read(&["--out".into(), out])).unwrap();
+    let Taught { out, questions, before, after } =
+        teach(Args::read(&["--device".into(), "cpu".into(), "--out".into(), out])).unwrap();
 
     let [before_loss, after_loss] = [&before, &after].map(|exam| exam.evaluation.loss);
     println!("held-out loss {before_loss:.4} before, {after_loss:.4} after");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::command::{fixture, vicugna};
+use crate::command::{command, fixture, vicugna};
 use crate::run::{Place, results};
 
 const KILLS: usize = 24;
@@ -28,8 +28,7 @@ const OPTIONS: &[&str] = &[
 ];
 
 fn spawn(place: &Place, data: &str, out: &str, extra: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_vicugna"))
-        .args(["finetune", "--model", &fixture("gqa"), "--train", data, "--out", &place.text(out)])
+    command(&["finetune", "--model", &fixture("gqa"), "--train", data, "--out", &place.text(out)])
         .args(extra)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

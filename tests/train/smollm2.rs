@@ -11,7 +11,7 @@ use vicugna::io::hub::{Hub, Kind};
 use vicugna::io::model::ModelFiles;
 use vicugna::shape::Shape;
 
-use crate::command::vicugna;
+use crate::command::{command, vicugna};
 use crate::run::Place;
 use crate::trajectory::{Trajectory, expected, follow};
 
@@ -80,8 +80,8 @@ fn a_second_signal_does_not_wait_for_the_step() {
     let ids: Vec<u32> = (0..1024).map(|i| 3 + i * 37 % 49_000).collect();
     let record = serde_json::json!({ "input_ids": ids });
     let data = place.records("data.jsonl", &vec![record; 200]);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vicugna"))
-        .args(["finetune", "--model", model.to_str().unwrap(), "--train", &data, "--out", &place.text("out")])
+    let out = place.text("out");
+    let mut child = command(&["finetune", "--model", model.to_str().unwrap(), "--train", &data, "--out", &out])
         .args(["--batch-size", "200"])
         .stderr(Stdio::piped())
         .spawn()
