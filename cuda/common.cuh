@@ -67,6 +67,18 @@ template <int N, typename T> DEVICE void store(T* p, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(p) = pack;
 }
 
+template <typename T, int N> DEVICE Pack<T, N> packed(const T (&v)[N]) {
+    Pack<T, N> pack;
+    if constexpr (sizeof(T) == 2 && N > 2) {
+#pragma unroll
+        for (int i = 0; i < N; i += 2) pack.pairs[i / 2] = v[i].bits | uint32_t(v[i + 1].bits) << 16;
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) pack.v[i] = v[i];
+    }
+    return pack;
+}
+
 template <typename T, int N> DEVICE Pack<T, N> rounded(const float (&v)[N]) {
     Pack<T, N> pack;
     if constexpr (sizeof(T) == 2 && N > 1) {

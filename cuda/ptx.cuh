@@ -23,3 +23,43 @@ DEVICE uint32_t shfl(uint32_t v, int lane) {
     asm volatile("shfl.sync.idx.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(other) : "r"(v), "r"(lane));
     return other;
 }
+
+// What a lane of the warp wrote to shared memory before, the others read after.
+DEVICE void warp_barrier() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
+
+// The address within its block's shared memory of what `p` points to.
+DEVICE uint32_t shared_address(const void* p) { return uint32_t(__nv_cvta_generic_to_shared_impl(p)); }
+
+// Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
+DEVICE void cp_async(uint32_t to, const void* from, bool copied) {
+    const int bytes = copied ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// Closes a group of copies; waits until at most N groups are in flight.
+DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// Four 8x8 matrices of 16-bit elements. Lane i gives the address of row i % 8 of matrix i / 8 and gets elements
+// 2 (i % 4) and the next of row i / 4 of each matrix, or with TRANSPOSED of each matrix's transpose.
+template <bool TRANSPOSED> DEVICE void ldmatrix(uint32_t (&m)[4], uint32_t address) {
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                     : "r"(address)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                     : "r"(address)
+                     : "memory");
+    }
+}
+
+// c += a · b over bf16 a [16, 16] and b [16, 8], f32 c [16, 8]: lane i has elements 2 (i % 4) and the next of row i / 4
+// of c in c0 and c1, of row i / 4 + 8 in c2 and c3.
+DEVICE void mma(float& c0, float& c1, float& c2, float& c3, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

@@ -5,6 +5,7 @@
 //! ([`panels`], [`transpose`]). The order of a sum depends on the shapes alone, not on the number of threads.
 
 mod block;
+pub mod cuda;
 mod few;
 mod matrix;
 mod packed;

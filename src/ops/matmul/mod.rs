@@ -1,6 +1,9 @@
 //! Matrix multiplication by a weight.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -18,14 +21,14 @@ const OP: &str = "matmul";
 /// [`Error::Shape`] if `weight` is not `[N, K]`; [`Error::DType`] if one is not a float.
 pub fn matmul(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     refuse_misfits(x, weight)?;
-    let y = cpu::forward(x, weight)?;
+    let y = on_device!(x, forward(x, weight))?;
     let saved_weight = x.is_tracked().then(|| weight.detach());
     let saved_x = weight.is_tracked().then(|| x.detach());
     let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
     let [y] = record([x, weight], [y], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None]) };
-        let dx = saved_weight.map(|weight| cpu::backward_x(&dy, &weight, x_shape)).transpose()?;
-        let dw = saved_x.map(|x| cpu::backward_weight(&dy, &x, weight_dtype)).transpose()?;
+        let dx = saved_weight.map(|weight| on_device!(dy, backward_x(&dy, &weight, x_shape))).transpose()?;
+        let dw = saved_x.map(|x| on_device!(dy, backward_weight(&dy, &x, weight_dtype))).transpose()?;
         Ok([dx, dw])
     });
     Ok(y)
@@ -36,6 +39,5 @@ fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
     if !matches!(weight.dims(), [_, columns] if *columns == k) {
         return Err(Error::shape(OP, format!("weight must be [N, {k}], got {}", weight.shape())));
     }
-    check::same_device(OP, "weight", weight, x)?;
-    check::cpu(OP, x)
+    check::same_device(OP, "weight", weight, x)
 }
