@@ -158,7 +158,11 @@ pub fn cast<R: Real>(values: &[f64]) -> Vec<R> {
 /// Fails unless the largest error of `found` is at most twice that of the formula evaluated left to right in f32 and
 /// stored as `found` is, plus 2 ulp of the largest sum of |terms|.
 pub fn check(what: &str, found: &Tensor, expected: &Expected) -> Result<(), TestCaseError> {
-    let dtype = found.dtype();
+    check_as(what, found, found.dtype(), expected)
+}
+
+/// The same where the operands were rounded to `dtype` on the way to a result that is stored in more.
+pub fn check_as(what: &str, found: &Tensor, dtype: DType, expected: &Expected) -> Result<(), TestCaseError> {
     let found = values(found);
     prop_assert_eq!(found.len(), expected.exact.len(), "{}: number of elements", what);
     let digits = if dtype == DType::Bf16 { 7 } else { 23 };

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use vicugna::autograd::{Gradients, Tensor, backward_from};
+use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::error::Error;
 use vicugna::ops::dropout::{Dropout, dropout};
@@ -84,7 +85,7 @@ impl Case {
     }
 }
 
-proptest! {
+on_devices! {
     #[test]
     fn forward_matches_reference(
         shape in shapes(), dtypes in [float_dtype(), float_dtype()], dropout in dropouts(), seed: u64
@@ -105,7 +106,10 @@ proptest! {
             let expected = expected!(R => {
                 case.reference::<R>().backward(&cast(&case.dy), &cast(&case.x), shape[2])[i].clone()
             });
-            check(name, gradients.get(&leaves[i]).unwrap(), &expected)?;
+            let found = gradients.get(&leaves[i]).unwrap();
+            // On a GPU the adapter's side is rounded as x is.
+            let rounded = i >= 2 && !matches!(device(), Device::Cpu);
+            check_as(name, found, if rounded { dtypes[0] } else { found.dtype() }, &expected)?;
         }
     }
 
@@ -143,12 +147,10 @@ proptest! {
             let leaves = case.leaves();
             let (y, gradients) = case.run(&leaves);
             let gradients = leaves.map(|leaf| gradients.get(&leaf).unwrap().clone());
-            [[y].as_slice(), gradients.as_slice()].concat()
+            let [dx, dw, da, db] = gradients;
+            [y, dx, dw, da, db]
         };
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
-        for (a, b) in run().iter().zip(&alone) {
-            check_bits("on one thread and on all", a, b)?;
-        }
+        check_runs(run)?;
     }
 }
 
@@ -169,31 +171,33 @@ fn reference_passes_gradcheck() {
     gradcheck("db", &case.b, dy, &db, |b| with(&case.w, &case.a, b));
 }
 
-#[test]
-fn drops_what_the_dropout_op_drops() {
-    let key = Dropout { p: 0.5, seed: 9, step: 2, site: 1, first_element: 12 };
-    let case = Case::new([6, 4, 5, 3], [DType::F32; 2], None, 11);
-    let [x, _, a, b] = case.leaves();
-    let nothing = tensor(&[0.0; 20], DType::F32, [4, 5]);
-    let fused = lora(&x, &nothing, &a, &b, 1.0, Some(key)).unwrap();
-    let apart = lora(&dropout(&x, key).unwrap(), &nothing, &a, &b, 1.0, None).unwrap();
-    check_bits("y", &fused, &apart).unwrap();
-}
+on_devices! {
+    #[test]
+    fn drops_what_the_dropout_op_drops() {
+        let key = Dropout { p: 0.5, seed: 9, step: 2, site: 1, first_element: 12 };
+        let case = Case::new([6, 4, 5, 3], [DType::F32; 2], None, 11);
+        let [x, _, a, b] = case.leaves();
+        let nothing = tensor(&[0.0; 20], DType::F32, [4, 5]);
+        let fused = lora(&x, &nothing, &a, &b, 1.0, Some(key)).unwrap();
+        let apart = lora(&dropout(&x, key).unwrap(), &nothing, &a, &b, 1.0, None).unwrap();
+        check_bits("y", &fused, &apart).unwrap();
+    }
 
-#[test]
-fn rejects_bad_inputs() {
-    let zeros = |shape: [usize; 2], dtype| tensor(&vec![0.0; shape[0] * shape[1]], dtype, shape);
-    let [x, w] = [[2, 4], [3, 4]].map(|shape| zeros(shape, DType::F32));
-    let refusal = |a: [usize; 2], b: [usize; 2], dtype| {
-        lora(&x, &w, &zeros(a, DType::F32), &zeros(b, dtype), 1.0, None).unwrap_err()
-    };
-    let error = refusal([2, 5], [3, 2], DType::F32);
-    assert_eq!(error.to_string(), "lora: lora_a must be [2, 4], got [2, 5]");
-    let error = refusal([2, 4], [3, 1], DType::F32);
-    assert_eq!(error.to_string(), "lora: lora_b must be [3, 2], got [3, 1]");
-    let error = refusal([2, 4], [3, 2], DType::Bf16);
-    assert!(matches!(error, Error::DType { .. }), "{error}");
-    let key = Dropout { p: 1.0, seed: 0, step: 0, site: 0, first_element: 0 };
-    let error = lora(&x, &w, &zeros([2, 4], DType::F32), &zeros([3, 2], DType::F32), 1.0, Some(key)).unwrap_err();
-    assert!(matches!(error, Error::Input { .. }), "{error}");
+    #[test]
+    fn rejects_bad_inputs() {
+        let zeros = |shape: [usize; 2], dtype| tensor(&vec![0.0; shape[0] * shape[1]], dtype, shape);
+        let [x, w] = [[2, 4], [3, 4]].map(|shape| zeros(shape, DType::F32));
+        let refusal = |a: [usize; 2], b: [usize; 2], dtype| {
+            lora(&x, &w, &zeros(a, DType::F32), &zeros(b, dtype), 1.0, None).unwrap_err()
+        };
+        let error = refusal([2, 5], [3, 2], DType::F32);
+        assert_eq!(error.to_string(), "lora: lora_a must be [2, 4], got [2, 5]");
+        let error = refusal([2, 4], [3, 1], DType::F32);
+        assert_eq!(error.to_string(), "lora: lora_b must be [3, 2], got [3, 1]");
+        let error = refusal([2, 4], [3, 2], DType::Bf16);
+        assert!(matches!(error, Error::DType { .. }), "{error}");
+        let key = Dropout { p: 1.0, seed: 0, step: 0, site: 0, first_element: 0 };
+        let error = lora(&x, &w, &zeros([2, 4], DType::F32), &zeros([3, 2], DType::F32), 1.0, Some(key)).unwrap_err();
+        assert!(matches!(error, Error::Input { .. }), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The GPU's only matrix multiplication: f32 or bf16 operands where they lie, sums in f32, f32 or bf16 results.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::autograd::Tensor;
@@ -13,28 +14,32 @@ pub const KERNELS: Kernels = kernels!("matmul");
 
 /// A matrix in device memory: row after row, or column after column.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix {
+pub struct Matrix<'a> {
     slice: DeviceSlice,
     dtype: DType,
     rows: usize,
     columns: usize,
     /// Whether the elements lie column after column.
     transposed: bool,
+    /// What holds the memory.
+    tensor: PhantomData<&'a Tensor>,
 }
 
-impl Matrix {
+impl<'a> Matrix<'a> {
     /// `tensor` as `[rows, last dimension]`, to be read.
-    pub fn new(op: &'static str, tensor: &Tensor) -> Result<Self> {
+    pub fn new(op: &'static str, tensor: &'a Tensor) -> Result<Self> {
         let slice = DeviceSlice { ptr: tensor.buffer().device_ptr()?, bytes: tensor.buffer().bytes() };
         let (rows, columns) = (tensor.shape().rows(), tensor.shape().last());
         match tensor.dtype() {
-            dtype @ (DType::F32 | DType::Bf16) => Ok(Self { slice, dtype, rows, columns, transposed: false }),
+            dtype @ (DType::F32 | DType::Bf16) => {
+                Ok(Self { slice, dtype, rows, columns, transposed: false, tensor: PhantomData })
+            }
             other => Err(Error::dtype(op, format!("takes f32 or bf16, got {other}"))),
         }
     }
 
     /// The same, to be written; copied first if another tensor shares it.
-    pub fn output(op: &'static str, tensor: &mut Tensor) -> Result<Self> {
+    pub fn output(op: &'static str, tensor: &'a mut Tensor) -> Result<Self> {
         tensor.buffer_mut()?;
         Self::new(op, tensor)
     }
@@ -62,7 +67,7 @@ pub fn product(
     shape: impl Into<Shape>,
     dtype: DType,
     alpha: f32,
-    terms: &[[Matrix; 2]],
+    terms: &[[Matrix<'_>; 2]],
 ) -> Result<Tensor> {
     let mut out = Tensor::uninit(device, dtype, shape)?;
     gemm(device, Matrix::output(op, &mut out)?, alpha, terms, None)?;
@@ -74,7 +79,13 @@ pub fn product(
 ///
 /// # Errors
 /// [`Error::Shape`] if an operand does not fit, [`Error::DType`] if a dtype does not.
-pub fn gemm(device: &Device, out: Matrix, alpha: f32, terms: &[[Matrix; 2]], addend: Option<Matrix>) -> Result<()> {
+pub fn gemm(
+    device: &Device,
+    out: Matrix<'_>,
+    alpha: f32,
+    terms: &[[Matrix<'_>; 2]],
+    addend: Option<Matrix<'_>>,
+) -> Result<()> {
     refuse_misfits(out, terms, addend)?;
     let (Some([a, b]), extension) = (terms.first(), terms.get(1)) else { return Ok(()) };
     let layout = match (a.transposed, b.transposed) {
@@ -106,7 +117,7 @@ pub fn gemm(device: &Device, out: Matrix, alpha: f32, terms: &[[Matrix; 2]], add
     KERNELS.launch(device, &Launch { kernel: &kernel, grid, block: 128, shared: 0, args: &args })
 }
 
-fn refuse_misfits(out: Matrix, terms: &[[Matrix; 2]], addend: Option<Matrix>) -> Result<()> {
+fn refuse_misfits(out: Matrix<'_>, terms: &[[Matrix<'_>; 2]], addend: Option<Matrix<'_>>) -> Result<()> {
     let (m, n) = (out.rows, out.columns);
     for [a, b] in terms {
         if (a.rows, a.columns, b.columns) != (m, b.rows, n) {
@@ -115,7 +126,7 @@ fn refuse_misfits(out: Matrix, terms: &[[Matrix; 2]], addend: Option<Matrix>) ->
         }
     }
     let first = terms.first().map(|[a, b]| (a.dtype, a.transposed, b.transposed));
-    let alike = |[a, b]: &[Matrix; 2]| a.dtype == b.dtype && Some((a.dtype, a.transposed, b.transposed)) == first;
+    let alike = |[a, b]: &[Matrix<'_>; 2]| a.dtype == b.dtype && Some((a.dtype, a.transposed, b.transposed)) == first;
     let twice_transposed = first.is_some_and(|(_, a, b)| a && b);
     if !(1..=2).contains(&terms.len()) || !terms.iter().all(alike) || twice_transposed {
         return Err(Error::dtype("gemm", "takes one or two terms of one dtype and one layout"));

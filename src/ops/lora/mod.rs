@@ -1,6 +1,7 @@
 //! A frozen linear layer with a trained low-rank adapter.
 
 mod cpu;
+mod cuda;
 
 use super::check;
 use super::dropout::Dropout;
@@ -10,14 +11,27 @@ use crate::error::{Error, Result};
 
 const OP: &str = "lora";
 
+/// The adapter's own part of the op.
+struct Adapter {
+    /// `[R, K]`.
+    a: Tensor,
+    /// `[N, R]`.
+    b: Tensor,
+    /// The factor of the adapter's output.
+    scaling: f32,
+    /// What is dropped of the adapter's input.
+    dropout: Option<Dropout>,
+}
+
 /// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ`: [`matmul`](super::matmul::matmul) with a low-rank adapter.
 ///
 /// Base and adapter are summed in f32 and rounded once. `lora_b · lora_a` is never formed, neither forward nor backward.
 ///
 /// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]` → `[.., N]`
 /// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; the result as `x`; the adapter's side is f32 throughout
+///   on the CPU, on a GPU it is rounded to the dtype of `x`
 /// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, each like its tensor; saves what those need of the operands, and
-///   `dropout(x) · lora_aᵀ` `[rows, R]` in f32; the dropout is drawn again
+///   `dropout(x) · lora_aᵀ` `[rows, R]`; the dropout is drawn again
 /// - Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>
 ///
 /// # Errors
@@ -32,21 +46,21 @@ pub fn lora(
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     refuse_misfits(x, weight, lora_a, lora_b)?;
-    let adapter = cpu::Adapter { a: lora_a.detach(), b: lora_b.detach(), scaling, dropout };
-    let (y, xa) = adapter.forward(&x.detach(), weight)?;
+    let adapter = Adapter { a: lora_a.detach(), b: lora_b.detach(), scaling, dropout };
+    let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight))?;
     let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
     let saved_x = (want_dw || want_da).then(|| x.detach());
     let saved_weight = want_dx.then(|| weight.detach());
     let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
     let [y] = record([x, weight, lora_a, lora_b], [y], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None, None, None]) };
-        let dxa = adapter.backward_xa(&dy)?;
-        let dx = saved_weight.map(|weight| adapter.backward_x(&dy, &dxa, &weight, x_shape)).transpose()?;
+        let dxa = on_device!(dy, backward_xa(&adapter, &dy))?;
+        let dx = saved_weight.map(|weight| on_device!(dy, backward_x(&adapter, &dy, &dxa, &weight, x_shape)));
         let x = saved_x.as_ref();
-        let dw = x.filter(|_| want_dw).map(|x| cpu::backward_weight(&dy, x, weight_dtype)).transpose()?;
-        let da = x.filter(|_| want_da).map(|x| adapter.backward_a(&dxa, x)).transpose()?;
-        let db = want_db.then(|| cpu::backward_b(&dy, &xa)).transpose()?;
-        Ok([dx, dw, da, db])
+        let dw = x.filter(|_| want_dw).map(|x| on_device!(dy, backward_weight(&dy, x, weight_dtype)));
+        let da = x.filter(|_| want_da).map(|x| on_device!(dy, backward_a(&adapter, &dxa, x)));
+        let db = want_db.then(|| on_device!(dy, backward_b(&dy, &xa)));
+        Ok([dx.transpose()?, dw.transpose()?, da.transpose()?, db.transpose()?])
     });
     Ok(y)
 }
@@ -68,6 +82,5 @@ fn refuse_misfits(x: &Tensor, weight: &Tensor, lora_a: &Tensor, lora_b: &Tensor)
         }
         check::same_device(OP, name, tensor, x)?;
     }
-    check::same_device(OP, "weight", weight, x)?;
-    check::cpu(OP, x)
+    check::same_device(OP, "weight", weight, x)
 }
