@@ -5,23 +5,26 @@
 //          param = decay * param - step_size * m / (sqrt(v) / sqrt_c2 + eps)
 //
 // The host computes the factors in f64 and rounds each once: decay = 1 - learning_rate * weight_decay, step_size =
-// learning_rate / c1, sqrt_c2 = sqrt(c2), where ci = 1 - betai^step.
-// Pointers: tensors [] and chunks [] as in tensors.cuh; the gradients in the kernel's dtype, all else f32.
+// learning_rate / c1, sqrt_c2 = sqrt(c2), where ci = 1 - betai^step. Where gradient_scale is not finite nothing changes.
+// Pointers: tensors [] and chunks [] as in tensors.cuh; gradient_scale [1] in f32.
 // Launch: grid chunks, block 256.
 // Numerics: f32.
 #include "tensors.cuh"
 
-template <typename T>
-DEVICE void adamw(const Tensor* tensors, const Chunk* chunks, float gradient_scale, float decay, float one_minus_beta1,
-                  float beta2, float one_minus_beta2, float sqrt_c2, float eps, float step_size) {
-    for_chunk<T>(tensors, chunks, [&](auto width, const Part<T>& part, int64_t i) {
+KERNEL(256)
+adamw(const Tensor* __restrict__ tensors, const uint32_t* __restrict__ chunks, const float* __restrict__ gradient_scale,
+      float decay, float one_minus_beta1, float beta2, float one_minus_beta2, float sqrt_c2, float eps,
+      float step_size) {
+    const float scale = load_for_warp(gradient_scale);
+    if (!is_finite(scale)) return;
+    for_chunk(tensors, chunks, [&](auto width, const auto& part, int64_t i) {
         constexpr int N = decltype(width)::value;
-        const Pack<T, N> grad = load<N>(part.grad + i);
+        const auto grad = load<N>(part.grad + i);
         const Pack<float, N> p = load<N>(part.param + i), m = load<N>(part.m + i), v = load<N>(part.v + i);
         float new_p[N], new_m[N], new_v[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-            const float g = gradient_scale * grad[j];
+            const float g = scale * grad[j];
             new_m[j] = m[j] + one_minus_beta1 * (g - m[j]);
             new_v[j] = beta2 * v[j] + one_minus_beta2 * g * g;
             const float denominator = sqrtf(new_v[j]) / sqrt_c2 + eps;
@@ -32,15 +35,3 @@ DEVICE void adamw(const Tensor* tensors, const Chunk* chunks, float gradient_sca
         store(part.v + i, rounded<float>(new_v));
     });
 }
-
-#define KERNELS(T, DTYPE)                                                                                              \
-    KERNEL(256)                                                                                                        \
-    adamw_##DTYPE(const Tensor* __restrict__ tensors, const Chunk* __restrict__ chunks, float gradient_scale,          \
-                  float decay, float one_minus_beta1, float beta2, float one_minus_beta2, float sqrt_c2, float eps,    \
-                  float step_size) {                                                                                   \
-        adamw<T>(tensors, chunks, gradient_scale, decay, one_minus_beta1, beta2, one_minus_beta2, sqrt_c2, eps,        \
-                 step_size);                                                                                           \
-    }
-
-KERNELS(float, f32)
-KERNELS(bf16, bf16)

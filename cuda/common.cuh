@@ -28,6 +28,9 @@ template <typename T> DEVICE T from_float(float v);
 template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE bf16 from_float<bf16>(float v) { return {uint16_t(cvt_bf16x2(v, 0.0f))}; }
 
+DEVICE bool is_finite(float v) { return fabsf(v) <= 0x1.fffffep127f; }
+#define NOT_A_NUMBER __uint_as_float(0x7fc00000)
+
 // The nearest value that T can store.
 template <typename T> DEVICE float round_to(float v) { return to_float(from_float<T>(v)); }
 
@@ -102,7 +105,22 @@ template <int N, typename F> DEVICE void for_packs(int64_t n, F f) {
     if (thread < n % N) f(Width<1>{}, n - n % N + thread);
 }
 
-// ---- sums
+// ---- the largest, and sums
+
+DEVICE float warp_max(float v) {
+#pragma unroll
+    for (int distance = WARP / 2; distance > 0; distance /= 2) v = fmaxf(v, shfl_xor(v, distance));
+    return v;
+}
+
+// Over the block, in every thread. One call a kernel.
+DEVICE float block_max(float v) {
+    __shared__ float warps[32];
+    v = warp_max(v);
+    if (lane_id() == 0) warps[warp_id()] = v;
+    __syncthreads();
+    return warp_max(lane_id() < blockDim.x / WARP ? warps[lane_id()] : v);
+}
 
 // Over the warp, the same bits in every lane.
 DEVICE float warp_sum(float v) {

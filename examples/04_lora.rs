@@ -36,6 +36,7 @@ fn main() -> Result<()> {
     assert_eq!(trained.len(), 2 * 2 * files.config().num_hidden_layers);
 
     let mut optimizer = AdamW::new(AdamWOptions { learning_rate: 1e-2, ..AdamWOptions::default() });
+    let unscaled = Tensor::from_slice(&Device::Cpu, [], &[1f32])?;
     for step in 0..10 {
         let loss = loss()?;
         println!("step {step}: loss {:.4}", value(&loss)?);
@@ -44,7 +45,7 @@ fn main() -> Result<()> {
         let found: Vec<Tensor> = weights.iter().filter_map(|(_, weight)| gradients.get(weight).cloned()).collect();
         let updates = weights.iter_mut().zip(&found);
         let updates = updates.map(|((name, parameter), gradient)| Trained { name, parameter, gradient });
-        optimizer.step(updates.collect(), 1.0)?;
+        optimizer.step(updates.collect(), &unscaled)?;
     }
     let after = value(&loss()?)?;
     println!("loss after ten steps: found {after:.4}, expected less than half of {before:.4}");

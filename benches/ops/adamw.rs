@@ -18,7 +18,8 @@ pub fn bench(c: &mut Criterion) {
         let n: usize = sizes.iter().sum();
         floor::copy(&mut group, 7 * n * size_of::<f32>());
         let mut state: Vec<Operands> = sizes.into_iter().map(operands).collect();
-        group.bench_function(format!("step_f32/{name}"), |b| b.iter(|| step(&mut state)));
+        let scale = Tensor::from_slice(&Device::Cpu, [], &[1.0f32]).unwrap();
+        group.bench_function(format!("step_f32/{name}"), |b| b.iter(|| step(&mut state, &scale)));
     }
     group.finish();
 }
@@ -27,10 +28,10 @@ fn operands(n: usize) -> Operands {
     [0.1f32, 0.0, 0.0, 0.01].map(|value| Tensor::from_slice(&Device::Cpu, [n], &vec![value; n]).unwrap())
 }
 
-fn step(state: &mut [Operands]) {
+fn step(state: &mut [Operands], scale: &Tensor) {
     let updates = state.iter_mut().map(|[parameter, m, v, gradient]| {
         let (name, gradient) = ("w", &*gradient);
         AdamWUpdate { name, parameter, m, v, gradient }
     });
-    adamw(&mut updates.collect::<Vec<_>>(), &AdamWOptions::default(), 10, 1.0).unwrap();
+    adamw(&mut updates.collect::<Vec<_>>(), &AdamWOptions::default(), 10, scale).unwrap();
 }

@@ -132,10 +132,10 @@ fn update(model: &Llama, optimizer: &mut AdamW, gradients: &Gradients) -> Result
     let trained = model.trained();
     let mut weights: Vec<_> = trained.iter().map(|(name, parameter)| (name, parameter.lock())).collect();
     let found: Vec<&Tensor> = weights.iter().filter_map(|(_, weight)| gradients.get(weight)).collect();
-    let scale = grad_norm(&found)?.clip_scale(1.0);
+    let scale = grad_norm(&found)?.clip_scale(1.0)?;
     let pairs = weights.iter_mut().zip(found);
     let trained = pairs.map(|((name, weight), gradient)| Trained { name, parameter: weight, gradient }).collect();
-    optimizer.step(trained, scale)
+    optimizer.step(trained, &scale)
 }
 
 /// How many questions about texts that it never saw the model answers.

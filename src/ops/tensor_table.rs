@@ -2,11 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::autograd::Tensor;
 use crate::device::{Arg, Buffer, Device};
+use crate::dtype::DType;
 use crate::error::Result;
 
 /// Elements of a tensor that one block handles.
-const CHUNK: usize = 8192;
+const CHUNK: u64 = 8192;
 
 /// Device addresses of a parameter, its gradient and its state; 0 where a kernel does not use one.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -18,6 +20,21 @@ pub struct Record {
     pub v: u64,
     /// Elements of each.
     pub n: u64,
+    /// The number of its first chunk, which the table counts.
+    pub first: u32,
+    pub gradient_is_bf16: u32,
+}
+
+impl Record {
+    /// A record of a gradient alone.
+    pub fn new(gradient: &Tensor) -> Result<Self> {
+        Ok(Self {
+            gradient: gradient.buffer().device_ptr()?.0,
+            n: gradient.shape().numel() as u64,
+            gradient_is_bf16: (gradient.dtype() == DType::Bf16).into(),
+            ..Self::zeroed()
+        })
+    }
 }
 
 /// Both tables, on the device.
@@ -30,13 +47,14 @@ pub struct TensorTable {
 
 impl TensorTable {
     /// The chunks come in the order of the records.
-    pub fn new(device: &Device, records: &[Record]) -> Result<Self> {
-        let chunks_of = |(tensor, record): (usize, &Record)| {
-            (0..chunks(record.n as usize)).map(move |index| [tensor as u32, index as u32])
-        };
-        let chunks: Vec<[u32; 2]> = records.iter().enumerate().flat_map(chunks_of).collect();
+    pub fn new(device: &Device, mut records: Vec<Record>) -> Result<Self> {
+        let mut chunks: Vec<u32> = Vec::new();
+        for (i, record) in records.iter_mut().enumerate() {
+            record.first = chunks.len() as u32;
+            chunks.extend((0..record.n.div_ceil(CHUNK)).map(|_| i as u32));
+        }
         Ok(Self {
-            tensors: Buffer::from_bytes(device, bytemuck::cast_slice(records))?,
+            tensors: Buffer::from_bytes(device, bytemuck::cast_slice(&records))?,
             chunks: Buffer::from_bytes(device, bytemuck::cast_slice(&chunks))?,
             blocks: chunks.len(),
         })
@@ -46,9 +64,4 @@ impl TensorTable {
     pub fn as_inputs(&self) -> Result<[Arg; 2]> {
         Ok([self.tensors.as_input()?, self.chunks.as_input()?])
     }
-}
-
-/// How many chunks `n` elements are.
-pub fn chunks(n: usize) -> usize {
-    n.div_ceil(CHUNK)
 }

@@ -74,13 +74,14 @@ impl AdamW {
         })
     }
 
-    /// Makes one step: updates every parameter by `gradient_scale` times its gradient.
+    /// Makes one step: updates every parameter by `gradient_scale`, an f32 scalar on their device, times its gradient.
     ///
-    /// Nothing is changed where anything is refused. A parameter seen for the first time starts with a state of zeros.
+    /// Nothing is changed where anything is refused. Where `gradient_scale` is not finite the step counts, but parameters
+    /// and state stay as they are. A parameter seen for the first time starts with a state of zeros.
     ///
     /// # Errors
     /// As [`adamw`](crate::ops::adamw::adamw); [`Error::Input`] if a name occurs twice.
-    pub fn step(&mut self, mut trained: Vec<Trained<'_>>, gradient_scale: f32) -> Result<()> {
+    pub fn step(&mut self, mut trained: Vec<Trained<'_>>, gradient_scale: &Tensor) -> Result<()> {
         trained.sort_by_key(|trained| trained.name);
         if let Some(pair) = trained.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Error::input(pair[0].name, "is trained twice in one step"));

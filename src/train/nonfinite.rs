@@ -39,7 +39,7 @@ pub(super) fn of_gradients(names: &[&str], norms: &[f64], step: u64) -> Error {
 /// Refuses trained weights that are not all finite, as a step that was too large leaves them.
 pub(super) fn refuse_weights(trained: &[(String, &Parameter)], steps: u64) -> Result<()> {
     let weights: Vec<Tensor> = trained.iter().map(|(_, parameter)| parameter.get()).collect();
-    let found = grad_norm(&weights.iter().collect::<Vec<_>>())?.first_not_finite();
+    let found = grad_norm(&weights.iter().collect::<Vec<_>>())?.read()?.first_not_finite();
     match found.and_then(|i| trained.get(i)) {
         Some((name, _)) => Err(error("the update is not finite", steps.saturating_sub(1), name)),
         None => Ok(()),
@@ -91,5 +91,5 @@ impl BlockHook for Watch {
 }
 
 fn is_finite(tensor: &Tensor) -> Result<bool> {
-    Ok(grad_norm(&[tensor])?.total.is_finite())
+    Ok(grad_norm(&[tensor])?.read()?.total.is_finite())
 }

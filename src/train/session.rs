@@ -97,26 +97,27 @@ impl Session<'_> {
         let mut found = differentiate(self.trained.model, batches, self.seed, number, hook)?;
         let gradients = self.trained.take_gradients(&mut found.gradients)?;
         let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
+        let max_norm = if self.options.max_grad_norm > 0.0 { self.options.max_grad_norm } else { f64::INFINITY };
+        let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
+        self.optimizer.options.learning_rate = learning_rate;
+        self.trained.update(&mut self.optimizer, &gradients, &norm.clip_scale(max_norm)?)?;
+        // A GPU is waited for here and nowhere before. If this is refused, the update has changed nothing.
+        let (loss, norm) = (found.loss(self.trained.model, number)?, norm.read()?);
         if !norm.total.is_finite() {
             return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
         }
-        let max_norm = self.options.max_grad_norm;
-        let scale = if max_norm > 0.0 { norm.clip_scale(max_norm) } else { 1.0 };
-        let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
-        self.optimizer.options.learning_rate = learning_rate;
-        self.trained.update(&mut self.optimizer, &gradients, scale)?;
         let seconds = begun.elapsed().as_secs_f64();
         self.state.step += 1;
-        self.state.loss_sum += found.loss * found.supervised as f64;
+        self.state.loss_sum += loss * found.supervised as f64;
         self.state.supervised += found.supervised as u64;
         self.state.tokens += found.tokens as u64;
         self.state.seconds += seconds;
         let tokens_per_second = found.tokens as f64 / seconds;
-        self.progress.step(self.state.step, found.loss, tokens_per_second);
+        self.progress.step(self.state.step, loss, tokens_per_second);
         self.metrics.write(Line::Step {
             step: self.state.step,
             epoch: epoch as f64 + within,
-            loss: found.loss,
+            loss,
             learning_rate,
             grad_norm: norm.total,
             tokens: found.tokens,

@@ -11,13 +11,30 @@ use crate::nn::{Batch, BlockHook, DropoutSeed, Sequence};
 
 /// What a step found.
 pub(super) struct Differentiated {
-    /// The mean over all supervised tokens of the step.
-    pub loss: f64,
+    /// What each pass ran on, and its part of the loss.
+    passes: Vec<(Batch, Tensor)>,
     pub gradients: Gradients,
     /// All tokens.
     pub tokens: usize,
     /// Those with a target.
     pub supervised: usize,
+}
+
+impl Differentiated {
+    /// The mean over all supervised tokens of the step. Waits for a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::error::Error::Input) if it is not finite, naming the first tensor that is not.
+    pub(super) fn loss(&self, model: &Llama, step: u64) -> Result<f64> {
+        let mut sum = 0.0;
+        for (batch, loss) in &self.passes {
+            sum += scalar(loss)?;
+            if !sum.is_finite() {
+                return Err(nonfinite::of_loss(model, batch, sum, step)?);
+            }
+        }
+        Ok(sum)
+    }
 }
 
 /// Runs the batches of a step piece by piece and adds their gradients: what one large batch gives, within rounding.
@@ -33,16 +50,13 @@ pub(super) fn differentiate(
     let passes = batches.iter().flat_map(|sequences| passes(sequences, &device));
     let batches: Vec<Batch> = passes.map(|sequences| Batch::new(sequences, &device)).collect::<Result<_>>()?;
     let supervised: usize = batches.iter().map(|batch| batch.supervised).sum();
-    let mut found = Differentiated { loss: 0.0, gradients: Gradients::default(), tokens: 0, supervised };
-    for batch in &batches {
+    let mut found = Differentiated { passes: Vec::new(), gradients: Gradients::default(), tokens: 0, supervised };
+    for batch in batches {
         let dropout = DropoutSeed { seed, step, first_row: found.tokens as u64 };
-        let loss = model.loss(batch, supervised as f32, Some(dropout), hook)?;
-        found.loss += scalar(&loss)?;
-        if !found.loss.is_finite() {
-            return Err(nonfinite::of_loss(model, batch, found.loss, step)?);
-        }
+        let loss = model.loss(&batch, supervised as f32, Some(dropout), hook)?;
         found.gradients.merge(backward(&loss)?)?;
         found.tokens += batch.input_ids.shape().numel();
+        found.passes.push((batch, loss.detach()));
     }
     Ok(found)
 }
@@ -115,7 +129,8 @@ mod tests {
         let dropout = DropoutSeed { seed: 7, step: 3, first_row: 0 };
         let loss = model.loss(&whole, whole.supervised as f32, Some(dropout), hook).unwrap();
         let wanted = scalar(&loss).unwrap();
-        assert!((found.loss / wanted - 1.0).abs() < 1e-6, "the loss is {}, not {wanted}", found.loss);
+        let mean = found.loss(model, 3).unwrap();
+        assert!((mean / wanted - 1.0).abs() < 1e-6, "the loss is {mean}, not {wanted}");
         assert_eq!((found.supervised, found.tokens), (whole.supervised, whole.input_ids.shape().numel()));
         let mut gradients = backward(&loss).unwrap();
         for (name, parameter) in model.trained() {

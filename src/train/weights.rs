@@ -96,7 +96,7 @@ impl<'a> Trained<'a> {
     }
 
     /// One step of the optimizer.
-    pub fn update(&self, optimizer: &mut AdamW, gradients: &[Tensor], gradient_scale: f32) -> Result<()> {
+    pub fn update(&self, optimizer: &mut AdamW, gradients: &[Tensor], gradient_scale: &Tensor) -> Result<()> {
         let mut locked: Vec<_> = self.parameters.iter().map(|(_, parameter)| parameter.lock()).collect();
         let parameters = self.parameters.iter().zip(&mut locked).zip(gradients);
         let trained = parameters.map(|(((name, _), parameter), gradient)| optim::Trained { name, parameter, gradient });

@@ -36,13 +36,17 @@ fn operands(seed: u64, n: usize, dtype: DType) -> [Vec<f64>; 4] {
     [p, m, v.iter().map(|v| v.abs()).collect(), random(seed ^ 3, n, dtype)]
 }
 
+fn scalar(value: f32) -> Tensor {
+    tensor(&[value.into()], DType::F32, [])
+}
+
 /// One step of one parameter; `p`, `m`, `v` afterwards.
 fn stepped([p, m, v, g]: &[Vec<f64>; 4], dtype: DType, options: AdamWOptions, step: u64, scale: f32) -> [Tensor; 3] {
     let n = p.len();
     let [mut p, mut m, mut v] = [p, m, v].map(|x| tensor(x, DType::F32, [n]));
     let gradient = tensor(g, dtype, [n]);
     let update = AdamWUpdate { name: "w", parameter: &mut p, m: &mut m, v: &mut v, gradient: &gradient };
-    adamw(&mut [update], &options, step, scale).unwrap();
+    adamw(&mut [update], &options, step, &scalar(scale)).unwrap();
     [p, m, v]
 }
 
@@ -74,6 +78,12 @@ on_devices! {
         for (a, b) in scaled.iter().zip(&stepped(&halved, DType::F32, options, step, 1.0)) {
             check_bits("a scaled gradient", a, b)?;
         }
+        // A scale that is not finite changes nothing.
+        for scale in [f32::NAN, f32::INFINITY] {
+            for (i, state) in stepped(&x, DType::F32, options, step, scale).iter().enumerate() {
+                check_bits("with no scale", state, &tensor(&x[i], DType::F32, [n]))?;
+            }
+        }
         // Without a step size the parameter keeps its bits.
         let still = AdamWOptions { learning_rate: 0.0, ..options };
         check_bits("p", &stepped(&x, DType::F32, still, step, 1.0)[0], &tensor(&x[0], DType::F32, [n]))?;
@@ -93,20 +103,21 @@ on_devices! {
     }
 
     #[test]
-    fn runs_are_bit_equal(lengths in prop::collection::vec(lengths(), 1..5), options in options(), dtype in float_dtype(), seed: u64) {
+    fn runs_are_bit_equal(sizes in prop::collection::vec((lengths(), float_dtype()), 1..5), options in options(), seed: u64) {
         // All parameters in one call, in every way, and each alone.
-        let operands: Vec<_> = lengths.iter().map(|n| operands(seed ^ *n as u64, *n, dtype)).collect();
+        let dtypes: Vec<DType> = sizes.iter().map(|(_, dtype)| *dtype).collect();
+        let operands: Vec<_> = sizes.iter().map(|&(n, dtype)| operands(seed ^ n as u64, n, dtype)).collect();
         let run = || {
             let mut state: Vec<[Tensor; 3]> =
                 operands.iter().map(|x| [0, 1, 2].map(|i| tensor(&x[i], DType::F32, [x[i].len()]))).collect();
-            let gradients: Vec<Tensor> = operands.iter().map(|x| tensor(&x[3], dtype, [x[3].len()])).collect();
+            let gradients: Vec<Tensor> = operands.iter().zip(&dtypes).map(|(x, dtype)| tensor(&x[3], *dtype, [x[3].len()])).collect();
             let mut updates: Vec<_> = state.iter_mut().zip(&gradients).map(|([parameter, m, v], gradient)| {
                 AdamWUpdate { name: "w", parameter, m, v, gradient }
             }).collect();
-            adamw(&mut updates, &options, 3, 0.7).unwrap();
+            adamw(&mut updates, &options, 3, &scalar(0.7)).unwrap();
             state
         };
-        let singles: Vec<_> = operands.iter().map(|x| stepped(x, dtype, options, 3, 0.7)).collect();
+        let singles: Vec<_> = operands.iter().zip(&dtypes).map(|(x, dtype)| stepped(x, *dtype, options, 3, 0.7)).collect();
         for all in every_way(run) {
             for (all, single) in all.iter().flatten().zip(singles.iter().flatten()) {
                 check_bits("in one call and in many", all, single)?;
@@ -130,7 +141,7 @@ on_devices! {
                 ],
                 &options,
                 step,
-                1.0,
+                &scalar(1.0),
             )
             .unwrap_err();
             assert_eq!(values(&first), [1.0; 4], "a was changed although b was refused");
@@ -142,6 +153,8 @@ on_devices! {
         let error = refused(&good, &ids, defaults, 1);
         assert_eq!(error.to_string(), "adamw: gradient of b must be f32 or bf16, got u32");
         assert!(matches!(error, Error::DType { .. }));
+        let error = adamw(&mut [], &defaults, 1, &good).unwrap_err();
+        assert_eq!(error.to_string(), "adamw: gradient_scale must be [], got [4]");
         assert_eq!(refused(&good, &good, defaults, 0).to_string(), "adamw: step counts from 1, got 0");
         let options = AdamWOptions { beta2: 1.0, ..defaults };
         assert_eq!(refused(&good, &good, options, 1).to_string(), "adamw: beta2 must be in [0, 1), got 1");

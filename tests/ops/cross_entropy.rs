@@ -89,6 +89,12 @@ proptest! {
         for (dhidden, target) in dhidden.chunks(h).zip(&targets) {
             prop_assert!(*target != -100 || dhidden.iter().all(|&d| d == 0.0));
         }
+        // A loss that is not finite has gradients that are not, although those of the formula are.
+        let (far, one) = (tensor(&[-1e30, 0.0], DType::F32, [2, 1]), tensor(&[1e30], DType::F32, [1, 1]).with_grad());
+        let infinite = cross_entropy(&one, &far, &ids(&[0]), 1.0).unwrap();
+        prop_assert_eq!(values(&infinite), [f64::INFINITY]);
+        prop_assert!(values(backward(&infinite).unwrap().get(&one).unwrap())[0].is_nan());
+
         let none = cross_entropy(&tx, &tw, &ids(&vec![-100; rows]), NORMALIZER as f32).unwrap();
         prop_assert_eq!(values(&none), [0.0]);
     }

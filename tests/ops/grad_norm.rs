@@ -52,15 +52,20 @@ on_devices! {
     #[test]
     fn norms_match_reference(gradients in gradients(), max_norm in 1e-3..1e3f64) {
         let gradients: Vec<Tensor> = gradients.iter().map(Gradient::tensor).collect();
-        let found = grad_norm(&all(&gradients)).unwrap();
+        let norm = grad_norm(&all(&gradients)).unwrap();
+        let found = norm.read().unwrap();
         let exact: Vec<_> = gradients.iter().map(values).collect();
         check_norm(found.total, &exact)?;
         for (found, gradient) in found.each.iter().zip(&exact) {
             check_norm(*found, std::slice::from_ref(gradient))?;
         }
-        let scale = reference::grad_norm::clip_scale(found.total, max_norm);
-        prop_assert_eq!(found.clip_scale(max_norm), scale as f32);
-        prop_assert!(found.total * scale <= max_norm);
+        let scale = norm.clip_scale(max_norm).unwrap();
+        prop_assert!(scale.dims().is_empty());
+        check("scale", &scale, &expected!(R => {
+            let norm = reference::grad_norm::norm::<R>(&exact.iter().map(|g| cast(g)).collect::<Vec<_>>());
+            vec![reference::grad_norm::clip_scale(norm, max_norm)]
+        }))?;
+        prop_assert!(found.total * values(&scale)[0] <= max_norm * (1.0 + 1e-6));
         prop_assert_eq!(found.first_not_finite(), None);
     }
 
@@ -71,15 +76,23 @@ on_devices! {
         // The largest finite values are none of it: their squares do not overflow.
         let large = match dtype { DType::Bf16 => 3.3895313892515355e38, _ => f64::from(f32::MAX) };
         let mut x = vec![large; n];
-        prop_assert_eq!(grad_norm(&[&tensor(&x, dtype, [n])]).unwrap().first_not_finite(), None);
+        let norm = grad_norm(&[&tensor(&x, dtype, [n])]).unwrap();
+        prop_assert_eq!(norm.read().unwrap().first_not_finite(), None);
+        let clipped = values(&norm.clip_scale(1.0).unwrap())[0] * large * (n as f64).sqrt();
+        prop_assert!((0.99..1.01).contains(&clipped), "clipped to {}", clipped);
         x[at.index(n)] = bad;
         let (good, bad) = (tensor(&[1.0], DType::F32, [1]), tensor(&x, dtype, [n]));
-        prop_assert_eq!(grad_norm(&[&good, &bad, &good, &bad]).unwrap().first_not_finite(), Some(1));
+        let norm = grad_norm(&[&good, &bad, &good, &bad]).unwrap();
+        prop_assert_eq!(norm.read().unwrap().first_not_finite(), Some(1));
+        prop_assert!([1.0, f64::INFINITY].iter().all(|max| values(&norm.clip_scale(*max).unwrap())[0].is_nan()));
     }
 
     #[test]
     fn runs_are_bit_equal(gradients in gradients()) {
-        let run = || grad_norm(&all(&gradients.iter().map(Gradient::tensor).collect::<Vec<_>>())).unwrap();
+        let run = || {
+            let norm = grad_norm(&all(&gradients.iter().map(Gradient::tensor).collect::<Vec<_>>())).unwrap();
+            (norm.read().unwrap(), values(&norm.clip_scale(1.0).unwrap()))
+        };
         let norms = every_way(run);
         prop_assert!(norms.iter().all(|norm| *norm == norms[0]), "{:?}", norms);
     }
@@ -89,10 +102,11 @@ on_devices! {
     #[test]
     fn clipping_is_pytorchs() {
         let norm = grad_norm(&[&tensor(&[3.0, 4.0], DType::F32, [2])]).unwrap();
-        assert_eq!(norm.total, 5.0);
-        assert_eq!(norm.clip_scale(1.0), (1.0 / 5.000001) as f32);
-        assert_eq!(norm.clip_scale(5.0), (5.0 / 5.000001) as f32);
-        assert_eq!(norm.clip_scale(5.1), 1.0);
+        assert_eq!(norm.read().unwrap().total, 5.0);
+        for (max_norm, scale) in [(1.0, 1.0 / 5.000001), (5.0, 5.0 / 5.000001), (5.1, 1.0), (f64::INFINITY, 1.0)] {
+            let found = values(&norm.clip_scale(max_norm).unwrap())[0];
+            assert!((found - scale).abs() <= scale * f64::from(f32::EPSILON), "{found} is not {scale}");
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! The optimizer's state: named, resumable, and the parameters' places on the tape.
 
+mod watched;
+
+use std::sync::Arc;
+
 use vicugna::autograd::{Tensor, backward};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
+use vicugna::ops::grad_norm::grad_norm;
 use vicugna::ops::matmul::matmul;
 use vicugna::optim::{AdamW, AdamWOptions, Trained};
 
@@ -11,6 +16,10 @@ const OPTIONS: AdamWOptions =
 
 fn tensor(values: &[f32]) -> Tensor {
     Tensor::from_slice(&Device::Cpu, [values.len()], values).unwrap()
+}
+
+fn scalar(value: f32) -> Tensor {
+    tensor(&[value]).reshape([]).unwrap()
 }
 
 /// Two parameters and, for each step, gradients that differ from step to step.
@@ -31,7 +40,7 @@ impl Run {
             let (da, db) = (tensor(&[step.sin(), 0.1, -step]), tensor(&[step - 2.0]));
             let a = Trained { name: "layers.0.a", parameter: &mut self.a, gradient: &da };
             let b = Trained { name: "b", parameter: &mut self.b, gradient: &db };
-            self.optimizer.step(vec![a, b], 0.5).unwrap();
+            self.optimizer.step(vec![a, b], &scalar(0.5)).unwrap();
         }
     }
 
@@ -73,7 +82,7 @@ fn a_parameter_stays_the_same_leaf() {
         let gradient = backward(&loss).unwrap().take(&w).unwrap();
         assert_eq!(gradient.to_vec::<f32>().unwrap(), [1.0, -3.0]);
         losses.push(loss.to_vec::<f32>().unwrap()[0]);
-        optimizer.step(vec![Trained { name: "w", parameter: &mut w, gradient: &gradient }], 1.0).unwrap();
+        optimizer.step(vec![Trained { name: "w", parameter: &mut w, gradient: &gradient }], &scalar(1.0)).unwrap();
     }
     assert!(losses.is_sorted_by(|a, b| a > b), "{losses:?}");
 }
@@ -83,7 +92,7 @@ fn refuses_what_does_not_fit() {
     let mut optimizer = AdamW::new(OPTIONS);
     let [mut a, mut b, gradient] = [tensor(&[1.0]), tensor(&[1.0]), tensor(&[1.0])];
     let twice = [&mut a, &mut b].map(|parameter| Trained { name: "w", parameter, gradient: &gradient });
-    assert_eq!(optimizer.step(twice.into(), 1.0).unwrap_err().to_string(), "w: is trained twice in one step");
+    assert_eq!(optimizer.step(twice.into(), &scalar(1.0)).unwrap_err().to_string(), "w: is trained twice in one step");
 
     let resumed = |state: &[(&str, usize)]| {
         let zeros = |n| Tensor::zeros(&Device::Cpu, DType::F32, [n]).unwrap();
@@ -95,7 +104,32 @@ fn refuses_what_does_not_fit() {
     assert_eq!(error.to_string(), "w.momentum: is no optimizer state: its name ends neither in .m nor in .v");
 
     let mut optimizer = resumed(&[("w.m", 2), ("w.v", 2)]).unwrap();
-    let error = optimizer.step(vec![Trained { name: "w", parameter: &mut a, gradient: &gradient }], 1.0).unwrap_err();
+    let error =
+        optimizer.step(vec![Trained { name: "w", parameter: &mut a, gradient: &gradient }], &scalar(1.0)).unwrap_err();
     assert_eq!(error.to_string(), "adamw: m of w must be [1], got [2]");
     assert_eq!(optimizer.steps(), 1, "a refused step was counted");
+}
+
+#[test]
+fn a_step_on_a_gpu_never_waits_for_it() {
+    let gpu = Arc::new(watched::Watched::default());
+    let device = Device::new(gpu.clone());
+    let on_gpu = |values: &[f32]| tensor(values).to_device(&device).unwrap();
+    let (mut optimizer, mut w) = (AdamW::new(OPTIONS), on_gpu(&[1.0, -2.0, 3.0]));
+    let mut norms = Vec::new();
+    for gradient in [[3.0, 0.0, -4.0], [f32::NAN, 1.0, 1.0]].map(|gradient| on_gpu(&gradient)) {
+        let norm = grad_norm(&[&gradient]).unwrap();
+        let trained = vec![Trained { name: "w", parameter: &mut w, gradient: &gradient }];
+        optimizer.step(trained, &norm.clip_scale(1.0).unwrap()).unwrap();
+        norms.push(norm);
+    }
+    assert_eq!(gpu.waits(), 0);
+    assert_eq!(norms[0].read().unwrap().total, 5.0);
+    assert_eq!(norms[1].read().unwrap().first_not_finite(), Some(0));
+    assert_eq!(gpu.waits(), 2);
+    // The first step moved each element that has a gradient by the learning rate, the second none.
+    let decayed = [1.0, -2.0, 3.0].map(|w| w * 0.999);
+    for ((w, decayed), sign) in w.to_vec::<f32>().unwrap().into_iter().zip(decayed).zip([1.0, 0.0, -1.0]) {
+        assert!((w - (decayed - 0.1 * sign)).abs() < 1e-5, "{w}");
+    }
 }

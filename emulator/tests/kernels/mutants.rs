@@ -232,11 +232,6 @@ const EQUIVALENT: &[Equivalent] = &[
     ),
     never(4, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),
     never(2, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),
-    never(
-        4,
-        &["grad_norm_finish", "lane_id() < blockDim.x / WARP"],
-        "the block has 32 warps, as many as a warp has lanes",
-    ),
     same(4, &["embedding_bwd", "of `for (int tile"], "a warp without columns finds each of its columns beyond H"),
     same(
         4,
@@ -248,9 +243,15 @@ const EQUIVALENT: &[Equivalent] = &[
         &["embedding_bwd", "buffer 2"],
         "of ids the first row of each run is read, and the last row begins no run here",
     ),
-    same(2, &["grad_norm", "const Tensor t ="], NOT_USED),
-    same(6, &["grad_norm", "least(CHUNK, t.n - first)};"], NOT_USED),
+    same(2, &["grad_norm", "shared = tensors["], NOT_USED),
+    same(6, &["grad_norm", "shared = tensors["], NOT_USED),
     same(3, &["grad_norm", "three tensors"], NOT_USED),
+    same(
+        3,
+        &["grad_norm_sum", "buffer 1"],
+        "the last word of the table is the kind of a gradient, which was for grad_norm",
+    ),
+    same(3, &["adamw scale inf"], "nothing but the scale is read"),
 ];
 
 /// Why a survivor counts as the kernel's equal.

@@ -212,7 +212,7 @@ pub(super) fn adamw(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let gradient = draw.tensor(&g, dtype, [n])?;
     let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut tm, v: &mut tv, gradient: &gradient };
     let (options, step) = (AdamWOptions::default(), draw.random.random_range(1..1000));
-    ops::adamw::adamw(&mut [update], &options, step, 0.5)?;
+    ops::adamw::adamw(&mut [update], &options, step, &Tensor::from_slice(draw.device, [], &[0.5f32])?)?;
     let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = options;
     let options = reference::adamw::Options { learning_rate, beta1, beta2, eps, weight_decay };
     let expected = |i: usize| {
@@ -231,6 +231,13 @@ pub(super) fn grad_norm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let gradients = sizes.map(|n| draw.values(n, dtype));
     let tensors = [draw.tensor(&gradients[0], dtype, [sizes[0]])?, draw.tensor(&gradients[1], dtype, [sizes[1]])?];
     let norm = ops::grad_norm::grad_norm(&[&tensors[0], &tensors[1]])?;
-    let expected = expected!(R => vec![reference::grad_norm::norm::<R>(&gradients.each_ref().map(|g| cast(g)))]);
-    Ok(vec![Found { what: "norm", values: vec![norm.total], dtype: DType::F32, expected }])
+    let total = expected!(R => vec![reference::grad_norm::norm::<R>(&gradients.each_ref().map(|g| cast(g)))]);
+    let clipped = expected!(R => {
+        let norm = reference::grad_norm::norm::<R>(&gradients.each_ref().map(|g| cast(g)));
+        vec![reference::grad_norm::clip_scale(norm, 1.0)]
+    });
+    Ok(vec![
+        Found { what: "norm", values: vec![norm.read()?.total], dtype: DType::F32, expected: total },
+        found("scale", &norm.clip_scale(1.0)?, clipped)?,
+    ])
 }

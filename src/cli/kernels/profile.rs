@@ -149,12 +149,13 @@ pub(super) fn adamw(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let [mut parameter, mut m] = [tensor(device, DType::F32, [ROWS, H])?, tensor(device, DType::F32, [ROWS, H])?];
     let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [ROWS, H])?, tensor(device, dtype, [ROWS, H])?);
     let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
-    ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, 1.0)?;
-    // Every block reads its place in the tables: 8 and 40 bytes.
-    Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + ROWS * H / 8192 * 48])
+    ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, &Tensor::from_slice(device, [], &[1f32])?)?;
+    // Every block reads its places in the tables, 4 and 48 bytes, and one lane of each of its 8 warps the scale.
+    Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + ROWS * H / 8192 * (4 + 48 + 8 * 4)])
 }
 
 pub(super) fn grad_norm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [ROWS, H])?])?;
-    Ok(vec![ROWS * H * dtype.size() + ROWS * H / 8192 * (8 + 16 + 8)])
+    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [ROWS, H])?])?.clip_scale(1.0)?;
+    let (chunks, pair) = (ROWS * H / 8192, 8);
+    Ok(vec![ROWS * H * dtype.size() + chunks * (4 + 48 + pair), 4 + 8 + chunks * pair + pair, pair + 4])
 }

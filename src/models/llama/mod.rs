@@ -187,7 +187,7 @@ impl Llama {
         let mut weights = Vec::new();
         self.visit_weights(&mut |name, parameter| weights.push((name, parameter.get())));
         self.visit_adapters(&mut |name, parameter| weights.push((name, parameter.get())));
-        let norms = grad_norm(&weights.iter().map(|(_, weight)| weight).collect::<Vec<_>>())?;
+        let norms = grad_norm(&weights.iter().map(|(_, weight)| weight).collect::<Vec<_>>())?.read()?;
         Ok(norms.first_not_finite().and_then(|i| weights.into_iter().nth(i)).map(|(name, _)| name))
     }
 

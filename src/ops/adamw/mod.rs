@@ -7,7 +7,6 @@ pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::Tensor;
-use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -55,25 +54,29 @@ pub struct AdamWUpdate<'a> {
 /// `p = (1 - learning_rate * weight_decay) * p - learning_rate / c1 * m / (sqrt(v) / sqrt(c2) + eps)`,
 /// where `g = gradient_scale * gradient`, `c1 = 1 - beta1^step`, `c2 = 1 - beta2^step`.
 ///
-/// - `step` counts from 1; `gradient_scale` is 1, or the factor that clips ([`GradNorm::clip_scale`]) or averages
-/// - Nothing is changed where anything is refused
+/// - `step` counts from 1; `gradient_scale` is an f32 scalar: 1, or what clips the gradients ([`GradNorm::clip_scale`])
+/// - Nothing is changed where anything is refused, nor where `gradient_scale` is not finite: a GPU's step need not wait
+///   to learn of a gradient that is not
 /// - Source: Loshchilov & Hutter 2019, <https://arxiv.org/abs/1711.05101>
 ///
 /// [`GradNorm::clip_scale`]: super::grad_norm::GradNorm::clip_scale
 ///
 /// # Errors
 /// [`Error::Input`] if an option is out of its range or `step` is 0; [`Error::Shape`] if a tensor is not like its
-/// parameter; [`Error::DType`] if one has a dtype it cannot have.
-pub fn adamw(updates: &mut [AdamWUpdate<'_>], options: &AdamWOptions, step: u64, gradient_scale: f32) -> Result<()> {
+/// parameter; [`Error::DType`] if one has a dtype it cannot have; [`Error::Device`] if not all are on one device.
+pub fn adamw(
+    updates: &mut [AdamWUpdate<'_>],
+    options: &AdamWOptions,
+    step: u64,
+    gradient_scale: &Tensor,
+) -> Result<()> {
     refuse_options(options, step)?;
+    check::shape(OP, "gradient_scale", gradient_scale, [])?;
+    check::dtype(OP, "gradient_scale", gradient_scale, DType::F32)?;
     updates.iter().try_for_each(refuse_misfits)?;
-    let Some(device) = updates.first().map(|update| update.parameter.device()) else { return Ok(()) };
-    updates.iter().try_for_each(|update| check::on_device(OP, update.name, update.parameter, &device))?;
-    let factors = Factors::new(options, step, gradient_scale);
-    match device {
-        Device::Cpu => cpu::step(updates, &factors),
-        Device::Cuda(_) => cuda::step(updates, &factors),
-    }
+    updates.iter().try_for_each(|update| check::same_device(OP, update.name, update.parameter, gradient_scale))?;
+    let factors = Factors::new(options, step);
+    on_device!(gradient_scale, step(updates, gradient_scale, &factors))
 }
 
 fn refuse_options(options: &AdamWOptions, step: u64) -> Result<()> {
@@ -111,7 +114,6 @@ fn refuse_misfits(update: &AdamWUpdate<'_>) -> Result<()> {
 
 /// What the elements are multiplied by, computed in f64 once per step.
 struct Factors {
-    gradient_scale: f32,
     decay: f32,
     one_minus_beta1: f32,
     beta2: f32,
@@ -123,11 +125,10 @@ struct Factors {
 
 impl Factors {
     /// Those of step number `step`.
-    fn new(options: &AdamWOptions, step: u64, gradient_scale: f32) -> Self {
+    fn new(options: &AdamWOptions, step: u64) -> Self {
         let AdamWOptions { learning_rate, beta1, beta2, eps, weight_decay } = *options;
         let (c1, c2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
         Self {
-            gradient_scale,
             decay: (1.0 - learning_rate * weight_decay) as f32,
             one_minus_beta1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,

@@ -48,9 +48,10 @@ pub fn forward(
     Ok((loss, [dhidden, dlm_head]))
 }
 
-/// `gradient * dy`, in place.
-pub fn scale(mut gradient: Tensor, dy: &Tensor) -> Result<Tensor> {
-    let [factor] = *dy.slice::<f32>()? else { return Ok(gradient) };
+/// `gradient * dy`, in place; NaN if `loss` is not finite.
+pub fn scale(mut gradient: Tensor, dy: &Tensor, loss: &Tensor) -> Result<Tensor> {
+    let ([dy], [loss]) = (dy.slice::<f32>()?, loss.slice::<f32>()?) else { return Ok(gradient) };
+    let factor = if loss.is_finite() { *dy } else { f32::NAN };
     if factor == 1.0 {
         return Ok(gradient);
     }

@@ -19,7 +19,8 @@ pub const IGNORE: i32 = -100;
 ///
 /// - Shapes: `hidden` `[rows, H]`, `lm_head` `[V, H]`, `targets` `[rows]` → a scalar
 /// - Dtypes: `hidden`, `lm_head` f32 or bf16 each, `targets` i32, the loss f32; logits in f32, sums over rows in f64
-/// - Gradients: `hidden`, `lm_head`, each like its tensor; saves them and nothing else
+/// - Gradients: `hidden`, `lm_head`, each like its tensor, all NaN if the loss is not finite, so that whoever looks at
+///   the gradients knows; saves the gradients and nothing else
 /// - Source: chunks with gradients in the forward pass as in Hsu et al. 2024, <https://arxiv.org/abs/2410.10989>
 ///
 /// # Errors
@@ -29,9 +30,10 @@ pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normal
     refuse_misfits(hidden, lm_head, targets, normalizer)?;
     let want = [hidden, lm_head].map(|tensor| tensor.is_tracked() && is_recording());
     let (loss, gradients) = cpu::forward(hidden, lm_head, &counted(lm_head, targets)?, normalizer, want)?;
+    let saved = loss.clone();
     let [loss] = record([hidden, lm_head], [loss], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None]) };
-        let [dhidden, dlm_head] = gradients.map(|gradient| gradient.map(|g| cpu::scale(g, &dy)).transpose());
+        let [dhidden, dlm_head] = gradients.map(|gradient| gradient.map(|g| cpu::scale(g, &dy, &saved)).transpose());
         Ok([dhidden?, dlm_head?])
     });
     Ok(loss)

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::OP;
 use crate::autograd::Tensor;
-use crate::device::host;
+use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::Float;
 use crate::error::Result;
@@ -12,6 +12,13 @@ use crate::error::Result;
 /// The sum of the squares of each gradient.
 pub fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
     gradients.par_iter().map(|gradient| squares_of(gradient)).collect()
+}
+
+/// `max_norm / (norm + 1e-6)`, at most 1; NaN if the norm is not finite.
+pub fn clip_scale(squares: &[f64], max_norm: f64) -> Result<Tensor> {
+    let norm = squares.iter().sum::<f64>().sqrt();
+    let scale = if norm.is_finite() { (max_norm / (norm + 1e-6)).min(1.0) as f32 } else { f32::NAN };
+    Tensor::from_slice(&Device::Cpu, [], &[scale])
 }
 
 fn squares_of(gradient: &Tensor) -> Result<f64> {

@@ -7,13 +7,25 @@ pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::Tensor;
+use crate::device::Device;
 use crate::error::Result;
 
 const OP: &str = "grad_norm";
 
-/// The Euclidean norms of some gradients.
+/// The Euclidean norms of some gradients, where the gradients are: a GPU is not waited for before they are read.
+#[derive(Clone, Debug)]
+pub struct GradNorm(Squares);
+
+/// The sum of the squares of each gradient: in f64 on the CPU, as `cuda/grad_norm.cu` has it on a GPU.
+#[derive(Clone, Debug)]
+enum Squares {
+    Cpu(Vec<f64>),
+    Cuda(Tensor),
+}
+
+/// The norms of some gradients, read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GradNorm {
+pub struct Norms {
     /// Over all elements of all gradients.
     pub total: f64,
     /// Of each gradient.
@@ -21,29 +33,56 @@ pub struct GradNorm {
 }
 
 impl GradNorm {
+    /// What the gradients are to be multiplied by so that their norm is at most `max_norm`, as PyTorch's
+    /// `clip_grad_norm_` does: `max_norm / (total + 1e-6)`, at most 1; NaN if the norm is not finite. An f32 scalar on
+    /// the device of the gradients.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::error::Error::Device) if the device refuses.
+    pub fn clip_scale(&self, max_norm: f64) -> Result<Tensor> {
+        match &self.0 {
+            Squares::Cpu(squares) => cpu::clip_scale(squares, max_norm),
+            Squares::Cuda(squares) => cuda::clip_scale(squares, max_norm),
+        }
+    }
+
+    /// The norms, once they are known.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::error::Error::Device) if the device refuses.
+    pub fn read(&self) -> Result<Norms> {
+        let squares = match &self.0 {
+            Squares::Cpu(squares) => squares.clone(),
+            Squares::Cuda(squares) => cuda::read(squares)?,
+        };
+        Ok(Norms { total: squares.iter().sum::<f64>().sqrt(), each: squares.into_iter().map(f64::sqrt).collect() })
+    }
+}
+
+impl Norms {
     /// The first gradient with an element that is infinite or not a number.
     pub fn first_not_finite(&self) -> Option<usize> {
         self.each.iter().position(|norm| !norm.is_finite())
-    }
-
-    /// What the gradients are to be multiplied by so that their norm is at most `max_norm`, as PyTorch's
-    /// `clip_grad_norm_` does: `max_norm / (total + 1e-6)`, at most 1.
-    pub fn clip_scale(&self, max_norm: f64) -> f32 {
-        (max_norm / (self.total + 1e-6)).min(1.0) as f32
     }
 }
 
 /// The norms of `gradients`.
 ///
-/// - Dtypes: f32, bf16; a norm is finite just where all elements are. Squares and sums are in f64 on the CPU; on a GPU
-///   in f32 over chunks of 8192 elements, of which those below 2⁻⁷⁵ in size count as 0, and in f64 over the chunks
+/// - Dtypes: f32, bf16; a norm is finite just where all elements are. Squares and sums are in f64 on the CPU, in f32 on
+///   a GPU, where elements below 2⁻⁷⁵ in size count as 0
+/// - Source: Pascanu et al. 2013, <https://arxiv.org/abs/1211.5063>
 ///
 /// # Errors
 /// [`Error::DType`](crate::error::Error::DType) if a gradient is not a float tensor; [`Error::Device`](crate::error::Error::Device) if
 /// they are not all on one device.
 pub fn grad_norm(gradients: &[&Tensor]) -> Result<GradNorm> {
-    let [first, ..] = gradients else { return Ok(GradNorm { total: 0.0, each: Vec::new() }) };
-    gradients.iter().try_for_each(|gradient| check::same_device(OP, "every gradient", gradient, first))?;
-    let squares = on_device!(first, squares(gradients))?;
-    Ok(GradNorm { total: squares.iter().sum::<f64>().sqrt(), each: squares.into_iter().map(f64::sqrt).collect() })
+    let device = gradients.first().map_or(Device::Cpu, |gradient| gradient.device());
+    for gradient in gradients {
+        check::float(OP, gradient.dtype())?;
+        check::on_device(OP, "every gradient", gradient, &device)?;
+    }
+    Ok(GradNorm(match device {
+        Device::Cpu => Squares::Cpu(cpu::squares(gradients)?),
+        Device::Cuda(_) => Squares::Cuda(cuda::squares(gradients, &device)?),
+    }))
 }
