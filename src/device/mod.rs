@@ -69,6 +69,14 @@ impl Device {
         }
     }
 
+    /// The most bytes that tensors held on it, if it is a GPU.
+    pub fn peak_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(cuda) => Some(cuda.memory_use().peak),
+        }
+    }
+
     /// Whether both are the same device.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

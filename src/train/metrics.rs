@@ -31,6 +31,9 @@ pub enum Line {
         tokens_per_second: f64,
         /// The most memory that the process ever had, where the system tells.
         peak_rss_bytes: Option<u64>,
+        /// The most that tensors held on a GPU so far.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peak_device_bytes: Option<usize>,
     },
     /// What an evaluation found after a step.
     Evaluation {

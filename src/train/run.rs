@@ -69,6 +69,9 @@ pub struct Summary {
     pub seconds: f64,
     /// The most memory that the process ever had, where the system tells.
     pub peak_rss_bytes: Option<u64>,
+    /// The most that tensors held on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_device_bytes: Option<usize>,
     /// Numbers that were trained.
     pub trainable_parameters: usize,
     /// All numbers of the model, adapter included.
@@ -105,6 +108,7 @@ impl Run<'_> {
             tokens_per_second: state.tokens as f64 / state.seconds,
             seconds: state.seconds,
             peak_rss_bytes: peak_rss_bytes(),
+            peak_device_bytes: self.device.peak_bytes(),
             trainable_parameters,
             all_parameters,
         })

@@ -123,6 +123,7 @@ impl Session<'_> {
             tokens: found.tokens,
             tokens_per_second,
             peak_rss_bytes: peak_rss_bytes(),
+            peak_device_bytes: self.trained.model.device().peak_bytes(),
         })
     }
 
