@@ -43,6 +43,10 @@ impl Cuda {
         &*self.driver
     }
 
+    pub(super) fn shared_driver(&self) -> Arc<dyn Driver> {
+        self.driver.clone()
+    }
+
     /// The device, as `--device` spells it.
     pub fn name(&self) -> &str {
         self.driver.name()

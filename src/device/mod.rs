@@ -10,6 +10,7 @@ mod emulated;
 pub mod host;
 mod params;
 mod probe;
+mod timed;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use cuda::{Cuda, Kernels, MemoryUse};
 pub use driver::{Arg, DevicePtr, DeviceSlice, Driver, Launch, MemoryInfo, Module, Stream};
 pub use emulated::{Emulated, Emulation, Profiled};
 pub use probe::{Gpu, gpus};
+pub use timed::{Timed, TimedLaunch};
 
 /// The device that a tensor lives on.
 #[derive(Clone, Debug)]

@@ -2,6 +2,9 @@
 
 mod check;
 mod profile;
+mod time;
+
+use std::sync::Arc;
 
 use clap::Subcommand;
 use rand::SeedableRng;
@@ -9,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::report::Report;
-use crate::device::{Device, Kernels};
+use crate::device::{Cuda, Device, Kernels};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops;
@@ -41,6 +44,17 @@ enum Action {
         /// An op; all by default
         name: Option<String>,
     },
+    /// Run ops at the widths of Llama-3-8B on a GPU and time each kernel, beside a copy in the same run
+    Time {
+        /// An op; all by default
+        name: Option<String>,
+        /// Where to run: cuda[:N]
+        #[arg(long, default_value = "cuda")]
+        device: String,
+        /// Tokens
+        #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u64).range(64..=1 << 16))]
+        rows: u64,
+    },
 }
 
 /// An op with kernels.
@@ -68,6 +82,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         Action::List => list(report),
         Action::Check { name, cases, device } => check_all(&chosen(name.as_deref())?, *cases, device, report),
         Action::Profile { name } => profile::run(&chosen(name.as_deref())?, report),
+        Action::Time { name, device, rows } => time::run(&chosen(name.as_deref())?, device, *rows as usize, report),
     }
 }
 
@@ -123,12 +138,17 @@ impl std::fmt::Display for Checked {
     }
 }
 
+/// The device of that name, which has kernels.
+fn parse_gpu(device: &str) -> Result<Arc<Cuda>> {
+    match device.parse()? {
+        Device::Cuda(cuda) => Ok(cuda),
+        Device::Cpu => Err(Error::input("--device", "the cpu has no kernels").with_hint("use emulated or cuda")),
+    }
+}
+
 /// Checks every op; fails after the last if one was wrong.
 fn check_all(ops: &[&Op], cases: u64, device: &str, report: &Report) -> Result<()> {
-    let device: Device = device.parse()?;
-    if matches!(device, Device::Cpu) {
-        return Err(Error::input("--device", "the cpu has no kernels").with_hint("use emulated or cuda"));
-    }
+    let device = Device::Cuda(parse_gpu(device)?);
     let mut rows = Vec::new();
     for (op, dtype) in ops.iter().flat_map(|op| DTYPES.map(|dtype| (op, dtype))) {
         let row = check_op(op, dtype, cases, &device);

@@ -12,12 +12,36 @@ use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::dropout::Dropout;
 
-/// Runs an op on a device; the bytes that each of its launches must move, in their order: every operand once, one that
-/// all rows share once for each block.
-pub(super) type Work = fn(&Device, DType) -> Result<Vec<usize>>;
+/// Runs an op on so many rows on a device; what each of its launches must do, in their order.
+pub(super) type Work = fn(&Device, DType, usize) -> Result<Vec<Cost>>;
 
-/// Tokens; Llama-3-8B's hidden and intermediate sizes, heads, key/value heads and head_dim.
+/// The least that a launch must do.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    /// Bytes that must cross the memory's bus: every operand once.
+    pub(super) moved: usize,
+    /// Bytes that threads must ask for beside those: what all rows share, once for each block.
+    pub(super) shared: usize,
+}
+
+impl Cost {
+    fn moved(moved: usize) -> Self {
+        Self { moved, shared: 0 }
+    }
+
+    fn shared(self, shared: usize) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Bytes that threads must ask for.
+    fn asked(&self) -> usize {
+        self.moved + self.shared
+    }
+}
+
+/// Tokens that the emulated device is given.
 const ROWS: usize = 64;
+/// Llama-3-8B's hidden and intermediate sizes, heads, key/value heads and head_dim.
 const H: usize = 4096;
 const I: usize = 14_336;
 const NH: usize = 32;
@@ -31,9 +55,9 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
     for op in ops {
         for dtype in DTYPES {
             let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
-            let compulsory = (op.profile)(&Device::new(emulated.clone()), dtype)?;
+            let costs = (op.profile)(&Device::new(emulated.clone()), dtype, ROWS)?;
             let launches = emulated.take_profile();
-            rows.extend(launches.into_iter().zip(compulsory).map(|(launch, bytes)| (op.kernels.name, launch, bytes)));
+            rows.extend(launches.into_iter().zip(costs).map(|(launch, cost)| (op.kernels.name, launch, cost.asked())));
         }
     }
     let json = rows.iter().map(|(op, launch, bytes)| json(op, launch, *bytes)).collect::<Result<Vec<_>>>()?;
@@ -85,77 +109,81 @@ fn tensor(device: &Device, dtype: DType, shape: [usize; 2]) -> Result<Tensor> {
 }
 
 /// Ids or positions: `i * stride` below `end`.
-fn ids(device: &Device, stride: usize, end: usize) -> Result<Tensor> {
-    let ids: Vec<u32> = (0..ROWS).map(|i| (i * stride % end) as u32).collect();
-    Tensor::from_slice(device, [ROWS], &ids)
+fn ids(device: &Device, rows: usize, stride: usize, end: usize) -> Result<Tensor> {
+    let ids: Vec<u32> = (0..rows).map(|i| (i * stride % end) as u32).collect();
+    Tensor::from_slice(device, [rows], &ids)
 }
 
-pub(super) fn rmsnorm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    let (x, residual) = (tensor(device, dtype, [ROWS, H])?.with_grad(), tensor(device, dtype, [ROWS, H])?);
+pub(super) fn rmsnorm(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    let (x, residual) = (tensor(device, dtype, [rows, H])?.with_grad(), tensor(device, dtype, [rows, H])?);
     let weight = tensor(device, dtype, [1, H])?.reshape([H])?.with_grad();
     let y = ops::rmsnorm::rmsnorm(&x, &weight, 1e-5)?;
     backward_from([(&y, y.detach())])?;
     let (y, sum) = ops::rmsnorm::rmsnorm_residual(&x, &residual, &weight.detach(), 1e-5)?;
     backward_from([(&y, y.detach()), (&sum, sum.detach())])?;
-    // Every block reads the weight; one slice of rows makes one row of partial sums.
-    let (tensor, weights, rstd) = (ROWS * H * dtype.size(), ROWS * H * dtype.size(), ROWS * 4);
-    let (fwd, bwd) = (2 * tensor + weights + rstd, 3 * tensor + weights + rstd);
-    let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), H * 4);
-    let bwd_weight = 2 * tensor + column_blocks * rstd + partial;
-    Ok(vec![fwd, bwd, bwd_weight, partial + H * dtype.size(), fwd + 2 * tensor, bwd + tensor])
+    // Every block reads the weight; each slice of 64 rows makes a row of partial sums.
+    let (tensor, weights, rstd) = (rows * H * dtype.size(), rows * H * dtype.size(), rows * 4);
+    let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), rows.div_ceil(64) * H * 4);
+    let by_row = |tensors: usize| Cost::moved(tensors * tensor + rstd).shared(weights);
+    let bwd_weight = Cost::moved(2 * tensor + rstd + partial).shared((column_blocks - 1) * rstd);
+    Ok(vec![by_row(2), by_row(3), bwd_weight, Cost::moved(partial + H * dtype.size()), by_row(4), by_row(4)])
 }
 
-pub(super) fn rope(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+pub(super) fn rope(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
     let table = ops::rope::RopeTable::new(device, D, 8192, 500_000.0, None)?;
-    let (q, k) = (tensor(device, dtype, [ROWS, NH * D])?, tensor(device, dtype, [ROWS, NKV * D])?);
-    ops::rope::rope(q, k, &table, &ids(device, 100, 8192)?)?;
+    let (q, k) = (tensor(device, dtype, [rows, NH * D])?, tensor(device, dtype, [rows, NKV * D])?);
+    ops::rope::rope(q, k, &table, &ids(device, rows, 100, 8192)?)?;
     // One lane of each of a block's 8 warps reads the position.
-    Ok(vec![2 * ROWS * (NH + NKV) * D * dtype.size() + ROWS * (D * 4 + 8 * 4)])
+    Ok(vec![Cost::moved(rows * (2 * (NH + NKV) * D * dtype.size() + D * 4)).shared(rows * 8 * 4)])
 }
 
-pub(super) fn swiglu(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    let [gate, up] = [tensor(device, dtype, [ROWS, I])?.with_grad(), tensor(device, dtype, [ROWS, I])?.with_grad()];
+pub(super) fn swiglu(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    let [gate, up] = [tensor(device, dtype, [rows, I])?.with_grad(), tensor(device, dtype, [rows, I])?.with_grad()];
     let y = ops::swiglu::swiglu(&gate, &up)?;
     backward_from([(&y, y.detach())])?;
-    Ok([3, 5].map(|tensors| tensors * ROWS * I * dtype.size()).into())
+    Ok([3, 5].map(|tensors| Cost::moved(tensors * rows * I * dtype.size())).into())
 }
 
-pub(super) fn embedding(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+pub(super) fn embedding(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
     let weight = tensor(device, dtype, [V, H])?.with_grad();
-    let y = ops::embedding::embedding(&ids(device, 7, 40)?, &weight)?;
+    let y = ops::embedding::embedding(&ids(device, rows, 7, 40)?, &weight)?;
     backward_from([(&y, y.detach())])?;
     let (row, warps) = (H * dtype.size(), (H * dtype.size() / 16).min(256) / 32);
-    let fwd = ROWS * (2 * row + 4 * warps);
-    // 40 different ids: so many sums are stored. A run's warps each read its length, its id and its rows' numbers.
-    let bwd = ROWS * row + 40 * row + ROWS * 4 * warps + 40 * 8 * warps + ROWS * 4 * warps;
-    Ok(vec![fwd, ROWS * 4 * 3, bwd])
+    // 40 different ids: so many rows are read, so many sums stored. A row's warps each read its id; backward, a run's
+    // warps each read its length, its id and its rows' numbers.
+    let tensor = Cost::moved(rows * row + 40 * row);
+    let fwd = tensor.shared((rows - 40) * row + rows * 4 * warps);
+    let bwd = tensor.shared(rows * 4 * warps + 40 * 8 * warps + rows * 4 * warps);
+    Ok(vec![fwd, Cost::moved(rows * 4 * 3), bwd])
 }
 
-pub(super) fn elementwise(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    let x = tensor(device, dtype, [ROWS, H])?;
+pub(super) fn elementwise(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    let x = tensor(device, dtype, [rows, H])?;
     ops::elementwise::add(&x, &x)?;
     let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
     ops::elementwise::cast(&x, other)?;
-    Ok(vec![3 * ROWS * H * dtype.size(), ROWS * H * (4 + 2)])
+    Ok(vec![Cost::moved(3 * rows * H * dtype.size()), Cost::moved(rows * H * (4 + 2))])
 }
 
-pub(super) fn dropout(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+pub(super) fn dropout(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
     let key = Dropout { p: 0.1, seed: 1, step: 1, site: 0, first_element: 0 };
-    ops::dropout::dropout(&tensor(device, dtype, [ROWS, H])?, key)?;
-    Ok(vec![2 * ROWS * H * dtype.size()])
+    ops::dropout::dropout(&tensor(device, dtype, [rows, H])?, key)?;
+    Ok(vec![Cost::moved(2 * rows * H * dtype.size())])
 }
 
-pub(super) fn adamw(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    let [mut parameter, mut m] = [tensor(device, DType::F32, [ROWS, H])?, tensor(device, DType::F32, [ROWS, H])?];
-    let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [ROWS, H])?, tensor(device, dtype, [ROWS, H])?);
+pub(super) fn adamw(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    let [mut parameter, mut m] = [tensor(device, DType::F32, [rows, H])?, tensor(device, DType::F32, [rows, H])?];
+    let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [rows, H])?, tensor(device, dtype, [rows, H])?);
     let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
     ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, &Tensor::from_slice(device, [], &[1f32])?)?;
     // Every block reads its places in the tables, 4 and 48 bytes, and one lane of each of its 8 warps the scale.
-    Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + ROWS * H / 8192 * (4 + 48 + 8 * 4)])
+    let (chunks, places) = (rows * H / 8192, 4 + 48);
+    Ok(vec![Cost::moved(rows * H * (6 * 4 + dtype.size()) + chunks * places).shared(chunks * 8 * 4)])
 }
 
-pub(super) fn grad_norm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [ROWS, H])?])?.clip_scale(1.0)?;
-    let (chunks, pair) = (ROWS * H / 8192, 8);
-    Ok(vec![ROWS * H * dtype.size() + chunks * (4 + 48 + pair), 4 + 8 + chunks * pair + pair, pair + 4])
+pub(super) fn grad_norm(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [rows, H])?])?.clip_scale(1.0)?;
+    let (chunks, pair) = (rows * H / 8192, 8);
+    let partial = rows * H * dtype.size() + chunks * (4 + 48 + pair);
+    Ok([partial, 4 + 8 + chunks * pair + pair, pair + 4].map(Cost::moved).into())
 }
