@@ -1,5 +1,6 @@
 //! One launch of a kernel: its buffers, its arguments, and what must come out.
 
+use crate::vectors::{self, Element, Exactness, Vector};
 use ptx_emulator::{Arch, Checks, Counters, Device, Launch, LaunchError, Module, Trap};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,36 @@ struct Buffer {
     expected: Option<Vec<f64>>,
     /// The kind whose rounding the results have, and the size of what they are sums of.
     rounding: (Kind, f64),
+}
+
+impl Buffer {
+    /// Itself before and after: as the next of the `outputs` if it is one.
+    fn vector<'a>(&self, outputs: &mut impl Iterator<Item = &'a Vec<u8>>) -> vectors::Buffer {
+        let (before, addresses) = match &self.content {
+            Content::Unwritten(bytes) => (vec![0xff; *bytes], Vec::new()),
+            Content::Bytes(bytes) => (bytes.clone(), Vec::new()),
+            Content::Table(words) => {
+                let word = |word: &Word| if let Word::Value(value) = *word { value } else { 0 };
+                let address = |(at, word): (usize, &Word)| match *word {
+                    Word::Address(buffer) => Some((8 * at, buffer)),
+                    Word::Value(_) => None,
+                };
+                let bytes = words.iter().flat_map(|at| word(at).to_le_bytes()).collect();
+                (bytes, words.iter().enumerate().filter_map(address).collect())
+            }
+        };
+        let output = if self.expected.is_some() { outputs.next() } else { None };
+        let after = output.cloned().unwrap_or_else(|| before.clone());
+        let (rounding, least) = self.rounding;
+        // A GPU and the emulator may both be off.
+        let close = |element| Exactness::Close { element, relative: 2.0 * rounding.tolerance(), least };
+        let exact = match self.kind {
+            F32 => close(Element::F32),
+            Bf16 => close(Element::Bf16),
+            U32 => Exactness::Bits,
+        };
+        vectors::Buffer { before, addresses, after, exact }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -182,6 +213,28 @@ impl Case {
     pub fn buffers(&self) -> Vec<usize> {
         let holds = |buffer: &Buffer| !matches!(&buffer.content, Content::Bytes(bytes) if bytes.is_empty());
         (0..self.buffers.len()).filter(|&at| holds(&self.buffers[at])).collect()
+    }
+
+    /// Itself with the bytes of its outputs, as [`Self::run`] gives them.
+    pub fn vector(&self, outputs: &[Vec<u8>]) -> Vector {
+        let mut outputs = outputs.iter();
+        let arg = |arg: &Arg| match *arg {
+            Arg::Buffer(at) => vectors::Arg::Address(at),
+            Arg::U32(value) => vectors::Arg::Value(value.to_le_bytes().into()),
+            Arg::I64(value) => vectors::Arg::Value(value.to_le_bytes().into()),
+            Arg::F32(value) => vectors::Arg::Value(value.to_le_bytes().into()),
+        };
+        Vector {
+            name: self.name.clone(),
+            kernel: true,
+            ptx: self.ptx.clone(),
+            entry: self.entry.clone(),
+            grid: self.grid,
+            block: [self.block, 1, 1],
+            shared_bytes: self.shared_bytes,
+            args: self.args.iter().map(arg).collect(),
+            buffers: self.buffers.iter().map(|buffer| buffer.vector(&mut outputs)).collect(),
+        }
     }
 
     /// The text of a source line.

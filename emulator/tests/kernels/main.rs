@@ -8,6 +8,9 @@ mod catalogue;
 mod harness;
 mod mutants;
 mod triton;
+#[path = "../vectors/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the suite")]
+mod vectors;
 
 use case::Failure;
 
@@ -48,6 +51,7 @@ fn kernels_are_right_in_any_order() {
     in_parallel(&catalogue::all(), |case| {
         let (first, counters) =
             case.run(&case.ptx, 0, None).unwrap_or_else(|failure| panic!("{}: {failure}", case.name));
+        vectors::keep(|| case.vector(&first));
         for seed in 1..4 {
             match case.run(&case.ptx, seed, None) {
                 Ok((bytes, counts)) => {
@@ -58,5 +62,15 @@ fn kernels_are_right_in_any_order() {
                 Err(failure) => panic!("{}: {failure}", case.name),
             }
         }
+    });
+}
+
+#[test]
+fn a_gpu_made_the_same() {
+    vectors::replay(|| {
+        in_parallel(&catalogue::all(), |case| {
+            let run = case.run(&case.ptx, 0, None);
+            run.map_or_else(|failure| panic!("{}: {failure}", case.name), |(outputs, _)| case.vector(&outputs))
+        })
     });
 }

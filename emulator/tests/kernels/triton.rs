@@ -91,6 +91,7 @@ fn kernels_of_triton_are_right() {
             Ok((bytes, _)) => bytes,
             Err(failure) => panic!("{}: {failure}", case.name),
         });
+        crate::vectors::keep(|| case.vector(&runs[0]));
         assert!(runs[0] == runs[1] && runs[1] == runs[2], "{}: the order of warps shows", case.name);
     });
 }

@@ -1,5 +1,6 @@
 //! A device with buffers, and kernels of a few lines.
 
+use crate::vectors::{self, Buffer, Element, Exactness, Vector};
 use ptx_emulator::{Arch, Counters, Device, Launch, LaunchError, Module, Trap};
 
 /// A PTX text whose kernel `k` has these parameters and this body.
@@ -11,12 +12,15 @@ pub fn ptx(params: &str, body: &str) -> String {
 pub struct Bench {
     pub device: Device,
     pub module: Module,
+    text: String,
+    /// Address and bytes of each.
+    buffers: Vec<(u64, usize)>,
 }
 
 impl Bench {
     pub fn new(ptx: &str) -> Self {
         let module = Module::parse(ptx).unwrap_or_else(|error| panic!("{error}\n{}", numbered(ptx)));
-        Self { device: Device::new(Arch::Sm80), module }
+        Self { device: Device::new(Arch::Sm80), module, text: ptx.into(), buffers: Vec::new() }
     }
 
     /// A buffer with content.
@@ -28,7 +32,10 @@ impl Bench {
 
     /// A buffer that nobody wrote.
     pub fn empty<T: Plain>(&mut self, length: usize) -> u64 {
-        self.device.alloc((length * size_of::<T>()) as u64).unwrap()
+        let bytes = length * size_of::<T>();
+        let address = self.device.alloc(bytes as u64).unwrap();
+        self.buffers.push((address, bytes));
+        address
     }
 
     pub fn read<T: Plain>(&self, address: u64, length: usize) -> Vec<T> {
@@ -40,9 +47,41 @@ impl Bench {
     /// Launches with arguments given as their bytes.
     pub fn launch(&mut self, kernel: &str, launch: Launch<'_>, args: &[Arg]) -> Result<Counters, LaunchError> {
         let kernel = self.module.kernel(kernel).expect("a kernel of that name").clone();
-        let args: Vec<&[u8]> = args.iter().map(|arg| arg.0.as_slice()).collect();
-        let block = kernel.pack(&args).unwrap();
-        self.device.launch(&kernel, &Launch { args: &block, ..launch })
+        let values: Vec<&[u8]> = args.iter().map(|arg| arg.0.as_slice()).collect();
+        let block = kernel.pack(&values).unwrap();
+        let before = if vectors::kept() { self.memory() } else { Vec::new() };
+        let counters = self.device.launch(&kernel, &Launch { args: &block, ..launch })?;
+        // Nonsense is not for a GPU, and a variable that a test wrote is not among the buffers.
+        const NOT_KEPT: [&str; 3] = ["fuzz", "traps", "compiled::variables"];
+        let test = std::thread::current().name().unwrap_or_default().to_string();
+        if !NOT_KEPT.iter().any(|start| test.starts_with(start)) {
+            vectors::keep(|| self.vector(&test, kernel.name(), &launch, args, before));
+        }
+        Ok(counters)
+    }
+
+    /// What all buffers hold.
+    fn memory(&self) -> Vec<Vec<u8>> {
+        self.buffers.iter().map(|&(address, bytes)| self.read::<u8>(address, bytes)).collect()
+    }
+
+    /// The launch that has just ended.
+    fn vector(&self, test: &str, entry: &str, launch: &Launch<'_>, args: &[Arg], before: Vec<Vec<u8>>) -> Vector {
+        let address = |arg: &Arg| self.buffers.iter().position(|(address, _)| arg.0 == address.to_le_bytes());
+        let arg = |arg: &Arg| address(arg).map_or(vectors::Arg::Value(arg.0.clone()), vectors::Arg::Address);
+        let exact = exactness(self.text.split(&format!(".entry {entry}(")).nth(1).unwrap_or_default());
+        let buffer = |(before, after)| Buffer { before, addresses: Vec::new(), after, exact };
+        Vector {
+            name: test.into(),
+            kernel: false,
+            ptx: self.text.clone(),
+            entry: entry.into(),
+            grid: launch.grid,
+            block: launch.block,
+            shared_bytes: launch.shared_bytes,
+            args: args.iter().map(arg).collect(),
+            buffers: before.into_iter().zip(self.memory()).map(buffer).collect(),
+        }
     }
 
     /// Launches and expects a trap.
@@ -52,6 +91,30 @@ impl Bench {
             other => panic!("expected a trap, got {other:?}"),
         }
     }
+}
+
+/// How near a GPU must come to what the emulator makes of a kernel, whose text this begins with: twice what the PTX ISA
+/// allows for an approximation, since both may be off, and for sums of products what their order makes.
+fn exactness(text: &str) -> Exactness {
+    use Element::{Bf16, F16, F32, F64};
+    let kernel = text.split("\n.visible .entry").next().unwrap_or_default();
+    let bounds: [(&[&str], Element, f64, f64); 13] = [
+        (&["mma.sync", "ex2.approx"], F32, 4e-3, 1.0),
+        (&["mma.sync", "f16.f16.f16.f16"], F16, 2e-3, 1.0),
+        (&["mma.sync", ".f32 {"], F32, 1e-5, 8.0),
+        (&["approx", ".f64"], F64, 4e-6, 1e-300),
+        (&["tanh.approx.f32"], F32, 1e-3, 1e-30),
+        (&["approx", ".bf16"], Bf16, 1.6e-2, 1e-30),
+        (&["tanh.approx.f16"], F16, 2e-3, 1e-4),
+        (&["ex2.approx.f16"], F16, 4e-3, 1e-4),
+        (&["sin.approx"], F32, 1e-6, 1.0),
+        (&["cos.approx"], F32, 1e-6, 1.0),
+        (&["lg2.approx"], F32, 6e-7, 1.0),
+        (&["approx"], F32, 5e-7, 1.2e-38),
+        (&["div.full"], F32, 5e-7, 1.2e-38),
+    ];
+    let found = bounds.iter().find(|(words, ..)| words.iter().all(|word| kernel.contains(word)));
+    found.map_or(Exactness::Bits, |&(_, element, relative, least)| Exactness::Close { element, relative, least })
 }
 
 /// The text with line numbers.

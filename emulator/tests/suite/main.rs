@@ -13,5 +13,8 @@ mod integers;
 mod matrix;
 mod memory;
 mod opcodes;
+mod recorded;
 mod traps;
+#[path = "../vectors/mod.rs"]
+mod vectors;
 mod warp;
