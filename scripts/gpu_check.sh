@@ -98,21 +98,21 @@ run() {
   [[ $(printf '%s\n' "$here" "$(cat glibc)" | sort -V | head -1) == "$(cat glibc)" ]] ||
     fail "these programs need glibc $(cat glibc), and here is $here"
   export VICUGNA_DEVICE=cuda RUST_BACKTRACE=0
+  local op python=${PYTHON-python3}
 
   part devices 30 bin/vicugna devices --json
   part record-suite 60 bin/record launches/suite.bin "$out/recorded"
   part record-kernels 60 bin/record launches/kernels.bin "$out/recorded"
-  local op
   for op in $(bin/vicugna kernels list | cut -d' ' -f1 | uniq); do
     part "time-$op" 30 bin/vicugna kernels time "$op" --rows "$rows" --json
   done
-  part pytorch 100 python3 gpu_check.py torch "$rows"
+  part pytorch 100 "$python" gpu_check.py torch "$rows"
   part test-device 30 bin/device
   for op in $(bin/ops --list --format terse | cut -d: -f1 | uniq); do
     part "test-$op" 60 bin/ops "$op::"
   done
-  if command -v python3 >/dev/null; then
-    python3 gpu_check.py report "$out" | tee "$out/table.txt"
+  if command -v "$python" >/dev/null; then
+    "$python" gpu_check.py report "$out" | tee "$out/table.txt"
   else
     cat "$out/parts.tsv"
   fi

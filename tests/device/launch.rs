@@ -6,6 +6,8 @@ use vicugna::dtype::DType;
 use vicugna::error::Result;
 use vicugna::ops::elementwise::{add, cast};
 
+use crate::gpu;
+
 /// Writes `value` to `out[i]`, for each thread `i` of one block, whatever the length of `out`.
 const FILL: Kernels = Kernels {
     name: "fill",
@@ -32,7 +34,7 @@ fn launch(device: &Device, grid: usize, block: usize, args: &[Arg]) -> Result<()
 
 #[test]
 fn a_kernel_fills_a_tensor_that_only_it_sees() {
-    let device = Device::emulated();
+    let device = gpu();
     let mut x = Tensor::zeros(&device, DType::F32, [3]).unwrap();
     let before = x.clone();
     launch(&device, 1, 3, &[x.as_output().unwrap(), Arg::F32(2.5)]).unwrap();
@@ -44,19 +46,19 @@ fn a_kernel_fills_a_tensor_that_only_it_sees() {
 
 #[test]
 fn arguments_are_held_against_the_param_list() {
-    let device = Device::emulated();
+    let device = gpu();
     let mut x = Tensor::zeros(&device, DType::F32, [3]).unwrap();
     let out = x.as_output().unwrap();
     let refused = |args: &[Arg]| launch(&device, 1, 3, args).unwrap_err().to_string();
-    assert_eq!(refused(&[out]), "emulated: fill: takes 2 arguments, got 1");
-    assert_eq!(refused(&[out, Arg::I32(1)]), "emulated: fill: argument 1 is F32, got I32(1)");
-    assert_eq!(refused(&[Arg::F32(1.0), out]), "emulated: fill: argument 0 is Bits64, got F32(1.0)");
+    assert_eq!(refused(&[out]), format!("{device}: fill: takes 2 arguments, got 1"));
+    assert_eq!(refused(&[out, Arg::I32(1)]), format!("{device}: fill: argument 1 is F32, got I32(1)"));
+    assert_eq!(refused(&[Arg::F32(1.0), out]), format!("{device}: fill: argument 0 is Bits64, got F32(1.0)"));
     let error = FILL.launch(&device, &Launch { kernel: "empty", grid: [1; 3], block: 1, shared: 0, args: &[] });
-    assert_eq!(error.unwrap_err().to_string(), "emulated: empty: there is no such kernel");
+    assert_eq!(error.unwrap_err().to_string(), format!("{device}: empty: there is no such kernel"));
     let error = launch(&Device::Cpu, 1, 3, &[out, Arg::F32(1.0)]).unwrap_err().to_string();
     assert_eq!(error, "cpu: fill: a kernel needs a GPU");
     let error = launch(&device, 1, 2000, &[out, Arg::F32(1.0)]).unwrap_err().to_string();
-    assert_eq!(error, "emulated: fill: no GPU has [1, 1, 1] blocks of 2000 threads with 0 shared bytes");
+    assert_eq!(error, format!("{device}: fill: no GPU has [1, 1, 1] blocks of 2000 threads with 0 shared bytes"));
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn what_a_kernel_must_not_do_names_it_and_the_place() {
 #[test]
 fn gradients_of_a_tensor_used_twice_are_added_on_its_device() {
     for dtype in [DType::F32, DType::Bf16] {
-        let x = cast(&Tensor::from_slice(&Device::emulated(), [3], &[1f32, 2.0, 3.0]).unwrap(), dtype).unwrap();
+        let x = cast(&Tensor::from_slice(&gpu(), [3], &[1f32, 2.0, 3.0]).unwrap(), dtype).unwrap();
         let x = x.with_grad();
         let y = add(&x, &x).unwrap();
         let gradients = backward_from([(&y, x.detach())]).unwrap();
@@ -89,10 +91,10 @@ fn gradients_of_a_tensor_used_twice_are_added_on_its_device() {
 #[test]
 fn a_malformed_module_names_its_file() {
     let broken = Kernels { name: "broken", ptx: ".version 8.0\n.target sm_80\n.bogus" };
-    let device = Device::emulated();
+    let device = gpu();
     let error = broken.launch(&device, &Launch { kernel: "k", grid: [1; 3], block: 1, shared: 0, args: &[] });
     let error = error.unwrap_err().to_string();
-    assert!(error.starts_with("emulated: ptx/broken.ptx: ") && error.contains("line 3"), "{error}");
+    assert!(error.starts_with(&format!("{device}: ptx/broken.ptx: ")) && error.contains("line 3"), "{error}");
 }
 
 #[test]

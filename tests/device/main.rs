@@ -2,3 +2,13 @@
 
 mod launch;
 mod memory;
+
+use vicugna::device::Device;
+
+/// The GPU under test: the emulated one, or with `VICUGNA_DEVICE=cuda` this machine's.
+fn gpu() -> Device {
+    match std::env::var("VICUGNA_DEVICE").as_deref() {
+        Ok("cuda") => Device::cuda(0).unwrap(),
+        _ => Device::emulated(),
+    }
+}

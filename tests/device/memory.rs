@@ -6,6 +6,8 @@ use vicugna::dtype::DType;
 use vicugna::ops::elementwise::add;
 use vicugna::ops::embedding::embedding;
 
+use crate::gpu;
+
 fn with_memory(bytes: usize) -> Device {
     Device::new(Arc::new(Emulated::new(Emulation { memory: bytes, ..Emulation::default() })))
 }
@@ -17,7 +19,7 @@ fn memory_use(device: &Device) -> MemoryUse {
 
 #[test]
 fn values_survive_the_way_to_a_device_and_back() {
-    let device = Device::emulated();
+    let device = gpu();
     let x: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let there = Tensor::from_slice(&Device::Cpu, [10, 100], &x).unwrap().to_device(&device).unwrap();
     assert!(there.device().is_same(&device));
@@ -30,12 +32,12 @@ fn values_survive_the_way_to_a_device_and_back() {
     );
     assert!(Tensor::from_slice::<u32>(&device, [0], &[]).unwrap().to_vec::<u32>().unwrap().is_empty());
     let error = there.slice::<f32>().unwrap_err().to_string();
-    assert_eq!(error, "emulated: a device buffer cannot be read in place; copy it to the cpu first");
+    assert_eq!(error, format!("{device}: a device buffer cannot be read in place; copy it to the cpu first"));
 }
 
 #[test]
 fn memory_is_counted_and_comes_back_on_drop() {
-    let device = with_memory(1 << 20);
+    let device = gpu();
     let x = Tensor::zeros(&device, DType::F32, [1000]).unwrap();
     let y = Tensor::zeros(&device, DType::Bf16, [1000]).unwrap();
     let shared = x.clone();
@@ -92,13 +94,13 @@ fn without_room_the_error_says_how_much_was_asked_used_and_free() {
 
 #[test]
 fn ids_are_checked_before_any_kernel_reads_them() {
-    let device = Device::emulated();
+    let device = gpu();
     let weight = Tensor::zeros(&device, DType::F32, [4, 8]).unwrap();
     let ids = Tensor::from_slice(&Device::Cpu, [3], &[1u32, 4, 9]).unwrap().to_device(&device).unwrap();
     let error = embedding(&ids, &weight).unwrap_err().to_string();
     assert_eq!(error, "embedding: id 4 of row 1 is not below the vocabulary's 4");
     let error = embedding(&ids.to_device(&Device::Cpu).unwrap(), &weight).unwrap_err().to_string();
-    assert_eq!(error, "cpu: embedding: ids must be on emulated");
+    assert_eq!(error, format!("cpu: embedding: ids must be on {device}"));
 }
 
 #[test]

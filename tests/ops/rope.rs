@@ -91,7 +91,7 @@ on_devices! {
 
         let y = turned(&q, &table, &[at]);
         for (i, size) in size(&q).iter().enumerate() {
-            let (norm, turned) = (q[i].hypot(q[i + pairs]), y[i].hypot(y[i + pairs]));
+            let [norm, turned] = [&q, &y].map(|x| (x[i] * x[i] + x[i + pairs] * x[i + pairs]).sqrt());
             prop_assert!((norm - turned).abs() <= 4.0 * 2f64.sqrt() * unit * size, "norm {norm} became {turned}");
         }
 
