@@ -4,8 +4,8 @@
     gpu_check.py report OUT     prints the table of a run's folder and writes OUT/gpu_check.json
 """
 
+import importlib.util
 import json
-import math
 import pathlib
 import sys
 import time
@@ -14,37 +14,31 @@ import time
 H, I, NH, NKV, D, V = 4096, 14336, 32, 8, 128, 1024
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
-# What is compared: a name, and the kernels that do it, of which each runs once. PyTorch's side has the same name below.
-COMPARED = {
-    "rmsnorm forward": ["rmsnorm_fwd"],
-    "rmsnorm backward": ["rmsnorm_bwd_x", "rmsnorm_bwd_weight", "rmsnorm_bwd_weight_sum"],
-    "rope": ["rope"],
-    "swiglu forward": ["swiglu_fwd"],
-    "swiglu backward": ["swiglu_bwd"],
-    "embedding forward": ["embedding_fwd"],
-    "embedding backward": ["embedding_sort", "embedding_bwd"],
-    "add": ["add"],
-    "dropout": ["dropout"],
-    "adamw": ["adamw"],
-    "grad_norm": ["grad_norm"],
-}
-
-
 def torch_work(torch, dtype, rows, device):
-    """Each name's work, to be called many times."""
+    """Each op's work, made when it is asked for: by the names of `vicugna kernels time`, what to call many times."""
     F = torch.nn.functional
 
     def tensor(*shape, grad=False, dtype=dtype):
         return torch.randn(*shape, device=device, dtype=dtype).requires_grad_(grad)
 
-    def backward(y, inputs):
+    def width(n):
+        return n // 16 if rows < 1024 else n
+
+    def backward(y, *inputs):
         dy = torch.randn_like(y)
         return lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True)
 
+    def both(name, f, *inputs):
+        """Forward alone, and backward alone."""
+        plain = [x.detach() for x in inputs]
+        return {f"{name} forward": lambda: f(*plain), f"{name} backward": backward(f(*inputs), *inputs)}
+
     def rmsnorm():
-        x, weight = tensor(rows, H, grad=True), tensor(H, grad=True)
-        forward = lambda: F.rms_norm(x.detach(), (H,), weight.detach(), 1e-5)
-        return forward, backward(F.rms_norm(x, (H,), weight, 1e-5), (x, weight))
+        weight, residual = tensor(H, grad=True), tensor(rows, H)
+        norm = lambda x, weight: F.rms_norm(x, (H,), weight, 1e-5)
+        x = tensor(rows, H, grad=True)
+        plain, fixed = x.detach(), weight.detach()
+        return both("rmsnorm", norm, x, weight) | {"rmsnorm residual": lambda: norm(plain + residual, fixed)}
 
     def rope():
         q, k, angle = tensor(rows, NH, D), tensor(rows, NKV, D), tensor(rows, 1, D)
@@ -54,35 +48,62 @@ def torch_work(torch, dtype, rows, device):
             a, b = x.chunk(2, -1)
             return x * cos + torch.cat((-b, a), -1) * sin
 
-        return lambda: (turned(q), turned(k))
+        return {"rope": lambda: (turned(q), turned(k))}
 
     def swiglu():
-        gate, up = tensor(rows, I, grad=True), tensor(rows, I, grad=True)
-        return lambda: F.silu(gate.detach()) * up.detach(), backward(F.silu(gate) * up, (gate, up))
+        return both("swiglu", lambda gate, up: F.silu(gate) * up, tensor(rows, I, grad=True), tensor(rows, I, grad=True))
+
+    def matmul():
+        work = {}
+        for k, n in [(width(k), width(n)) for k, n in [(H, H), (H, I), (I, H)]]:
+            x, weight, dy, row = tensor(rows, k), tensor(n, k), tensor(rows, n), tensor(1, k)
+            name = f"matmul {k} to {n}"
+            work[name] = lambda x=x, weight=weight: x @ weight.T
+            work[f"{name} dx"] = lambda dy=dy, weight=weight: dy @ weight
+            work[f"{name} dw"] = lambda dy=dy, x=x: dy.T @ x
+            work[f"{name} one row"] = lambda row=row, weight=weight: row @ weight.T
+        return work
+
+    def lora():
+        h, r = width(H), 16
+        x, weight, a, b = tensor(rows, h, grad=True), tensor(h, h), tensor(r, h, grad=True), tensor(h, r, grad=True)
+        return both("lora", lambda x, a, b: x @ weight.T + 2.0 * ((x @ a.T) @ b.T), x, a, b)
 
     def embedding():
-        ids = torch.arange(rows, device=device) * 7 % 40
-        weight = tensor(V, H, grad=True)
-        return lambda: F.embedding(ids, weight.detach()), backward(F.embedding(ids, weight), (weight,))
+        ids, weight = torch.arange(rows, device=device) * 7 % 997, tensor(V, H, grad=True)
+        return both("embedding", lambda weight: F.embedding(ids, weight), weight)
+
+    def elementwise():
+        x, other = tensor(rows, H), torch.bfloat16 if dtype == torch.float32 else torch.float32
+        return {"add": lambda: x + x, "cast": lambda: x.to(other)}
+
+    def dropout():
+        x = tensor(rows, H)
+        return {"dropout": lambda: F.dropout(x, 0.1)}
 
     def adamw():
-        parameter = tensor(rows, H, grad=True, dtype=torch.float32)
-        parameter.grad = tensor(rows, H, dtype=torch.float32)
-        return torch.optim.AdamW([parameter], fused=device == "cuda").step
+        if dtype != torch.float32:
+            return {}
+        parameter = tensor(rows, H, grad=True)
+        parameter.grad = tensor(rows, H)
+        return {"adamw": torch.optim.AdamW([parameter], fused=True).step}
 
-    x = tensor(rows, H)
-    work = {
-        "rmsnorm": rmsnorm,
-        "rope": lambda: (rope(),),
-        "swiglu": swiglu,
-        "embedding": embedding,
-        "add": lambda: (lambda: x + x,),
-        "dropout": lambda: (lambda: F.dropout(x, 0.1),),
-        "grad_norm": lambda: (lambda: torch.linalg.vector_norm(x),),
-    }
-    if dtype == torch.float32:
-        work["adamw"] = lambda: (adamw(),)
-    return work
+    def grad_norm():
+        x = tensor(rows, H)
+        return {"grad_norm": lambda: torch.linalg.vector_norm(x)}
+
+    def bitsandbytes():
+        if dtype == torch.float32 or device == "cpu":
+            return {}
+        from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+        x = tensor(rows, H, dtype=torch.float16)
+        layers = {"int8": Linear8bitLt(H, I, bias=False, has_fp16_weights=False), "nf4": Linear4bit(H, I, bias=False, quant_type="nf4", compute_dtype=torch.float16)}
+        layers = {name: layer.half().to(device) for name, layer in layers.items()}
+        return {f"matmul {name} {H} to {I}": lambda layer=layer: layer(x) for name, layer in layers.items()}
+
+    ops = (rmsnorm, rope, swiglu, matmul, lora, embedding, elementwise, dropout, adamw, grad_norm)
+    return ops + (bitsandbytes,) if importlib.util.find_spec("bitsandbytes") else ops
 
 
 def best_seconds(torch, device, work):
@@ -112,15 +133,13 @@ def time_torch(rows):
     rows = rows if device == "cuda" else min(rows, 64)
     times, errors = [], []
     for dtype, name_of_dtype in DTYPES.items():
-        for op, make in torch_work(torch, getattr(torch, name_of_dtype), rows, device).items():
+        for op in torch_work(torch, getattr(torch, name_of_dtype), rows, device):
             try:
-                works = make()
-                names = [op] if len(works) == 1 else [f"{op} forward", f"{op} backward"]
-                for name, work in zip(names, works):
+                for name, work in op().items():
                     milliseconds = 1e3 * best_seconds(torch, device, work)
                     times.append({"name": name, "dtype": dtype, "milliseconds": milliseconds})
             except Exception as error:  # the other ops go on
-                errors.append(f"{op} {dtype}: {type(error).__name__}: {error}")
+                errors.append(f"{op.__name__} {dtype}: {type(error).__name__}: {error}")
             if device == "cuda":
                 torch.cuda.empty_cache()
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
@@ -151,58 +170,65 @@ def note(out, name, status):
     return next((line for line in reversed(lines) if line.strip()), "")[:100]
 
 
-def compare(launches, torch):
-    """Kernels beside PyTorch, by name and dtype."""
-    ours = {}
-    for launch in launches:
-        ours.setdefault((launch["kernel"], launch["dtype"]), launch["milliseconds"])
+def compare(steps, torch):
+    """What was timed on both sides, or on one, by name and dtype."""
     theirs = {(time["name"], time["dtype"]): time["milliseconds"] for time in (torch or {}).get("times", [])}
+    ours = {(step["name"], step["dtype"]): step for step in steps}
     rows = []
-    for name, kernels in COMPARED.items():
-        for dtype in DTYPES:
-            parts = [ours.get((f"{kernel}_{dtype}", dtype), ours.get((kernel, dtype))) for kernel in kernels]
-            row = {"name": name, "dtype": dtype, "vicugna": None if None in parts else sum(parts), "torch": theirs.get((name, dtype))}
-            if row["vicugna"] or row["torch"]:
-                rows.append(row)
+    for name, dtype in dict.fromkeys([*ours, *theirs]):
+        step = ours.get((name, dtype), {})
+        rows.append({"name": name, "dtype": dtype, "torch": theirs.get((name, dtype)), **step})
     return rows
 
 
+def rate(row):
+    """What a step moved or computed in a second."""
+    if "milliseconds" not in row:
+        return ""
+    if row["operations"]:
+        return f"{row['operations'] / row['milliseconds'] / 1e9:.1f} TFLOP/s"
+    return f"{row['bytes'] / row['milliseconds'] / 1e6:.0f} GB/s, {100 * row['share_of_copy']:.0f} % of a copy"
+
+
 def table(head, rows):
-    """Rows in columns: the first to the left, numbers to the right."""
-    cells = [[*map(str, row)] for row in [head, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    is_text = [not any(cell[:1].isdigit() for cell in column[1:]) for column in zip(*cells)]
-    for row in cells:
-        print("  ".join(c.ljust(w) if text else c.rjust(w) for c, w, text in zip(row, widths, is_text)).rstrip())
+    """Rows in columns, numbers to the right."""
+    columns = list(zip(*[[str(cell) for cell in row] for row in [head, *rows]]))
+    is_number = lambda cell: not cell or cell.replace(".", "", 1).isdigit()
+
+    def aligned(column):
+        width = max(map(len, column))
+        return [cell.rjust(width) if all(map(is_number, column[1:])) else cell.ljust(width) for cell in column]
+
+    for row in zip(*map(aligned, columns)):
+        print("  ".join(row).rstrip())
     print()
 
 
 def number(value, digits=4):
-    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def report(out):
     parts = [line.split("\t") for line in (out / "parts.tsv").read_text().splitlines()]
     parts = [{"part": name, "status": status, "seconds": int(seconds), "note": note(out, name, status)} for name, status, seconds in parts]
     gpus = [device for device in (read(out, "devices") or {}).get("devices", []) if device["device"].startswith("cuda")]
-    timed = {part["part"]: read(out, part["part"]) for part in parts if part["part"].startswith("time-")}
-    launches = [launch for told in timed.values() if told for launch in told["launches"]]
-    copies = [told["copy_gb_per_s"] for told in timed.values() if told]
-    rows = next((told["rows"] for told in timed.values() if told), None)
+    timed = [told for part in parts if part["part"].startswith("time-") and (told := read(out, part["part"]))]
     torch = read(out, "pytorch")
-    compared = compare(launches, torch)
+    compared = compare([step for told in timed for step in told["steps"]], torch)
+    copy = max((told["copy_gb_per_s"] for told in timed), default=None)
+    rows = max((told["rows"] for told in timed), default=None)
     gpu = gpus[0]["name"] if gpus else "no GPU"
-    print(f"{gpu}; PyTorch {torch['torch']} on {torch['device']}" if torch else f"{gpu}; no PyTorch", end="\n\n")
+    print(f"{gpu}; " + (f"PyTorch {torch['torch']} on {torch['device']}" if torch else "no PyTorch"), end="\n\n")
     table(["part", "status", "s", ""], [[p["part"], p["status"], p["seconds"], p["note"]] for p in parts])
-    if launches:
-        print(f"Kernels on {rows} tokens; a copy moves {max(copies):.0f} GB/s")
-        kernels = [[l["kernel"], number(l["milliseconds"]), number(l["bytes"] / l["milliseconds"] / 1e6, 1), f"{100 * l['share_of_copy']:.0f} %"] for l in launches]
-        table(["kernel", "ms", "GB/s", "of a copy"], kernels)
     if compared:
-        print("Beside PyTorch, in ms")
-        ratio = lambda row: number(row["torch"] / row["vicugna"], 2) if row["torch"] and row["vicugna"] else ""
-        table(["op", "dtype", "vicugna", "torch", "torch / vicugna"], [[r["name"], r["dtype"], number(r["vicugna"]), number(r["torch"]), ratio(r)] for r in compared])
-    told = {"gpu": gpu, "rows": rows, "copy_gb_per_s": max(copies, default=None), "parts": parts, "launches": launches, "compared": compared, "torch": torch}
+        print(f"In milliseconds, on {rows} tokens" + (f"; a copy moves {copy:.0f} GB/s" if copy else ""))
+        lines = []
+        for row in compared:
+            ours, theirs = row.get("milliseconds"), row["torch"]
+            ratio = number(theirs / ours, 2) if ours and theirs else ""
+            lines.append([row["name"], row["dtype"], number(ours), number(theirs), ratio, rate(row)])
+        table(["op", "dtype", "vicugna", "torch", "torch / vicugna", "vicugna's rate"], lines)
+    told = {"gpu": gpu, "rows": rows, "copy_gb_per_s": copy, "parts": parts, "compared": compared, "torch": torch and torch["torch"]}
     (out / "gpu_check.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

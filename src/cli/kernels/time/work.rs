@@ -1,0 +1,133 @@
+//! What is timed: each op at the widths of Llama-3-8B. `scripts/gpu_check.py` does the same with PyTorch, by the same names.
+
+use super::{Bench, Cost};
+use crate::autograd::{Tensor, backward_from};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::ops;
+use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
+use crate::ops::dropout::Dropout;
+
+type Work = fn(&mut Bench) -> Result<()>;
+
+pub(super) const OPS: &[(&str, Work)] = &[
+    ("rmsnorm", rmsnorm),
+    ("rope", rope),
+    ("swiglu", swiglu),
+    ("matmul", matmul),
+    ("lora", lora),
+    ("embedding", embedding),
+    ("elementwise", elementwise),
+    ("dropout", dropout),
+    ("adamw", adamw),
+    ("grad_norm", grad_norm),
+];
+
+/// Hidden and intermediate sizes, heads, key/value heads, head_dim and a cut of the vocabulary.
+const H: usize = 4096;
+const I: usize = 14_336;
+const NH: usize = 32;
+const NKV: usize = 8;
+const D: usize = 128;
+const V: usize = 1024;
+
+fn rmsnorm(bench: &mut Bench) -> Result<()> {
+    let (x, weight) = (bench.tensor([bench.rows, H])?.with_grad(), bench.tensor([H])?.with_grad());
+    let y = bench.step("rmsnorm forward", bench.bytes(2 * H), || ops::rmsnorm::rmsnorm(&x, &weight, 1e-5))?;
+    // dx of x and dy, then dweight of both.
+    bench.step("rmsnorm backward", bench.bytes(5 * H), || backward_from([(&y, y.detach())]))?;
+    let (x, weight) = (x.detach(), weight.detach());
+    bench.step("rmsnorm residual", bench.bytes(4 * H), || {
+        ops::rmsnorm::rmsnorm_residual(&x, &y.detach(), &weight, 1e-5)
+    })?;
+    Ok(())
+}
+
+fn rope(bench: &mut Bench) -> Result<()> {
+    let table = ops::rope::RopeTable::new(&bench.device, D, 8192, 500_000.0, None)?;
+    let (q, k) = (bench.tensor([bench.rows, NH * D])?, bench.tensor([bench.rows, NKV * D])?);
+    let positions = bench.ids(1, 8192)?;
+    bench.step("rope", bench.bytes(2 * (NH + NKV) * D), || ops::rope::rope(q, k, &table, &positions))?;
+    Ok(())
+}
+
+fn swiglu(bench: &mut Bench) -> Result<()> {
+    let [gate, up] = [bench.tensor([bench.rows, I])?.with_grad(), bench.tensor([bench.rows, I])?.with_grad()];
+    let y = bench.step("swiglu forward", bench.bytes(3 * I), || ops::swiglu::swiglu(&gate, &up))?;
+    bench.step("swiglu backward", bench.bytes(5 * I), || backward_from([(&y, y.detach())]))?;
+    Ok(())
+}
+
+/// Of all tokens, and of one.
+fn matmul(bench: &mut Bench) -> Result<()> {
+    for (k, n) in [(H, H), (H, I), (I, H)].map(|(k, n)| (bench.width(k), bench.width(n))) {
+        let operations = Cost::Operations(2 * bench.rows * n * k);
+        let (x, weight) = (bench.tensor([bench.rows, k])?.with_grad(), bench.tensor([n, k])?);
+        let y = bench.step(format!("matmul {k} to {n}"), operations, || ops::matmul::matmul(&x, &weight))?;
+        bench.step(format!("matmul {k} to {n} dx"), operations, || backward_from([(&y, y.detach())]))?;
+        let (x, weight) = (x.detach(), weight.with_grad());
+        let y = ops::matmul::matmul(&x, &weight)?;
+        bench.step(format!("matmul {k} to {n} dw"), operations, || backward_from([(&y, y.detach())]))?;
+        let row = bench.tensor([1, k])?;
+        let bytes = Cost::Bytes(n * k * bench.dtype.size());
+        bench.step(format!("matmul {k} to {n} one row"), bytes, || ops::matmul::matmul(&row, &weight.detach()))?;
+    }
+    Ok(())
+}
+
+/// A frozen base with an adapter of rank 16.
+fn lora(bench: &mut Bench) -> Result<()> {
+    let (h, r) = (bench.width(H), 16);
+    let (x, weight) = (bench.tensor([bench.rows, h])?.with_grad(), bench.tensor([h, h])?);
+    let [a, b] = [bench.tensor_of(DType::F32, [r, h])?.with_grad(), bench.tensor_of(DType::F32, [h, r])?.with_grad()];
+    let (base, adapter) = (2 * bench.rows * h * h, 4 * bench.rows * h * r);
+    let forward = Cost::Operations(base + adapter);
+    let y = bench.step("lora forward", forward, || ops::lora::lora(&x, &weight, &a, &b, 2.0, None))?;
+    bench.step("lora backward", Cost::Operations(base + 2 * adapter), || backward_from([(&y, y.detach())]))?;
+    Ok(())
+}
+
+fn embedding(bench: &mut Bench) -> Result<()> {
+    let (ids, weight) = (bench.ids(7, 997)?, bench.tensor([V, H])?.with_grad());
+    let y = bench.step("embedding forward", bench.bytes(2 * H), || ops::embedding::embedding(&ids, &weight))?;
+    bench.step("embedding backward", bench.bytes(H), || backward_from([(&y, y.detach())]))?;
+    Ok(())
+}
+
+fn elementwise(bench: &mut Bench) -> Result<()> {
+    let x = bench.tensor([bench.rows, H])?;
+    bench.step("add", bench.bytes(3 * H), || ops::elementwise::add(&x, &x))?;
+    let other = if bench.dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    bench.step("cast", Cost::Bytes(bench.rows * H * (4 + 2)), || ops::elementwise::cast(&x, other))?;
+    Ok(())
+}
+
+fn dropout(bench: &mut Bench) -> Result<()> {
+    let x = bench.tensor([bench.rows, H])?;
+    let key = Dropout { p: 0.1, seed: 1, step: 1, site: 0, first_element: 0 };
+    bench.step("dropout", bench.bytes(2 * H), || ops::dropout::dropout(&x, key))?;
+    Ok(())
+}
+
+/// A parameter in f32 whose gradient has the dtype.
+fn adamw(bench: &mut Bench) -> Result<()> {
+    let shape = [bench.rows, H];
+    let [mut parameter, mut m, mut v] =
+        [bench.tensor_of(DType::F32, shape)?, zeros(bench, shape)?, zeros(bench, shape)?];
+    let (gradient, scale) = (bench.tensor(shape)?, Tensor::from_slice(&bench.device, [], &[1f32])?);
+    let cost = Cost::Bytes(bench.rows * H * (6 * 4 + bench.dtype.size()));
+    bench.step("adamw", cost, || {
+        let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
+        ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, &scale)
+    })
+}
+
+fn zeros(bench: &Bench, shape: [usize; 2]) -> Result<Tensor> {
+    Tensor::zeros(&bench.device, DType::F32, shape)
+}
+
+fn grad_norm(bench: &mut Bench) -> Result<()> {
+    let x = bench.tensor([bench.rows, H])?;
+    bench.step("grad_norm", bench.bytes(H), || ops::grad_norm::grad_norm(&[&x]))?;
+    Ok(())
+}
