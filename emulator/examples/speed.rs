@@ -1,6 +1,6 @@
-//! Times the micro-kernels and products of `tests/fixtures` on one thread, with and without checks: warp instructions and
-//! `mma.sync` a second of this thread's processor time, best of several runs. `speed THREADS [NAME]` takes so many threads,
-//! counts wall time where there are more than one, and runs one kernel alone.
+//! Times the micro-kernels and products of `tests/fixtures`: millions of warp instructions and of `mma.sync` a second,
+//! surrounding code included, best of several launches. One thread is timed by its own processor time, with and without
+//! checks; two by wall time, with checks. `speed NAME` runs one kernel alone.
 
 use ptx_emulator::{Arch, Checks, Counters, Device, Kernel, Launch, Module};
 use std::time::Instant;
@@ -45,10 +45,10 @@ fn product(name: &'static str, bytes: u64) -> Result<Job, Box<dyn std::error::Er
     Ok(Job { name, kernel, device, args, grid: [8, 8, 1], block: 128 })
 }
 
-/// The best time of several launches, and what one counts.
+/// The shortest of several launches, and what one counts.
 fn time(job: &mut Job, checks: Checks, threads: usize) -> Result<(f64, Counters), Box<dyn std::error::Error>> {
     let (mut best, mut counters) = (f64::MAX, Counters::default());
-    for _ in 0..6 {
+    for _ in 0..10 {
         let launch =
             Launch { grid: job.grid, block: [job.block, 1, 1], args: &job.args, threads, checks, ..Launch::default() };
         let (start, wall) = (processor_time(), Instant::now());
@@ -60,26 +60,26 @@ fn time(job: &mut Job, checks: Checks, threads: usize) -> Result<(f64, Counters)
     Ok((best, counters))
 }
 
+/// Prints rates of one kind: unchecked, checked, what the checks cost, checked on two threads, and the gain of the second.
+fn print(name: &str, count: u64, [plain, checked, two]: [f64; 3]) {
+    let rate = |seconds: f64| count as f64 / seconds / 1e6;
+    let (cost, gain) = (checked / plain, checked / two);
+    println!("{name:<24}{:>12.2}{:>12.2}{cost:>8.2}{:>14.2}{gain:>8.2}", rate(plain), rate(checked), rate(two));
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let threads = std::env::args().nth(1).map_or(Ok(1), |threads| threads.parse())?;
     let mut jobs = vec![micro("fma_loop", 20_000)?, micro("int_loop", 20_000)?, micro("divergent", 5000)?];
     jobs.extend([micro("copy4", 1 << 20)?, micro("shared_loop", 2000)?]);
     jobs.extend([product("gemm_bf16", 2)?, product("gemm_s8", 1)?]);
-    println!(
-        "{:<14}{:>18}{:>18}{:>12}{:>16}{:>16}",
-        "", "M warp inst/s", "with checks", "cost", "M mma/s", "with checks"
-    );
-    let only = std::env::args().nth(2);
+    println!("{:<24}{:>12}{:>12}{:>8}{:>14}{:>8}", "", "unchecked", "checked", "cost", "two threads", "gain");
+    let only = std::env::args().nth(1);
     for job in jobs.iter_mut().filter(|job| only.as_ref().is_none_or(|only| only == job.name)) {
-        let (plain, counters) = time(job, Checks { races: false, poison: false }, threads)?;
-        let (checked, _) = time(job, Checks::default(), threads)?;
-        let rate = |count: u64, seconds: f64| count as f64 / seconds / 1e6;
-        let all = counters.total_instructions();
-        print!("{:<14}{:>18.1}{:>18.1}{:>11.2}x", job.name, rate(all, plain), rate(all, checked), checked / plain);
+        let (plain, counters) = time(job, Checks { races: false, poison: false }, 1)?;
+        let times = [plain, time(job, Checks::default(), 1)?.0, time(job, Checks::default(), 2)?.0];
+        print(&format!("{}: M inst/s", job.name), counters.total_instructions(), times);
         if counters.mma > 0 {
-            print!("{:>16.2}{:>16.2}", rate(counters.mma, plain), rate(counters.mma, checked));
+            print(&format!("{}: M mma/s", job.name), counters.mma, times);
         }
-        println!();
     }
     Ok(())
 }
