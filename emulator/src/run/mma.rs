@@ -3,12 +3,11 @@
 //! With g = lane / 4 and t = lane % 4, register i of A holds row g + 8 (i % 2), 32-bit word t + 4 (i / 2) of that row
 //! (with m = 8, row g, word t + 4 i); register i of B holds column g, word t + 4 i; registers 2 i and 2 i + 1 of C and D
 //! hold row g + 8 i, columns 2 t and 2 t + 1. A word is 32 bits of consecutive k. Source: PTX ISA, "Matrix Fragments for
-//! mma". Sums run over k in order, in f32 or wrapping i32.
+//! mma". Sums run over k in order, in f32, each product and sum rounded once, or in wrapping i32.
 
 use super::registers::{LANES, Registers};
-use super::simd::Work;
-use crate::arith::float::one_nan;
-use crate::arith::half::{half_from_f32, half_to_f32};
+use super::simd::{self, Avx2, Bf16, F16, Parts, S4, S8, Tf32, Totals, U4, U8, Work, each};
+use crate::arith::half::half_from_f32;
 
 /// What A and B hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +61,7 @@ pub(crate) struct Mma {
     pub d: [u16; 4],
 }
 
-pub(super) const N: usize = 8;
+const N: usize = 8;
 
 impl Mma {
     /// Registers of A, B and C.
@@ -85,98 +84,66 @@ impl Mma {
 
     /// Multiplies; all lanes take part.
     pub fn run(&self, registers: &mut Registers) {
-        super::simd::work(Product { mma: self, registers });
+        simd::work(Product { mma: self, registers });
     }
 
-    /// Words hold `PARTS` elements; the functions give the f32 that is at a place in a word.
     #[inline(always)]
-    fn multiply<const PARTS: usize>(
+    fn multiply<A: Parts, B: Parts, const PARTS: usize, const INTEGER: bool>(
         &self,
         registers: &mut Registers,
-        of_a: impl Fn(u32, usize) -> f32,
-        of_b: impl Fn(u32, usize) -> f32,
+        avx2: Option<Avx2>,
     ) {
-        let halves = self.m / 8;
-        let mut totals = [[[0f32; N]; 8]; 2];
-        if self.accumulator != Accumulator::S32 {
-            self.load_totals(registers, &mut totals);
+        let (halves, steps) = (self.m / 8, self.words() / 4);
+        let mut b = [[[[[0; 8]; 2]; PARTS]; 4]; 2];
+        for (step, b) in b[..steps].iter_mut().enumerate() {
+            simd::columns::<B, PARTS>(avx2, registers.word(self.b[step]), b);
         }
-        for step in 0..self.k / (4 * PARTS) {
-            let b = columns_of_b::<PARTS>(registers.word(self.b[step]), &of_b);
-            for (half, totals) in totals[..halves].iter_mut().enumerate() {
-                let words = registers.word(self.a[half + step * halves]);
-                let mut a = [[0f32; LANES]; PARTS];
-                for (part, values) in a.iter_mut().enumerate() {
-                    for lane in 0..LANES {
-                        values[lane] = of_a(words[lane], part);
-                    }
-                }
-                super::simd::multiply(&a, &b, totals);
+        let mut totals = [[[0; LANES]; 2]; 2];
+        for (half, totals) in totals[..halves].iter_mut().enumerate() {
+            self.load_totals(registers, half, totals);
+            let a = [registers.word(self.a[half]), registers.word(self.a[half + (steps - 1) * halves])];
+            if self.saturates {
+                let mut sums = [[0; LANES]; 2];
+                simd::multiply::<A, PARTS, INTEGER>(avx2, &a[..steps], &b, &mut sums);
+                add_saturating(totals, &sums);
+            } else {
+                simd::multiply::<A, PARTS, INTEGER>(avx2, &a[..steps], &b, totals);
             }
         }
-        match self.accumulator {
-            Accumulator::S32 => self.add_integers(registers, &totals),
-            Accumulator::F32 | Accumulator::F16 => self.store_totals(registers, &mut totals),
+        for (half, totals) in totals[..halves].iter().enumerate() {
+            self.store_totals(registers, half, totals);
         }
     }
 
     #[inline(always)]
-    fn load_totals(&self, registers: &Registers, totals: &mut [Totals; 2]) {
-        for (half, rows) in totals[..self.m / 8].iter_mut().enumerate() {
-            if self.accumulator == Accumulator::F16 {
-                let lanes = registers.word(self.c[half]);
-                for lane in 0..LANES {
-                    rows[lane / 4][lane % 4] = half_to_f32(lanes[lane] as u16);
-                    rows[lane / 4][4 + lane % 4] = half_to_f32((lanes[lane] >> 16) as u16);
-                }
-                continue;
-            }
-            for odd in 0..2 {
-                let lanes = registers.word(self.c[2 * half + odd]).as_chunks::<4>().0;
-                for (total, lanes) in rows.iter_mut().zip(lanes) {
-                    total.as_chunks_mut::<4>().0[odd] = lanes.map(f32::from_bits);
-                }
+    fn load_totals(&self, registers: &Registers, half: usize, totals: &mut Totals) {
+        for (odd, lanes) in totals.iter_mut().enumerate() {
+            match self.accumulator {
+                Accumulator::F16 => each(registers.word(self.c[half]), lanes, |pair| F16::part(pair, odd)),
+                _ => *lanes = *registers.word(self.c[2 * half + odd]),
             }
         }
     }
 
     #[inline(always)]
-    fn store_totals(&self, registers: &mut Registers, totals: &mut [Totals; 2]) {
-        for (half, rows) in totals[..self.m / 8].iter_mut().enumerate() {
-            if self.accumulator == Accumulator::F16 {
-                let lanes = registers.word_mut(self.d[half]);
-                for lane in 0..LANES {
-                    let (low, high) = (rows[lane / 4][lane % 4], rows[lane / 4][4 + lane % 4]);
-                    lanes[lane] = u32::from(half_from_f32(low)) | u32::from(half_from_f32(high)) << 16;
-                }
-                continue;
-            }
-            for row in rows.iter_mut() {
-                for value in row {
-                    *value = one_nan(*value);
-                }
-            }
-            for odd in 0..2 {
-                let lanes = registers.word_mut(self.d[2 * half + odd]).as_chunks_mut::<4>().0;
-                for (total, lanes) in rows.iter().zip(lanes) {
-                    *lanes = total.as_chunks::<4>().0[odd].map(f32::to_bits);
-                }
-            }
-        }
-    }
-
-    /// Adds products of integers, whose sums f32 holds exactly: at most 64 of 15 by 15, or 32 of 255 by 255.
-    #[inline(always)]
-    fn add_integers(&self, registers: &mut Registers, totals: &[Totals; 2]) {
-        for i in 0..self.registers().2 {
-            let before = *registers.word(self.c[i]);
-            let lanes = registers.word_mut(self.d[i]);
+    fn store_totals(&self, registers: &mut Registers, half: usize, totals: &Totals) {
+        if self.accumulator == Accumulator::F16 {
+            let half_of = |bits| u32::from(half_from_f32(f32::from_bits(bits)));
+            let lanes = registers.word_mut(self.d[half]);
             for lane in 0..LANES {
-                let sum = totals[i / 2][lane / 4][4 * (i % 2) + lane % 4] as i32;
-                let before = before[lane] as i32;
-                lanes[lane] = if self.saturates { before.saturating_add(sum) } else { before.wrapping_add(sum) } as u32;
+                lanes[lane] = half_of(totals[0][lane]) | half_of(totals[1][lane]) << 16;
             }
+            return;
         }
+        for (odd, totals) in totals.iter().enumerate() {
+            *registers.word_mut(self.d[2 * half + odd]) = *totals;
+        }
+    }
+}
+
+fn add_saturating(totals: &mut Totals, sums: &Totals) {
+    for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        *total = (*total as i32).saturating_add(*sum as i32) as u32;
     }
 }
 
@@ -187,79 +154,20 @@ struct Product<'a> {
 
 impl Work for Product<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run(self, avx2: Option<Avx2>) {
         let Self { mma, registers } = self;
         match (mma.a_element, mma.b_element) {
-            (Element::Bf16, _) => mma.multiply::<2>(registers, bf16, bf16),
-            (Element::F16, _) => mma.multiply::<2>(registers, f16, f16),
-            (Element::Tf32, _) => mma.multiply::<1>(registers, tf32, tf32),
-            (Element::S8, Element::S8) => mma.multiply::<4>(registers, s8, s8),
-            (Element::S8, _) => mma.multiply::<4>(registers, s8, u8),
-            (Element::U8, Element::S8) => mma.multiply::<4>(registers, u8, s8),
-            (Element::U8, _) => mma.multiply::<4>(registers, u8, u8),
-            (Element::S4, Element::S4) => mma.multiply::<8>(registers, s4, s4),
-            (Element::S4, _) => mma.multiply::<8>(registers, s4, u4),
-            (Element::U4, Element::S4) => mma.multiply::<8>(registers, u4, s4),
-            (Element::U4, _) => mma.multiply::<8>(registers, u4, u4),
+            (Element::Bf16, _) => mma.multiply::<Bf16, Bf16, 2, false>(registers, avx2),
+            (Element::F16, _) => mma.multiply::<F16, F16, 2, false>(registers, avx2),
+            (Element::Tf32, _) => mma.multiply::<Tf32, Tf32, 1, false>(registers, avx2),
+            (Element::S8, Element::S8) => mma.multiply::<S8, S8, 2, true>(registers, avx2),
+            (Element::S8, _) => mma.multiply::<S8, U8, 2, true>(registers, avx2),
+            (Element::U8, Element::S8) => mma.multiply::<U8, S8, 2, true>(registers, avx2),
+            (Element::U8, _) => mma.multiply::<U8, U8, 2, true>(registers, avx2),
+            (Element::S4, Element::S4) => mma.multiply::<S4, S4, 4, true>(registers, avx2),
+            (Element::S4, _) => mma.multiply::<S4, U4, 4, true>(registers, avx2),
+            (Element::U4, Element::S4) => mma.multiply::<U4, S4, 4, true>(registers, avx2),
+            (Element::U4, _) => mma.multiply::<U4, U4, 4, true>(registers, avx2),
         }
     }
-}
-
-/// Eight rows of C. Columns stand in the order 0 2 4 6 1 3 5 7, so that a row is four lanes of each of two registers.
-pub(super) type Totals = [[f32; N]; 8];
-
-/// B's rows of k as f32, by word and place in it; columns in the order of [`Totals`].
-#[inline(always)]
-fn columns_of_b<const PARTS: usize>(lanes: &[u32; LANES], part: impl Fn(u32, usize) -> f32) -> [[[f32; N]; PARTS]; 4] {
-    let mut words = [[0; N]; 4];
-    for word in 0..4 {
-        for (place, column) in [0, 2, 4, 6, 1, 3, 5, 7].into_iter().enumerate() {
-            words[word][place] = lanes[4 * column + word];
-        }
-    }
-    let mut rows = [[[0f32; N]; PARTS]; 4];
-    for word in 0..4 {
-        for place in 0..PARTS {
-            for column in 0..N {
-                rows[word][place][column] = part(words[word][column], place);
-            }
-        }
-    }
-    rows
-}
-
-#[inline(always)]
-fn bf16(word: u32, part: usize) -> f32 {
-    f32::from_bits(if part == 0 { word << 16 } else { word & 0xffff_0000 })
-}
-
-#[inline(always)]
-fn f16(word: u32, part: usize) -> f32 {
-    half_to_f32((word >> (16 * part)) as u16)
-}
-
-/// The hardware reads the upper 19 bits of a tf32.
-#[inline(always)]
-fn tf32(word: u32, _: usize) -> f32 {
-    f32::from_bits(word & 0xffff_e000)
-}
-
-#[inline(always)]
-fn s8(word: u32, part: usize) -> f32 {
-    ((word << (24 - 8 * part)) as i32 >> 24) as f32
-}
-
-#[inline(always)]
-fn u8(word: u32, part: usize) -> f32 {
-    (word >> (8 * part) & 0xff) as i32 as f32
-}
-
-#[inline(always)]
-fn s4(word: u32, part: usize) -> f32 {
-    ((word << (28 - 4 * part)) as i32 >> 28) as f32
-}
-
-#[inline(always)]
-fn u4(word: u32, part: usize) -> f32 {
-    (word >> (4 * part) & 15) as i32 as f32
 }

@@ -151,11 +151,12 @@ fn run(kind: &Kind, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]]) -> Vec<u3
         ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %t, %tid.x; mul.wide.u32 %at, %t, 4;
         add.u64 %in, %in, %at; add.u64 %out, %out, %at;\n"
     );
-    let mut offset = 0;
-    for (name, count, ty) in [("a", a.len(), "b32"), ("b", b.len(), "b32"), ("c", c.len(), ty)] {
-        for i in 0..count {
+    // The last are loaded first, so that a register of D may share its row with another of C, A or B.
+    let mut offset = 128 * (a.len() + b.len() + c.len());
+    for (name, count, ty) in [("c", c.len(), ty), ("b", b.len(), "b32"), ("a", a.len(), "b32")] {
+        for i in (0..count).rev() {
+            offset -= 128;
             body += &format!("ld.global.{ty} %{name}{i}, [%in+{offset}];\n");
-            offset += 128;
         }
     }
     let [d, a_list, b_list, c_list] =
@@ -237,6 +238,11 @@ fn extremes_of_integers_wrap_or_saturate() {
     let all = |word: u32, count: usize| vec![[word; 32]; count];
     let got = run(&kind, &all(0x8080_8080, 4), &all(0x8080_8080, 2), &all(i32::MAX as u32, 4));
     assert!(got.iter().all(|&sum| sum == (i32::MAX).wrapping_add(32 * 128 * 128) as u32));
+    let kind = Kind { types: "satfinite.s32.s8.s8.s32", ..kind };
+    let ramp: Vec<_> = (0..4).map(|register| [i32::MAX as u32 - 32 * 128 * 128 * register; 32]).collect();
+    let got = run(&kind, &all(0x8080_8080, 4), &all(0x8080_8080, 2), &ramp);
+    assert!(got[..64].iter().all(|&sum| sum == i32::MAX as u32));
+    assert!(got[64..96].iter().all(|&sum| sum == i32::MAX as u32 - 32 * 128 * 128));
     let kind = Kind { types: "s32.u8.u8.s32", signed: (false, false), ..kind };
     let got = run(&kind, &all(u32::MAX, 4), &all(u32::MAX, 2), &all(0, 4));
     assert!(got.iter().all(|&sum| sum == 32 * 255 * 255));
