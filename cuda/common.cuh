@@ -6,7 +6,7 @@
 
 #include "ptx.cuh"
 
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 
 constexpr int WARP = 32;
 

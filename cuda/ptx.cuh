@@ -24,16 +24,46 @@ DEVICE uint32_t shfl(uint32_t v, int lane) {
     return other;
 }
 
+// 2^v, 0 for subnormals and -inf.
+DEVICE float ex2(float v) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
+    return power;
+}
+
 // What a lane of the warp wrote to shared memory before, the others read after.
 DEVICE void warp_barrier() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 
 // The address within its block's shared memory of what `p` points to.
 DEVICE uint32_t shared_address(const void* p) { return uint32_t(__nv_cvta_generic_to_shared_impl(p)); }
 
+// Of shared memory at such an address.
+DEVICE void store_word(uint32_t to, uint32_t word) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+DEVICE float2 load_pair(uint32_t from) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");
+    return v;
+}
+DEVICE uint4 load_words(uint32_t from) {
+    uint4 v;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+}
+
 // Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
 DEVICE void cp_async(uint32_t to, const void* from, bool copied) {
     const int bytes = copied ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// The same of 4 bytes.
+DEVICE void cp_async4(uint32_t to, const void* from, bool copied) {
+    const int bytes = copied ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 // Closes a group of copies; waits until at most N groups are in flight.
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
