@@ -8,20 +8,17 @@ use vicugna::reference::attention as reference;
 
 use crate::harness::*;
 
-/// Sequences of a packed batch, and how their rows divide into heads.
+/// Sequences of a batch, and how their rows divide into heads.
 #[derive(Clone, Debug)]
 struct Case {
-    lengths: Vec<usize>,
+    /// Of each sequence: query rows, keys before the first query's own, rows of the cache that no sequence has.
+    sequences: Vec<[usize; 3]>,
     heads: [usize; 3],
     dtype: DType,
     seed: u64,
 }
 
 impl Case {
-    fn rows(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-
     fn heads(&self) -> Heads {
         let [num_attention_heads, num_key_value_heads, head_dim] = self.heads;
         Heads { num_attention_heads, num_key_value_heads, head_dim }
@@ -33,66 +30,77 @@ impl Case {
 
     /// Query and key rows of each sequence.
     fn segments(&self) -> Vec<(Range<usize>, Range<usize>)> {
-        let ends = self.lengths.iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end - length..*end)
+        let ends = self.sequences.iter().scan([0, 0], |[query, key], &[queries, earlier, skipped]| {
+            let first = *key + skipped;
+            *query += queries;
+            *key = first + earlier + queries;
+            Some((*query - queries..*query, first..*key))
         });
-        ends.map(|rows| (rows.clone(), rows)).collect()
+        ends.collect()
     }
 
-    /// Columns of q, k, v and dout.
-    fn widths(&self) -> [usize; 4] {
+    /// Rows and columns of q, k, v and dout.
+    fn shapes(&self) -> [[usize; 2]; 4] {
         let [nh, nkv, d] = self.heads;
-        [nh * d, nkv * d, nkv * d, nh * d]
+        let (queries, keys) = self.segments().pop().map_or((0, 0), |(queries, keys)| (queries.end, keys.end));
+        [[queries, nh * d], [keys, nkv * d], [keys, nkv * d], [queries, nh * d]]
     }
 
     /// q, k, v and dout.
     fn values(&self) -> [Vec<f64>; 4] {
         let mut seed = self.seed;
-        self.widths().map(|width| {
+        self.shapes().map(|[rows, width]| {
             seed ^= 1 << 62 | width as u64;
             seed = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
-            random(seed, self.rows() * width, self.dtype)
+            random(seed, rows * width, self.dtype)
         })
     }
 
     /// q, k, v (leaves of the tape) and dout.
     fn tensors(&self) -> [Tensor; 4] {
-        let mut widths = self.widths().into_iter();
-        self.values().map(|x| tensor(&x, self.dtype, [self.rows(), widths.next().unwrap()]).with_grad())
+        let mut shapes = self.shapes().into_iter();
+        self.values().map(|x| tensor(&x, self.dtype, shapes.next().unwrap()).with_grad())
+    }
+
+    fn forward(&self, [q, k, v]: [&Tensor; 3]) -> Tensor {
+        let sequences = self.segments().into_iter().map(|(queries, keys)| (queries.len(), keys));
+        attention(q, k, v, &Segments::caches(sequences), self.heads(), self.scale() as f32).unwrap()
     }
 
     /// out, dq, dk and dv.
     fn run(&self) -> [Tensor; 4] {
         let [q, k, v, dout] = self.tensors();
-        let out = attention(&q, &k, &v, &Segments::packed(&self.lengths), self.heads(), self.scale() as f32).unwrap();
+        let out = self.forward([&q, &k, &v]);
         let mut gradients = backward_from([(&out, dout.detach())]).unwrap();
         let [dq, dk, dv] = [q, k, v].map(|x| gradients.take(&x).unwrap());
         [out.detach(), dq, dk, dv]
     }
 }
 
-/// Tile edges, several sequences, shared and unshared heads, head dims around the vector width and a real Llama's.
+/// Tile edges, several sequences, keys from a cache, shared and unshared heads, head dims around the vector width and a
+/// real Llama's.
 fn cases() -> impl Strategy<Value = Case> {
     let short = prop_oneof![Just(1), Just(2), Just(31), Just(63), Just(64), Just(65), 1..40usize];
-    let lengths = prop_oneof![
-        6 => prop::collection::vec(short, 1..4),
-        1 => Just(vec![257]),
-        1 => Just(vec![3, 130, 1]),
+    let packed = |length| [length, 0, 0];
+    let sequences = prop_oneof![
+        5 => prop::collection::vec(short.prop_map(packed), 1..4),
+        2 => prop::collection::vec((1..20usize, 0..70usize, 0..3usize).prop_map(<[usize; 3]>::from), 1..4),
+        1 => prop_oneof![Just(127), Just(129), Just(257)].prop_map(move |length| vec![packed(length)]),
+        1 => Just([3, 130, 1].map(packed).into()),
     ];
-    let heads = prop_oneof![Just([1, 1]), Just([4, 2]), Just([9, 3]), Just([3, 1])];
-    let head_dim = prop_oneof![Just(8), Just(16), Just(24), Just(64), Just(80), Just(128), Just(5)];
-    (lengths, heads, head_dim, float_dtype(), any::<u64>()).prop_map(|(lengths, [nh, nkv], d, dtype, seed)| Case {
-        lengths,
+    let heads = prop_oneof![Just([1, 1]), Just([4, 2]), Just([9, 3]), Just([3, 1]), Just([4, 1]), Just([8, 1])];
+    let any_dim = if device().to_string() == "cpu" { 5 } else { 48 };
+    let head_dim =
+        prop_oneof![Just(8), Just(16), Just(24), Just(40), Just(64), Just(80), Just(128), Just(256), Just(any_dim)];
+    (sequences, heads, head_dim, float_dtype(), any::<u64>()).prop_map(|(sequences, [nh, nkv], d, dtype, seed)| Case {
+        sequences,
         heads: [nh, nkv, d],
         dtype,
         seed,
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(std::env::var("N").map_or(64, |n| n.parse().unwrap())))]
-
+on_devices! {
     #[test]
     fn forward_matches_reference(case in cases()) {
         let [q, k, v, _] = case.values();
@@ -100,15 +108,17 @@ proptest! {
         let forward = expected!(R => {
             reference::forward::<R>(&cast(&q), &cast(&k), &cast(&v), &segments, case.heads, case.scale())
         });
-        check("out", &case.run()[0], &forward)?;
+        let [q, k, v, _] = case.tensors();
+        check("out", &case.forward([&q, &k, &v]), &forward)?;
     }
 
     #[test]
     fn backward_matches_reference(case in cases()) {
         let [q, k, v, dout] = case.values();
         let segments = case.segments();
+        let heads = case.heads;
         macro_rules! backward { ($R:ty) => {
-            reference::backward::<$R>(&cast(&dout), &cast(&q), &cast(&k), &cast(&v), &segments, case.heads, case.scale())
+            reference::backward::<$R>(&cast(&dout), &cast(&q), &cast(&k), &cast(&v), &segments, heads, case.scale())
         } }
         let (exact, rounded, terms) = (backward!(f64), backward!(f32), backward!(vicugna::reference::Terms));
         let [_, found @ ..] = case.run();
@@ -120,16 +130,13 @@ proptest! {
 
     #[test]
     fn runs_are_bit_equal(case in cases()) {
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| case.run());
-        for (a, b) in case.run().iter().zip(&alone) {
-            check_bits("on one thread and on all", a, b)?;
-        }
+        check_runs(|| case.run())?;
     }
 }
 
 #[test]
 fn reference_passes_gradcheck() {
-    let case = Case { lengths: vec![3, 1, 2], heads: [4, 2, 3], dtype: DType::F32, seed: 1 };
+    let case = Case { sequences: vec![[3, 0, 0], [1, 2, 1], [2, 1, 0]], heads: [4, 2, 3], dtype: DType::F32, seed: 1 };
     let [q, k, v, dout] = case.values();
     let segments = &case.segments()[..];
     let forward = |q: &[f64], k: &[f64], v: &[f64]| reference::forward(q, k, v, segments, case.heads, case.scale());
@@ -137,4 +144,35 @@ fn reference_passes_gradcheck() {
     gradcheck("dq", &q, &dout, &dq, |q| forward(q, &k, &v));
     gradcheck("dk", &k, &dout, &dk, |k| forward(&q, k, &v));
     gradcheck("dv", &v, &dout, &dv, |v| forward(&q, &k, v));
+}
+
+on_devices! {
+    #[test]
+    fn rejects_bad_inputs() {
+        let heads = |[num_attention_heads, num_key_value_heads, head_dim]: [usize; 3]| {
+            Heads { num_attention_heads, num_key_value_heads, head_dim }
+        };
+        let zeros = |dtype, [rows, columns]: [usize; 2]| tensor(&vec![0.0; rows * columns], dtype, [rows, columns]);
+        let [q, k] = [[3, 16], [3, 8]].map(|shape| zeros(DType::F32, shape));
+        let run = |k: &Tensor, segments: Segments, scale| attention(&q, k, &k.detach(), &segments, heads([2, 1, 8]), scale);
+        let error = |found: vicugna::error::Result<Tensor>| found.unwrap_err().to_string();
+        assert!(run(&k, Segments::packed(&[1, 2]), 1.0).is_ok());
+        assert_eq!(error(run(&k, Segments::packed(&[4]), 1.0)), "attention: the segments cover 4 query rows, q has 3");
+        assert_eq!(error(run(&k, Segments::cached(3, 2), 1.0)), "attention: segment 0 has 3 queries but 2 keys");
+        assert_eq!(error(run(&q, Segments::packed(&[3]), 1.0)), "attention: k must be [3, 8], got [3, 16]");
+        assert_eq!(error(run(&k, Segments::packed(&[3]), -1.0)), "scale: attention: it must be above 0, got -1");
+        let found = run(&zeros(DType::Bf16, [3, 8]), Segments::packed(&[3]), 1.0).unwrap_err();
+        assert!(matches!(found, vicugna::error::Error::DType { .. }), "{found}");
+        for d in [12, 264] {
+            let x = zeros(DType::F32, [3, d]);
+            let found = attention(&x, &x, &x, &Segments::packed(&[3]), heads([1, 1, d]), 1.0);
+            match device().to_string().as_str() {
+                "cpu" => assert!(found.is_ok()),
+                _ => assert_eq!(
+                    error(found),
+                    format!("attention: on a GPU head_dim must be a multiple of 8 up to 256, got {d}")
+                ),
+            }
+        }
+    }
 }

@@ -6,8 +6,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+pub use super::cpu_backward::backward;
 use super::cpu_tile::{self as tile, KEYS, LANES, Matrix, ROWS, STEP};
-use super::{Heads, OP, Segment, Segments};
+use super::{Heads, Inputs, OP, Segment, Segments};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dispatch_float;
@@ -18,16 +19,6 @@ use crate::error::Result;
 const QUERY_BLOCK: usize = 64;
 /// With fewer multiplications than this, some 10 µs, waking the other threads does not pay.
 const SERIAL: usize = 1 << 20;
-
-/// What forward reads and backward reads again.
-pub struct Inputs {
-    pub q: Tensor,
-    pub k: Tensor,
-    pub v: Tensor,
-    pub segments: Segments,
-    pub heads: Heads,
-    pub scale: f32,
-}
 
 /// The elements of [`Inputs`].
 #[derive(Clone, Copy)]

@@ -6,9 +6,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::cpu::{Inputs, Views, keys_to_visit, visible};
+use super::cpu::{Views, keys_to_visit, visible};
 use super::cpu_tile::{self as tile, KEYS, LANES, Matrix, ROWS};
-use super::{Heads, OP, Segment};
+use super::{Heads, Inputs, OP, Segment};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;

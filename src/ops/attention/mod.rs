@@ -3,6 +3,9 @@
 mod cpu;
 mod cpu_backward;
 mod cpu_tile;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use std::ops::Range;
 
@@ -113,27 +116,41 @@ impl Segments {
     }
 }
 
+/// What forward reads and backward reads again.
+struct Inputs {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    heads: Heads,
+    scale: f32,
+}
+
 /// Scaled dot-product attention: each query averages `v` over its sequence's keys up to its own, weighted by
 /// `softmax(scale * q kᵀ)`.
 ///
 /// - Shapes: `q` `[query rows, NH * D]`, `k`, `v` `[key rows, NKV * D]` → `[query rows, NH * D]`; query head `h` reads
 ///   key/value head `h / (NH / NKV)`
-/// - Dtypes: f32, bf16, all alike; computed in f32
-/// - Gradients: `q`, `k`, `v`; saves them, the output, and its log-sum-exp `[query rows, NH]` in f32, never `[T, T]`
+/// - Dtypes: f32, bf16, all alike; computed in f32. A GPU takes D that are multiples of 8 up to 256
+/// - Gradients: `q`, `k`, `v`; saves them, the output, and its log-sum-exp, NH of each query row in f32, never `[T, T]`
 /// - Source: Dao 2023, <https://arxiv.org/abs/2307.08691>
 ///
 /// # Errors
-/// [`Error::Shape`] if `q`, `k`, `v` do not have the columns of `heads` and the rows of `segments`, or a segment has
-/// more queries than keys; [`Error::DType`] if the dtypes differ.
+/// [`Error::Shape`] if `q`, `k`, `v` do not have the columns of `heads` and the rows of `segments`, a segment has more
+/// queries than keys, or a GPU does not take D; [`Error::Input`] if `scale` is not above 0; [`Error::DType`] if the
+/// dtypes differ.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, heads: Heads, scale: f32) -> Result<Tensor> {
     refuse_misfits(q, k, v, segments, heads)?;
-    let inputs = cpu::Inputs { q: q.detach(), k: k.detach(), v: v.detach(), segments: segments.clone(), heads, scale };
-    let (out, lse) = cpu::forward(&inputs)?;
+    if scale.is_nan() || scale <= 0.0 {
+        return Err(Error::input("scale", format!("attention: it must be above 0, got {scale}")));
+    }
+    let inputs = Inputs { q: q.detach(), k: k.detach(), v: v.detach(), segments: segments.clone(), heads, scale };
+    let (out, lse) = on_device!(q, forward(&inputs))?;
     let saved_out = out.clone();
     let wanted = [q, k, v].map(Tensor::is_tracked);
     let [out] = record([q, k, v], [out], move |[dout]| {
         let Some(dout) = dout else { return Ok([None, None, None]) };
-        cpu_backward::backward(&dout, &inputs, &saved_out, &lse, wanted)
+        on_device!(dout, backward(&dout, &inputs, &saved_out, &lse, wanted))
     });
     Ok(out)
 }
@@ -146,6 +163,6 @@ fn refuse_misfits(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, heads
         check::shape(OP, name, x, [key_rows, heads.num_key_value_heads.saturating_mul(heads.head_dim)])?;
         check::alike(OP, name, x, q)?;
     }
-    segments.refuse_misfits(query_rows, key_rows)?;
-    check::cpu(OP, q)
+    check::float(OP, q.dtype())?;
+    segments.refuse_misfits(query_rows, key_rows)
 }
