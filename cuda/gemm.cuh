@@ -8,6 +8,10 @@
 #include "common.cuh"
 
 constexpr int GEMM_BLOCK = 128;
+constexpr int GROUP = 8;  // rows of tiles that neighbouring blocks go down
+
+// From one slice's n sums to the next's.
+DEVICE int64_t slice_stride(int64_t n) { return (n + 3) / 4 * 4; }
 
 // ---- operands
 
@@ -41,7 +45,8 @@ template <typename T, int ROWS, bool INNER> struct Tile {
 #pragma unroll
             for (int r = 0; r < BYTES / 16 / CHUNKS; r += STEP) {
                 const bool inside = row + r < height && column < width;
-                cp_async(shared_address(tile + chunk(first + r, c)), inside ? from + int64_t(r) * width : operand, inside);
+                const T* source = inside ? from + int64_t(r) * width : operand;
+                cp_async(shared_address(tile + chunk(first + r, c)), source, inside);
             }
         } else {  // rows of memory that start anywhere
 #pragma unroll 1
@@ -94,7 +99,7 @@ template <typename Tile, bool INNER> DEVICE Pack<float, 4> four(const char* tile
     else return {*at(k), *at(k + 1), *at(k + 2), *at(k + 3)};
 }
 
-// The same in f32, in order of k.
+// The same in f32, by fused multiply-add.
 template <typename A, typename B, bool A_INNER, bool B_INNER, int WM, int WN>
 DEVICE void multiply(Sums<WM, WN>& sums, const char* a, const char* b, int row0, int column0, float) {
     row0 += lane_id() / 4, column0 += lane_id() % 4 * 2;
@@ -116,33 +121,31 @@ DEVICE void multiply(Sums<WM, WN>& sums, const char* a, const char* b, int row0,
 
 // ---- result
 
-// Where a result goes: f32 or bf16, with what is added to it, if anything, in the same type; it may be out itself.
+// Where a result goes, in f32 or bf16, and what is added to it, in the same type, if anything: it may be out itself.
 struct Result {
     void* out;
     const void* addend;
     float alpha;
+    bool is_f32;
 };
 
-// Stores columns c to c + 3 of a row of N.
-template <typename T> DEVICE void store_four(const Result& result, int64_t row, int c, int N, Pack<float, 4> sums) {
-    T* out = static_cast<T*>(result.out) + row * N + c;
-    const T* addend = static_cast<const T*>(result.addend) + row * N + c;
-    float v[4];
-    if (N % 4 == 0) {
-        const Pack<T, 4> more = result.addend ? load<4>(addend) : Pack<T, 4>{};
+// Stores N neighbouring elements from `at` on, on a boundary of their size.
+template <typename T, int N> DEVICE void store_result(const Result& result, int64_t at, const Pack<float, N>& sums) {
+    Pack<T, N> more{};
+    if (result.addend) more = load<N>(static_cast<const T*>(result.addend) + at);
+    float v[N];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = result.alpha * sums[i] + more[i];
-        store(out, rounded<T>(v));
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (c + i < N) out[i] = from_float<T>(result.alpha * sums[i] + (result.addend ? to_float(addend[i]) : 0.0f));
-    }
+    for (int i = 0; i < N; ++i) v[i] = result.alpha * sums[i] + more[i];
+    store(static_cast<T*>(result.out) + at, rounded<T>(v));
+}
+template <int N> DEVICE void store_result(const Result& result, int64_t at, const Pack<float, N>& sums) {
+    if (result.is_f32) store_result<float>(result, at, sums);
+    else store_result<bf16>(result, at, sums);
 }
 
 // Stores a warp's sums, 32 rows at a time by way of `shared`, its own, so that neighbouring lanes store neighbours.
 template <int WM, int WN>
-DEVICE void store_sums(const Result& result, bool out_f32, const Sums<WM, WN>& sums, float* shared, int row0,
+DEVICE void store_sums(const Result& result, const Sums<WM, WN>& sums, float* shared, int row0,
                        int column0, int M, int N) {
     constexpr int STRIDE = WN + 8;  // four rows, eight words of each, in 32 banks
     constexpr int LANES = WN / 4;   // of a row
@@ -161,9 +164,11 @@ DEVICE void store_sums(const Result& result, bool out_f32, const Sums<WM, WN>& s
         for (int i = lane_id() / LANES; i < 32; i += WARP / LANES) {
             const int row = row0 + half + i, c = lane_id() % LANES * 4;
             if (row >= M || column0 + c >= N) continue;
-            const Pack<float, 4> four = load<4>(shared + i * STRIDE + c);
-            if (out_f32) store_four<float>(result, row, column0 + c, N, four);
-            else store_four<bf16>(result, row, column0 + c, N, four);
+            const float* from = shared + i * STRIDE + c;
+            const int64_t at = int64_t(row) * N + column0 + c;
+            if (N % 4 == 0) store_result(result, at, load<4>(from));
+            else
+                for (int j = 0; j < least(4, N - column0 - c); ++j) store_result(result, at + j, load<1>(from + j));
         }
     }
 }
@@ -171,18 +176,21 @@ DEVICE void store_sums(const Result& result, bool out_f32, const Sums<WM, WN>& s
 // ---- main loop
 
 template <typename T, int BM, int BN, bool A_INNER, bool B_INNER>
-DEVICE void gemm(Result result, bool out_f32, Term<T> base, Term<T> extension, int M, int N, int depth) {
+DEVICE void gemm(Result result, Term<T> base, Term<T> extension, int M, int N, int depth) {
     using A = Tile<T, BM, A_INNER>;
     using B = Tile<T, BN, B_INNER>;
     constexpr int STAGES = BM + BN > 128 ? 3 : 4, STAGE = A::BYTES + B::BYTES, WM = BM / 2, WN = BN / 2;
     __shared__ alignas(128) char stages[STAGES * STAGE];
 
-    const int row0 = blockIdx.y * BM, column0 = blockIdx.x * BN;
+    // Blocks that run at once share tiles: they go down a group of tile rows before they go on to the next column.
+    const int tiles_m = (M + BM - 1) / BM, tiles_n = (N + BN - 1) / BN, group = blockIdx.x / (GROUP * tiles_n) * GROUP;
+    const int height = least(GROUP, tiles_m - group), within = blockIdx.x - group * tiles_n;
+    const int row0 = (group + within % height) * BM, column0 = within / height * BN;
     // A slice takes `depth` of the base's K, the last one the extension too.
-    const int first = blockIdx.z * depth, base_depth = least(depth, base.K - first);
+    const int first = blockIdx.y * depth, base_depth = least(depth, base.K - first);
     const int base_steps = (base_depth + A::DEPTH - 1) / A::DEPTH;
-    const int steps = base_steps + (blockIdx.z + 1 == gridDim.z ? (extension.K + A::DEPTH - 1) / A::DEPTH : 0);
-    if (gridDim.z > 1) result.out = static_cast<float*>(result.out) + blockIdx.z * int64_t(M) * N;
+    const int steps = base_steps + (blockIdx.y + 1 == gridDim.y ? (extension.K + A::DEPTH - 1) / A::DEPTH : 0);
+    if (gridDim.y > 1) result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
 
     const auto fetch = [&](int step, int stage) {
         if (step < steps) {
@@ -212,5 +220,5 @@ DEVICE void gemm(Result result, bool out_f32, Term<T> base, Term<T> extension, i
     cp_async_wait<0>();
     __syncthreads();
     float* shared = reinterpret_cast<float*>(stages) + warp_id() * 32 * (WN + 8);
-    store_sums(result, out_f32, sums, shared, row0 + warp_row, column0 + warp_column, M, N);
+    store_sums(result, sums, shared, row0 + warp_row, column0 + warp_column, M, N);
 }

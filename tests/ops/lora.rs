@@ -10,7 +10,8 @@ use vicugna::reference::{self, Real};
 
 use crate::harness::*;
 
-/// rows, N, K, R: one of each, primes, one row, a rank above a tile, a real Llama.
+/// rows, N, K, R: one of each, primes, one row, a rank above a tile, of odd size under rows of 16 bytes, a K in
+/// slices, a real Llama.
 fn shapes() -> impl Strategy<Value = [usize; 4]> {
     prop_oneof![
         [1..30usize, 1..50usize, 1..40usize, 1..12usize],
@@ -18,6 +19,8 @@ fn shapes() -> impl Strategy<Value = [usize; 4]> {
         Just([1, 577, 131, 8]),
         Just([5, 31, 300, 16]),
         Just([37, 67, 61, 41]),
+        Just([9, 40, 64, 5]),
+        Just([66, 70, 1032, 4]),
         Just([24, 192, 576, 8])
     ]
 }

@@ -1,5 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
+use ptx_emulator::Class;
 use vicugna::autograd::backward_from;
+use vicugna::device::{Device, Emulated, Emulation, Profiled};
 use vicugna::dtype::DType;
 use vicugna::error::Error;
 use vicugna::ops::matmul::matmul;
@@ -7,7 +11,8 @@ use vicugna::reference;
 
 use crate::harness::*;
 
-/// rows, N, K: single elements, primes, ragged against any tile, one row, above a block of K, a real Llama.
+/// rows, N, K: single elements, primes, ragged against any tile, one row, a tile and one more, a K in slices, a real
+/// Llama.
 fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![
         (1..40usize, 1..70usize, 1..40usize),
@@ -17,6 +22,11 @@ fn shapes() -> impl Strategy<Value = (usize, usize, usize)> {
         Just((9, 200, 64)),
         Just((67, 193, 2)),
         Just((130, 61, 1031)),
+        Just((129, 127, 65)),
+        Just((128, 129, 33)),
+        Just((65, 257, 64)),
+        Just((16, 33, 136)),
+        Just((17, 16, 2056)),
         Just((40, 192, 576))
     ]
 }
@@ -110,5 +120,55 @@ on_devices! {
         assert!(matches!(matmul(&tensor(&[0.0], DType::F32, scalar), &x), Err(Error::Shape { .. })));
         let ids = vicugna::autograd::Tensor::from_slice(&device(), [2, 4], &[0u32; 8]).unwrap();
         assert!(matches!(matmul(&ids, &x), Err(Error::DType { .. })));
+    }
+}
+
+/// What the kernels of a forward pass and of both gradients did, in bf16, at widths of Llama-3-8B.
+fn profile(rows: usize, n: usize, k: usize) -> Vec<Profiled> {
+    let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
+    on(&Device::new(emulated.clone()), || {
+        let x = tensor(&vec![0.5; rows * k], DType::Bf16, [rows, k]).with_grad();
+        let w = tensor(&vec![0.25; n * k], DType::Bf16, [n, k]).with_grad();
+        let y = matmul(&x, &w).unwrap();
+        backward_from([(&y, y.detach())]).unwrap();
+    });
+    emulated.take_profile()
+}
+
+#[test]
+fn tensor_cores_are_kept_busy() {
+    let launches = profile(512, 1024, 4096);
+    let tiled: Vec<_> = launches.iter().filter(|launch| launch.kernel.ends_with("_128")).collect();
+    assert_eq!(tiled.len(), 3);
+    for launch in tiled {
+        let counters = &launch.counters;
+        let others = [Class::LoadMatrix, Class::SharedLoad, Class::SharedStore, Class::AsyncCopy, Class::Barrier]
+            .map(|class| counters.of(class));
+        let share = counters.mma as f64 / (counters.mma + others.iter().sum::<u64>()) as f64;
+        assert!(share >= 0.6, "{}: {share}", launch.kernel);
+    }
+}
+
+#[test]
+fn memory_is_read_in_whole_sectors_and_banks_are_met_once() {
+    for launch in
+        [profile(256, 128, 4096), profile(64, 128, 512), profile(16, 128, 4096), profile(3, 128, 4096)].concat()
+    {
+        let counters = &launch.counters;
+        let asked = counters.global_load_bytes + counters.global_store_bytes;
+        assert_eq!(32 * (counters.global_load_sectors + counters.global_store_sectors), asked, "{}", launch.kernel);
+        assert_eq!(counters.shared_excess_wavefronts, 0, "{}", launch.kernel);
+    }
+}
+
+#[test]
+fn a_few_rows_read_the_weight_once() {
+    for rows in [1, 8, 16] {
+        let (n, k) = (1024, 4096);
+        let launch = &profile(rows, n, k)[0];
+        assert_eq!(launch.kernel, "matmul_rows_bf16");
+        let compulsory = n * k * 2 + n / 16 * rows * k * 2 + rows * n * 2;
+        let asked = launch.counters.global_load_bytes + launch.counters.global_store_bytes;
+        assert_eq!(asked, compulsory as u64, "{rows} rows");
     }
 }

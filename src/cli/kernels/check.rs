@@ -163,6 +163,23 @@ pub(super) fn swiglu(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     Ok(results)
 }
 
+pub(super) fn matmul(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, rows, n, k) = (draw.dtype, draw.size(200), draw.size(200), draw.size(1500));
+    let (x, w, dy) = (draw.values(rows * k, dtype), draw.values(n * k, dtype), draw.values(rows * n, dtype));
+    let tx = draw.tensor(&x, dtype, [rows, k])?.with_grad();
+    let tw = draw.tensor(&w, dtype, [n, k])?.with_grad();
+    let y = ops::matmul::matmul(&tx, &tw)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
+    let mut results = vec![found("y", &y, expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&w), k)))?];
+    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
+        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).0);
+        results.push(found("dx", dx, backward)?);
+        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).1);
+        results.push(found("dweight", dw, backward)?);
+    }
+    Ok(results)
+}
+
 pub(super) fn embedding(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let (dtype, rows, v, h) = (draw.dtype, draw.size(300), draw.size(100), draw.size(600));
     let ids = draw.ids(rows, v);

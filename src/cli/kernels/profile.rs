@@ -144,6 +144,31 @@ pub(super) fn swiglu(device: &Device, dtype: DType, rows: usize) -> Result<Vec<C
     Ok([3, 5].map(|tensors| Cost::moved(tensors * rows * I * dtype.size())).into())
 }
 
+/// A layer's product with its weight and both gradients, then the product of a few rows.
+pub(super) fn matmul(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    const FEW: usize = 8;
+    let (n, k) = (NKV * D, H);
+    let (x, weight) = (tensor(device, dtype, [rows, k])?.with_grad(), tensor(device, dtype, [n, k])?.with_grad());
+    let y = ops::matmul::matmul(&x, &weight)?;
+    backward_from([(&y, y.detach())])?;
+    ops::matmul::matmul(&tensor(device, dtype, [FEW, k])?, &weight.detach())?;
+    let few = match dtype {
+        DType::Bf16 => vec![Cost::moved((FEW * k + n * k + FEW * n) * 2).shared((n / 16 - 1) * FEW * k * 2)],
+        _ => product(dtype, FEW, n, k),
+    };
+    Ok([product(dtype, rows, n, k), product(dtype, rows, k, n), product(dtype, n, k, rows), few].concat())
+}
+
+/// Of `[m, k]` by `[k, n]` in tiles: each reads its rows and its columns; slices of K are stored apart, then added.
+fn product(dtype: DType, m: usize, n: usize, k: usize) -> Vec<Cost> {
+    let cut = ops::matmul::Cut::new(dtype, m, n, k);
+    let (operands, out, sums) = ((m + n) * k * dtype.size(), m * n * dtype.size(), cut.slices * m * n * 4);
+    let asked = (m * n.div_ceil(cut.tile) + n * m.div_ceil(cut.tile)) * k * dtype.size();
+    let stored = if cut.slices == 1 { out } else { sums };
+    let tiles = Cost::moved(operands + stored).shared(asked - operands);
+    if cut.slices == 1 { vec![tiles] } else { vec![tiles, Cost::moved(sums + out)] }
+}
+
 pub(super) fn embedding(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
     let weight = tensor(device, dtype, [V, H])?.with_grad();
     let y = ops::embedding::embedding(&ids(device, rows, 7, 40)?, &weight)?;

@@ -87,34 +87,102 @@ pub fn gemm(
     addend: Option<Matrix<'_>>,
 ) -> Result<()> {
     refuse_misfits(out, terms, addend)?;
-    let (Some([a, b]), extension) = (terms.first(), terms.get(1)) else { return Ok(()) };
-    let layout = match (a.transposed, b.transposed) {
-        (false, true) => "nt",
-        (false, false) => "nn",
-        _ => "tn",
-    };
-    let tile = if out.rows > 64 && out.columns > 64 { 128 } else { 64 };
-    let null = Arg::I64(0);
-    let [a2, b2] = extension.map_or([null; 2], |term| term.map(|matrix| Arg::Input(matrix.slice)));
-    let k2 = extension.map_or(0, |[a2, _]| a2.columns);
-    let args = [
+    let Some(operands) = Operands::new(terms) else { return Ok(()) };
+    let result = [
         Arg::Output(out.slice),
-        addend.map_or(null, |addend| Arg::Input(addend.slice)),
-        Arg::Input(a.slice),
-        Arg::Input(b.slice),
-        a2,
-        b2,
-        Arg::size(out.rows)?,
-        Arg::size(out.columns)?,
-        Arg::size(a.columns)?,
-        Arg::size(k2)?,
+        addend.map_or(NULL, |addend| Arg::Input(addend.slice)),
         Arg::F32(alpha),
-        Arg::size(a.columns.next_multiple_of(32))?,
         Arg::I32((out.dtype == DType::F32).into()),
     ];
-    let kernel = format!("matmul_{layout}_{}_{tile}", a.dtype);
-    let grid = [out.columns.div_ceil(tile), out.rows.div_ceil(tile), 1];
-    KERNELS.launch(device, &Launch { kernel: &kernel, grid, block: 128, shared: 0, args: &args })
+    if operands.are_few_rows() {
+        return operands.launch_rows(device, result);
+    }
+    let cut = Cut::new(operands.a.dtype, out.rows, out.columns, operands.a.columns);
+    if cut.slices == 1 {
+        return operands.launch_tiles(device, result, &cut);
+    }
+    let n = out.rows * out.columns;
+    let mut sums = Tensor::uninit(device, DType::F32, [cut.slices, n.next_multiple_of(4)])?;
+    operands.launch_tiles(device, [sums.as_output()?, NULL, Arg::F32(1.0), Arg::I32(1)], &cut)?;
+    let [out, addend, alpha, out_f32] = result;
+    let args = [out, addend, sums.as_input()?, Arg::I64(n as i64), Arg::size(cut.slices)?, alpha, out_f32];
+    KERNELS.launch_flat(device, "matmul_sum", n, 4, &args)
+}
+
+const NULL: Arg = Arg::I64(0);
+
+/// What is multiplied: `a · b`, and a second pair, which rides in the last slice of K.
+struct Operands<'a> {
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    extension: Option<[Matrix<'a>; 2]>,
+}
+
+/// How a product is cut into blocks: by shape alone, so that no GPU changes a bit.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Rows and columns of the tile of the result that a block makes.
+    pub tile: usize,
+    tiles: usize,
+    /// Into how many slices K is cut, whose sums are added in order.
+    pub slices: usize,
+    /// How much of K a slice takes.
+    depth: usize,
+}
+
+impl Cut {
+    /// That of `[m, k]` by `[k, n]`.
+    pub fn new(dtype: DType, m: usize, n: usize, k: usize) -> Self {
+        /// Fewer blocks leave most GPUs idle.
+        const BLOCKS: usize = 128;
+        const MOST_SLICES: usize = 16;
+        const LEAST_DEPTH: usize = 512;
+        let tile = if dtype == DType::Bf16 && m > 64 && n > 64 { 128 } else { 64 };
+        let tiles = m.div_ceil(tile) * n.div_ceil(tile);
+        let slices = (BLOCKS / tiles.max(1)).min(MOST_SLICES).min(k / LEAST_DEPTH).max(1);
+        let depth = k.div_ceil(slices).next_multiple_of(32).max(32);
+        Self { tile, tiles, slices: k.div_ceil(depth).max(1), depth }
+    }
+}
+
+impl<'a> Operands<'a> {
+    fn new(terms: &[[Matrix<'a>; 2]]) -> Option<Self> {
+        let &[a, b] = terms.first()?;
+        Some(Self { a, b, extension: terms.get(1).copied() })
+    }
+
+    /// Whether the kernel that reads the weight as a stream is the faster one.
+    fn are_few_rows(&self) -> bool {
+        self.a.dtype == DType::Bf16 && !self.a.transposed && self.b.transposed && self.a.rows <= 16
+    }
+
+    fn launch_rows(&self, device: &Device, result: [Arg; 4]) -> Result<()> {
+        let grid = [self.b.columns.div_ceil(16), 1, 1];
+        let launch = Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &self.arguments(result)? };
+        KERNELS.launch(device, &launch)
+    }
+
+    fn launch_tiles(&self, device: &Device, result: [Arg; 4], cut: &Cut) -> Result<()> {
+        let layout = match (self.a.transposed, self.b.transposed) {
+            (false, true) => "nt",
+            (false, false) => "nn",
+            _ => "tn",
+        };
+        let mut args = self.arguments(result)?;
+        args.push(Arg::size(cut.depth)?);
+        let kernel = format!("matmul_{layout}_{}_{}", self.a.dtype, cut.tile);
+        let grid = [cut.tiles, cut.slices, 1];
+        KERNELS.launch(device, &Launch { kernel: &kernel, grid, block: 128, shared: 0, args: &args })
+    }
+
+    /// In the order of the kernels that multiply.
+    fn arguments(&self, [out, addend, alpha, out_f32]: [Arg; 4]) -> Result<Vec<Arg>> {
+        let input = |matrix: Matrix<'_>| Arg::Input(matrix.slice);
+        let ([a2, b2], k2) = self.extension.map_or(([NULL; 2], 0), |term| (term.map(input), term[0].columns));
+        let (m, n, k) = (self.a.rows, self.b.columns, self.a.columns);
+        let sizes = [Arg::size(m)?, Arg::size(n)?, Arg::size(k)?, Arg::size(k2)?];
+        Ok([&[out, addend, input(self.a), input(self.b), a2, b2][..], &sizes, &[alpha, out_f32]].concat())
+    }
 }
 
 fn refuse_misfits(out: Matrix<'_>, terms: &[[Matrix<'_>; 2]], addend: Option<Matrix<'_>>) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::ops::gemm::cuda::{Matrix, product};
 use crate::ops::gemm::with_last;
 use crate::shape::Shape;
 
-pub use crate::ops::gemm::cuda::KERNELS;
+pub use crate::ops::gemm::cuda::{Cut, KERNELS};
 
 /// `y = x · weightᵀ`, `[.., N]`.
 pub fn forward(x: &Tensor, weight: &Tensor) -> Result<Tensor> {

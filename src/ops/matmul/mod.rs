@@ -3,7 +3,7 @@
 mod cpu;
 mod cuda;
 
-pub(crate) use cuda::KERNELS;
+pub(crate) use cuda::{Cut, KERNELS};
 
 use super::check;
 use crate::autograd::{Tensor, record};
