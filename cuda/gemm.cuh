@@ -156,8 +156,8 @@ DEVICE void store_sums(const Result& result, const Sums<WM, WN>& sums, float* sh
         for (int i = 0; i < 4; ++i)
 #pragma unroll
             for (int j = 0; j < WN / 4; j += 2) {
-                const Pack<float, 2> pair = {sums.v[half / 8 + i][j], sums.v[half / 8 + i][j + 1]};
-                store(shared + (i * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2, pair);
+                float* to = shared + (i * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
+                store_shared(to, sums.v[half / 8 + i][j], sums.v[half / 8 + i][j + 1]);
             }
         warp_barrier();
 #pragma unroll 1

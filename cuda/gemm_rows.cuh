@@ -77,8 +77,8 @@ DEVICE void gemm_rows(const Result& result, Term<bf16> base, Term<bf16> extensio
     for (int half = 0; half < 2; ++half)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const Pack<float, 2> pair = {sums[half][2 * i], sums[half][2 * i + 1]};
-            store(shared + at(warp_id(), half, i * 8 + lane_id() / 4, lane_id() % 4 * 2), pair);
+            float* to = shared + at(warp_id(), half, i * 8 + lane_id() / 4, lane_id() % 4 * 2);
+            store_shared(to, sums[half][2 * i], sums[half][2 * i + 1]);
         }
     __syncthreads();
     const int m = threadIdx.x / ROWS_TILE, n = threadIdx.x % ROWS_TILE;

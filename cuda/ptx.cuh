@@ -54,6 +54,10 @@ DEVICE uint4 load_words(uint32_t from) {
                  : "memory");
     return v;
 }
+// Two neighbours at once, where the compiler might store them one by one.
+DEVICE void store_shared(float* p, float first, float second) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(p)), "f"(first), "f"(second) : "memory");
+}
 
 // Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
 DEVICE void cp_async(uint32_t to, const void* from, bool copied) {

@@ -204,6 +204,12 @@ impl Case {
         self
     }
 
+    /// The buffer added last as another argument.
+    pub fn again(mut self) -> Self {
+        self.args.push(Arg::Buffer(self.buffers.len() - 1));
+        self
+    }
+
     pub fn scalar(mut self, arg: Arg) -> Self {
         self.args.push(arg);
         self

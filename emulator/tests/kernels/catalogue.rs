@@ -3,6 +3,7 @@
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32, Word};
 use crate::harness::Random;
+use crate::matmul::{self, MATMUL};
 
 const ADAMW: &str = include_str!("../../../ptx/adamw.ptx");
 const DROPOUT: &str = include_str!("../../../ptx/dropout.ptx");
@@ -12,10 +13,10 @@ const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const GRAD_NORM: &str = include_str!("../../../ptx/grad_norm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 8] = [ADAMW, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 9] = [ADAMW, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
 
 pub fn all() -> Vec<Case> {
-    [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()].concat()
+    [adamw(), dropout(), elementwise(), embedding(), grad_norm(), matmul::cases(), rmsnorm(), rope(), swiglu()].concat()
 }
 
 /// Numbers of a kind between -1 and 1.

@@ -6,6 +6,7 @@ mod catalogue;
 #[path = "../suite/harness.rs"]
 #[allow(dead_code, reason = "shared with the suite")]
 mod harness;
+mod matmul;
 mod mutants;
 mod triton;
 #[path = "../vectors/mod.rs"]
