@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use vicugna::autograd::no_grad;
+use vicugna::autograd::{Tensor, no_grad};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
-use vicugna::generate::{Sampling, continue_tokens};
+use vicugna::generate::{Sampling, argmax, continue_tokens};
 use vicugna::io::adapter::{AdapterConfig, Modules};
 use vicugna::io::hub::{Hub, Kind};
 use vicugna::io::model::{ModelFiles, attach_new_adapter};
 use vicugna::models::llama::Llama;
 use vicugna::nn::{Batch, Plain, Sequence};
+use vicugna::ops::elementwise::cast;
 
 use crate::fixture::{self, Greedy};
 
@@ -193,4 +194,37 @@ fn mix(mut x: u32) -> u32 {
     x ^= x >> 13;
     x = x.wrapping_mul(0xc2b2_ae35);
     x ^ (x >> 16)
+}
+
+/// The token that the logits of each row favour, and by how much.
+fn favourites(logits: &Tensor) -> Vec<(usize, f32)> {
+    let width = logits.shape().last();
+    let rows = cast(logits, DType::F32).unwrap().to_vec::<f32>().unwrap();
+    let favourite = |row: &[f32]| {
+        let token = argmax(row) as usize;
+        let best_other = row.iter().enumerate().filter(|(i, _)| *i != token).map(|(_, &v)| v).fold(f32::MIN, f32::max);
+        (token, row[token] - best_other)
+    };
+    rows.chunks(width).map(favourite).collect()
+}
+
+/// 32 tokens in bf16 through the kernels: at each the token that the CPU favours, but where two logits are neighbours in
+/// bf16, 0.125 apart at their size.
+#[test]
+fn the_kernels_choose_the_cpus_tokens() {
+    let Some(files) = files() else { return };
+    let expected: Expected = fixture::json("smollm2");
+    let ids: Vec<u32> = expected.prompts.iter().flat_map(|prompt| prompt.ids.clone()).take(32).collect();
+    assert_eq!(ids.len(), 32);
+    let begun = std::time::Instant::now();
+    let [cpu, emulated] = [Device::Cpu, Device::emulated()].map(|device| {
+        let model = files.load(DType::Bf16, &device).unwrap();
+        let sequence = Sequence { labels: vec![-100; ids.len()], input_ids: ids.clone() };
+        let batch = Batch::new([&sequence], &device).unwrap();
+        favourites(&no_grad(|| model.logits(&model.hidden(&batch, None, &Plain).unwrap())).unwrap())
+    });
+    let differ = cpu.iter().zip(&emulated).filter(|(a, b)| a.0 != b.0).map(|(a, b)| a.1.max(b.1));
+    let differ: Vec<f32> = differ.collect();
+    println!("{} of 32 tokens differ, by margins of {differ:?}; {:?}", differ.len(), begun.elapsed());
+    assert!(differ.iter().all(|&margin| margin <= 0.125), "{differ:?}");
 }
