@@ -31,7 +31,7 @@ pub fn multiply<T: Float>(out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]], ad
     let a: Vec<Vec<f32>> = terms.iter().map(|[a, _]| a.padded_rows(LANES)).collect();
     let terms: Vec<(&[f32], Matrix<'_>)> = terms.iter().zip(&a).map(|([_, b], a)| (a.as_slice(), b.t())).collect();
     let k: usize = terms.iter().map(|(_, b)| b.columns).sum();
-    let width = (TASK / k.max(1)).next_multiple_of(COLUMNS);
+    let width = (TASK / k.max(1)).max(1).next_multiple_of(COLUMNS);
     let compute = |block: Block<'_, T>| Arch::new().dispatch(Dots { block, terms: &terms, add });
     if width >= n {
         Block::split(out, n, 0..n, [m, n]).into_iter().for_each(compute);
