@@ -69,6 +69,13 @@ def torch_work(torch, dtype, rows, device):
         x, weight, a, b = tensor(rows, h, grad=True), tensor(h, h), tensor(r, h, grad=True), tensor(h, r, grad=True)
         return both("lora", lambda x, a, b: x @ weight.T + 2.0 * ((x @ a.T) @ b.T), x, a, b)
 
+    def cross_entropy():
+        h, v = width(H), width(128256)
+        x, weight, targets = tensor(rows, h, grad=True), tensor(v, h), torch.arange(rows, device=device) * 7 % v
+        loss = lambda x: F.cross_entropy((x @ weight.T).float(), targets)
+        plain = x.detach()
+        return {"cross_entropy": lambda: loss(plain), "cross_entropy and dhidden": lambda: torch.autograd.grad(loss(x), x)}
+
     def embedding():
         ids, weight = torch.arange(rows, device=device) * 7 % 997, tensor(V, H, grad=True)
         return both("embedding", lambda weight: F.embedding(ids, weight), weight)
@@ -102,7 +109,7 @@ def torch_work(torch, dtype, rows, device):
         layers = {name: layer.half().to(device) for name, layer in layers.items()}
         return {f"matmul {name} {H} to {I}": lambda layer=layer: layer(x) for name, layer in layers.items()}
 
-    ops = (rmsnorm, rope, swiglu, matmul, lora, embedding, elementwise, dropout, adamw, grad_norm)
+    ops = (rmsnorm, rope, swiglu, matmul, lora, cross_entropy, embedding, elementwise, dropout, adamw, grad_norm)
     return ops + (bitsandbytes,) if importlib.util.find_spec("bitsandbytes") else ops
 
 

@@ -26,7 +26,7 @@ pub struct Batch {
     pub input_ids: Tensor,
     /// Positions within the sequences, u32 `[rows]`.
     pub positions: Tensor,
-    /// For each row the id that must follow it, else -100; i32 `[rows]`.
+    /// For each row the id that must follow it, else -100; i32 `[rows]`, on the CPU.
     pub targets: Tensor,
     /// Where the sequences begin and end.
     pub segments: Segments,
@@ -59,7 +59,7 @@ impl Batch {
             input_ids: Tensor::from_slice(device, [rows], &ids)?,
             positions: Tensor::from_slice(device, [rows], &positions)?,
             supervised: targets.iter().filter(|&&t| t != IGNORE).count(),
-            targets: Tensor::from_slice(device, [rows], &targets)?,
+            targets: Tensor::from_slice(&Device::Cpu, [rows], &targets)?,
             longest: lengths.iter().copied().max().unwrap_or(0),
             segments: Segments::packed(&lengths),
         })
@@ -67,7 +67,7 @@ impl Batch {
 
     /// The error of the first label that a model with `classes` tokens cannot be asked for, if there is one.
     pub fn bad_label(&self, classes: usize) -> Option<Error> {
-        let (targets, positions) = (self.targets.to_vec::<i32>().ok()?, self.positions.to_vec::<u32>().ok()?);
+        let (targets, positions) = (self.targets.slice::<i32>().ok()?, self.positions.to_vec::<u32>().ok()?);
         let is_bad = |target: i32| target != IGNORE && usize::try_from(target).map_or(true, |id| id >= classes);
         let row = targets.iter().position(|&target| is_bad(target))?;
         let behind = positions.get(..=row)?;

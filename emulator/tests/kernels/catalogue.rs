@@ -2,6 +2,7 @@
 
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32, Word};
+use crate::cross_entropy::{self, CROSS_ENTROPY};
 use crate::harness::Random;
 use crate::matmul::{self, MATMUL};
 
@@ -13,10 +14,13 @@ const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const GRAD_NORM: &str = include_str!("../../../ptx/grad_norm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 9] = [ADAMW, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 10] =
+    [ADAMW, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
 
 pub fn all() -> Vec<Case> {
-    [adamw(), dropout(), elementwise(), embedding(), grad_norm(), matmul::cases(), rmsnorm(), rope(), swiglu()].concat()
+    let (cross_entropy, matmul) = (cross_entropy::cases(), matmul::cases());
+    [adamw(), cross_entropy, dropout(), elementwise(), embedding(), grad_norm(), matmul, rmsnorm(), rope(), swiglu()]
+        .concat()
 }
 
 /// Numbers of a kind between -1 and 1.
@@ -25,7 +29,7 @@ pub fn draw(kind: Kind, seed: u64, length: usize) -> Vec<f64> {
     (0..length).map(|_| kind.rounded((random.float() + 0.05).into())).collect()
 }
 
-fn name(op: &str, kind: Kind) -> String {
+pub fn name(op: &str, kind: Kind) -> String {
     format!("{op}_{}", if kind == F32 { "f32" } else { "bf16" })
 }
 

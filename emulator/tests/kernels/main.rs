@@ -3,6 +3,7 @@
 
 mod case;
 mod catalogue;
+mod cross_entropy;
 #[path = "../suite/harness.rs"]
 #[allow(dead_code, reason = "shared with the suite")]
 mod harness;

@@ -230,6 +230,13 @@ const EQUIVALENT: &[Equivalent] = &[
         &["rmsnorm", "held[i] = column<N>(span, i) < H"],
         "on the way back only spans before the last are fetched again, and those are full",
     ),
+    never(
+        4,
+        &["cross_entropy_fwd_bwd", "if (column<N>(span, i) < V)"],
+        "on the way back only spans before the last are fetched again, and those are full",
+    ),
+    same(3, &["cross_entropy_bwd", ", 1 2: buffer 0"], "a gradient times one is neither read nor written"),
+    same(3, &["cross_entropy_bwd", ", 1 inf: buffer 1"], "dy is not read where the loss is not finite"),
     never(4, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),
     never(2, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),
     same(4, &["embedding_bwd", "of `for (int tile"], "a warp without columns finds each of its columns beyond H"),

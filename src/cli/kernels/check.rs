@@ -220,6 +220,34 @@ pub(super) fn dropout(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     Ok(vec![found("y", &y, expected!(R => reference::dropout::forward::<R>(&cast(&x), key)))?])
 }
 
+pub(super) fn cross_entropy(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    const NORMALIZER: f64 = 3.0;
+    let (dtype, rows, v, h) = (draw.dtype, draw.size(100), draw.size(2000), draw.size(200));
+    let (x, w) = (draw.values(rows * h, dtype), draw.values(v * h, dtype));
+    let targets: Vec<i32> =
+        draw.ids(rows, v).into_iter().map(|id| if id % 4 == 0 { -100 } else { id as i32 }).collect();
+    let tx = draw.tensor(&x, dtype, [rows, h])?.with_grad();
+    let tw = draw.tensor(&w, dtype, [v, h])?.with_grad();
+    let on_cpu = Tensor::from_slice(&Device::Cpu, [rows], &targets)?;
+    let loss = ops::cross_entropy::cross_entropy(&tx, &tw, &on_cpu, NORMALIZER as f32)?;
+    let dy = draw.values(1, DType::F32);
+    let gradients = backward_from([(&loss, draw.tensor(&dy, DType::F32, [])?)])?;
+    let forward =
+        expected!(R => vec![reference::cross_entropy::forward::<R>(&cast(&x), &cast(&w), &targets, NORMALIZER)]);
+    let mut results = vec![found("loss", &loss, forward)?];
+    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
+        let backward = expected!(R => {
+            reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).0
+        });
+        results.push(found("dhidden", dx, backward)?);
+        let backward = expected!(R => {
+            reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).1
+        });
+        results.push(found("dlm_head", dw, backward)?);
+    }
+    Ok(results)
+}
+
 pub(super) fn adamw(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let (dtype, n) = (draw.dtype, draw.size(20_000));
     let [p, m, v] = [0, 1, 2].map(|_| draw.values(n, DType::F32));

@@ -72,6 +72,7 @@ const OPS: &[Op] = &[
     Op { kernels: &ops::embedding::KERNELS, check: check::embedding, profile: profile::embedding },
     Op { kernels: &ops::elementwise::KERNELS, check: check::elementwise, profile: profile::elementwise },
     Op { kernels: &ops::dropout::KERNELS, check: check::dropout, profile: profile::dropout },
+    Op { kernels: &ops::cross_entropy::KERNELS, check: check::cross_entropy, profile: profile::cross_entropy },
     Op { kernels: &ops::adamw::KERNELS, check: check::adamw, profile: profile::adamw },
     Op { kernels: &ops::grad_norm::KERNELS, check: check::grad_norm, profile: profile::grad_norm },
 ];

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::OP;
+use super::{CHUNK_LOGITS, OP};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
@@ -11,9 +11,6 @@ use crate::error::Result;
 use crate::ops::elementwise::cast;
 use crate::ops::gemm::{Matrix, add_product, product};
 use crate::ops::math::exp;
-
-/// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
-const CHUNK_LOGITS: usize = 32 << 20;
 
 /// The loss, and those of the gradients of `hidden` and `lm_head` that are wanted, for an upstream gradient of 1.
 pub fn forward(

@@ -1,9 +1,13 @@
 //! Cross entropy, fused with the language-model head.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use super::check;
 use crate::autograd::{Tensor, is_recording, record};
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -12,28 +16,37 @@ const OP: &str = "cross_entropy";
 /// A row with this target counts for nothing.
 pub const IGNORE: i32 = -100;
 
+/// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
+const CHUNK_LOGITS: usize = 32 << 20;
+
 /// The sum over rows of `-log softmax(hidden · lm_headᵀ)[target]`, divided by `normalizer`.
 ///
 /// The logits exist for one chunk of rows at a time, and only for rows whose target is not [`IGNORE`]. Gradients are
 /// computed with them, scaled in the backward pass.
 ///
 /// - Shapes: `hidden` `[rows, H]`, `lm_head` `[V, H]`, `targets` `[rows]` → a scalar
-/// - Dtypes: `hidden`, `lm_head` f32 or bf16 each, `targets` i32, the loss f32; logits in f32, sums over rows in f64
+/// - `targets` are on the CPU whatever the device: they decide what is computed, and a bad one is refused before
+///   anything is
+/// - Dtypes: `hidden`, `lm_head` f32 or bf16 each, `targets` i32, the loss f32; logits in f32, sums over rows in f64, on a
+///   GPU in f32; there the gradients of bf16 operands are products of logits' gradients that are rounded to bf16
 /// - Gradients: `hidden`, `lm_head`, each like its tensor, all NaN if the loss is not finite, so that whoever looks at
 ///   the gradients knows; saves the gradients and nothing else
 /// - Source: chunks with gradients in the forward pass as in Hsu et al. 2024, <https://arxiv.org/abs/2410.10989>
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit; [`Error::DType`] if one has a dtype it cannot have;
+/// [`Error::Device`] if `lm_head` is not where `hidden` is, or `targets` are not on the CPU;
 /// [`Error::Input`] for a target that is neither a class nor [`IGNORE`], or a `normalizer` that is not positive.
 pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalizer: f32) -> Result<Tensor> {
     refuse_misfits(hidden, lm_head, targets, normalizer)?;
     let want = [hidden, lm_head].map(|tensor| tensor.is_tracked() && is_recording());
-    let (loss, gradients) = cpu::forward(hidden, lm_head, &counted(lm_head, targets)?, normalizer, want)?;
+    let counted = counted(lm_head, targets)?;
+    let (loss, gradients) = on_device!(hidden, forward(hidden, lm_head, &counted, normalizer, want))?;
     let saved = loss.clone();
     let [loss] = record([hidden, lm_head], [loss], move |[dy]| {
         let Some(dy) = dy else { return Ok([None, None]) };
-        let [dhidden, dlm_head] = gradients.map(|gradient| gradient.map(|g| cpu::scale(g, &dy, &saved)).transpose());
+        let [dhidden, dlm_head] =
+            gradients.map(|gradient| gradient.map(|g| on_device!(dy, scale(g, &dy, &saved))).transpose());
         Ok([dhidden?, dlm_head?])
     });
     Ok(loss)
@@ -67,6 +80,5 @@ fn refuse_misfits(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalize
         return Err(Error::input(OP, format!("the normalizer must be positive, got {normalizer}")));
     }
     check::same_device(OP, "lm_head", lm_head, hidden)?;
-    check::same_device(OP, "targets", targets, hidden)?;
-    check::cpu(OP, hidden)
+    check::on_device(OP, "targets", targets, &Device::Cpu)
 }

@@ -1,7 +1,8 @@
 //! What is timed: each op at the widths of Llama-3-8B. `scripts/gpu_check.py` does the same with PyTorch, by the same names.
 
 use super::{Bench, Cost};
-use crate::autograd::{Tensor, backward_from};
+use crate::autograd::{Tensor, backward, backward_from, no_grad};
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops;
@@ -16,6 +17,7 @@ pub(super) const OPS: &[(&str, Work)] = &[
     ("swiglu", swiglu),
     ("matmul", matmul),
     ("lora", lora),
+    ("cross_entropy", cross_entropy),
     ("embedding", embedding),
     ("elementwise", elementwise),
     ("dropout", dropout),
@@ -85,6 +87,18 @@ fn lora(bench: &mut Bench) -> Result<()> {
     let y = bench.step("lora forward", forward, || ops::lora::lora(&x, &weight, &a, &b, 2.0, None))?;
     bench.step("lora backward", Cost::Operations(base + 2 * adapter), || backward_from([(&y, y.detach())]))?;
     Ok(())
+}
+
+/// The loss of all tokens over the whole vocabulary, and as in training with the gradient of what goes in.
+fn cross_entropy(bench: &mut Bench) -> Result<()> {
+    let (rows, h, v) = (bench.rows, bench.width(H), bench.width(128_256));
+    let (hidden, lm_head) = (bench.tensor([rows, h])?.with_grad(), bench.tensor([v, h])?);
+    let targets: Vec<i32> = (0..rows).map(|row| (row * 7 % v) as i32).collect();
+    let targets = Tensor::from_slice(&Device::Cpu, [rows], &targets)?;
+    let loss = || ops::cross_entropy::cross_entropy(&hidden, &lm_head, &targets, rows as f32);
+    let product = 2 * rows * h * v;
+    bench.step("cross_entropy", Cost::Operations(product), || no_grad(loss))?;
+    bench.step("cross_entropy and dhidden", Cost::Operations(2 * product), || backward(&loss()?).map(|_| ()))
 }
 
 fn embedding(bench: &mut Bench) -> Result<()> {

@@ -1,0 +1,138 @@
+//! Chunk by chunk: logits, the loss of each row and the gradient of its logits, the two products of that gradient.
+
+use super::{CHUNK_LOGITS, OP};
+use crate::autograd::Tensor;
+use crate::device::{Arg, Device, Kernels, Launch};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels;
+use crate::ops::elementwise::cast;
+use crate::ops::embedding::embedding;
+use crate::ops::gemm::cuda::{Matrix, gemm, product};
+
+pub const KERNELS: Kernels = kernels!("cross_entropy");
+
+/// The loss, and those of the gradients of `hidden` and `lm_head` that are wanted, for an upstream gradient of 1.
+pub fn forward(
+    hidden: &Tensor,
+    lm_head: &Tensor,
+    counted: &[(usize, usize)],
+    normalizer: f32,
+    [want_dhidden, want_dlm_head]: [bool; 2],
+) -> Result<(Tensor, [Option<Tensor>; 2])> {
+    let (device, classes) = (hidden.device(), lm_head.shape().rows());
+    let size = chunk_rows(classes);
+    let is_one_chunk = counted.len() <= size;
+    let empty = |want: bool, like: &Tensor, dtype| {
+        let tensor = if counted.is_empty() { Tensor::zeros } else { Tensor::uninit };
+        want.then(|| tensor(&device, dtype, like.shape())).transpose()
+    };
+    let mut dhidden = empty(want_dhidden, hidden, hidden.dtype())?;
+    let mut dlm_head = empty(want_dlm_head, lm_head, if is_one_chunk { lm_head.dtype() } else { DType::F32 })?;
+    let mut losses = Tensor::uninit(&device, DType::F32, [counted.len()])?;
+
+    // Where the dtypes differ all is done in f32.
+    let dtype = if hidden.dtype() == lm_head.dtype() { hidden.dtype() } else { DType::F32 };
+    let [x, w] = [cast(&hidden.detach(), dtype)?, cast(&lm_head.detach(), dtype)?];
+    let (w, scale) = (Matrix::new(OP, &w)?, (want_dhidden || want_dlm_head).then_some(1.0 / normalizer));
+    for (first, chunk) in (0..).step_by(size).zip(counted.chunks(size)) {
+        let rows = embedding(&upload(&device, chunk.iter().map(|(row, _)| *row))?, &x)?;
+        let terms = [[Matrix::new(OP, &rows)?, w.t()]];
+        let logits = product(OP, &device, [chunk.len(), classes], DType::F32, 1.0, &terms)?;
+        let Some(dlogits) = row_losses((&mut losses, first), logits, chunk, scale, dtype)? else { continue };
+        let dlogits = Matrix::new(OP, &dlogits)?;
+        if let Some(dhidden) = &mut dhidden {
+            let drows = product(OP, &device, rows.shape(), hidden.dtype(), 1.0, &[[dlogits, w]])?;
+            scatter(dhidden, &drows, counted, first)?;
+        }
+        if let Some(dlm_head) = &mut dlm_head {
+            let (sum, terms) = (Matrix::output(OP, dlm_head)?, [[dlogits.t(), Matrix::new(OP, &rows)?]]);
+            gemm(&device, sum, 1.0, &terms, (first > 0).then_some(sum))?;
+        }
+    }
+    let dlm_head = dlm_head.map(|dlm_head| cast(&dlm_head, lm_head.dtype())).transpose()?;
+    Ok((sum(&losses, normalizer)?, [dhidden, dlm_head]))
+}
+
+/// `gradient * dy`, in place; NaN if `loss` is not finite.
+pub fn scale(mut gradient: Tensor, dy: &Tensor, loss: &Tensor) -> Result<Tensor> {
+    let (dtype, n) = (gradient.dtype(), gradient.shape().numel());
+    let args = [gradient.as_output()?, dy.as_input()?, loss.as_input()?, Arg::I64(n as i64)];
+    let kernel = format!("cross_entropy_bwd_{dtype}");
+    KERNELS.launch_flat(&dy.device(), &kernel, n, 16 / dtype.size(), &args)?;
+    Ok(gradient)
+}
+
+/// Rows of a chunk: whole tiles of the multiplication, if it holds one.
+fn chunk_rows(classes: usize) -> usize {
+    const TILE: usize = 128;
+    match CHUNK_LOGITS / classes.max(1) {
+        most @ ..TILE => most.max(1),
+        most => most / TILE * TILE,
+    }
+}
+
+fn upload(device: &Device, numbers: impl Iterator<Item = usize>) -> Result<Tensor> {
+    let numbers: Vec<u32> = numbers.map(|number| number as u32).collect();
+    Tensor::from_slice(device, [numbers.len()], &numbers)
+}
+
+/// Writes the losses of a chunk's rows into `losses`, from a place on. Where `scale` is given, returns `scale` times the
+/// gradient of their logits in `dtype`, if that is f32 in the place of the logits.
+fn row_losses(
+    (losses, first): (&mut Tensor, usize),
+    mut logits: Tensor,
+    chunk: &[(usize, usize)],
+    scale: Option<f32>,
+    dtype: DType,
+) -> Result<Option<Tensor>> {
+    let (device, v) = (logits.device(), logits.shape().last());
+    let targets = upload(&device, chunk.iter().map(|(_, target)| *target))?;
+    let (losses, rest) = (losses.as_output()?, [targets.as_input()?, Arg::size(first)?, Arg::size(v)?]);
+    // As many threads as hold a row in registers, up to 512.
+    let held = if v.is_multiple_of(4) { 16 } else { 4 };
+    let block = v.div_ceil(held).next_multiple_of(32).clamp(32, 512);
+    let launch = |kernel: &str, args: &[Arg]| {
+        KERNELS.launch(&device, &Launch { kernel, grid: [chunk.len(), 1, 1], block, shared: 0, args })
+    };
+    let Some(scale) = scale else {
+        launch("cross_entropy_fwd", &[&[losses, logits.as_input()?][..], &rest].concat())?;
+        return Ok(None);
+    };
+    let mut other = (dtype != DType::F32).then(|| Tensor::uninit(&device, dtype, logits.shape())).transpose()?;
+    let [from, to] = match &mut other {
+        Some(dlogits) => [logits.as_input()?, dlogits.as_output()?],
+        None => [logits.as_output()?; 2],
+    };
+    let args = [&[losses, to, from][..], &rest, &[Arg::F32(scale)]].concat();
+    launch(&format!("cross_entropy_fwd_bwd_{dtype}"), &args)?;
+    Ok(Some(other.unwrap_or(logits)))
+}
+
+/// Writes the rows of `dhidden` from the counted row number `first`, or the first of all, to the one after those of
+/// `drows`: these, and zeros between them.
+fn scatter(dhidden: &mut Tensor, drows: &Tensor, counted: &[(usize, usize)], first: usize) -> Result<()> {
+    const NONE: usize = u32::MAX as usize;
+    let (n, h) = (drows.shape().rows(), drows.shape().last());
+    let row = |i: usize| counted.get(i).map_or(dhidden.shape().rows(), |(row, _)| *row);
+    let (begin, end) = (if first == 0 { 0 } else { row(first) }, row(first + n));
+    let mut places = vec![NONE; end - begin];
+    (0..n).for_each(|place| places[row(first + place) - begin] = place);
+    let (device, dtype) = (drows.device(), drows.dtype());
+    let places = upload(&device, places.into_iter())?;
+    let args = [dhidden.as_output()?, drows.as_input()?, places.as_input()?, Arg::size(begin)?, Arg::size(h)?];
+    let pack = if h.is_multiple_of(16 / dtype.size()) { 16 / dtype.size() } else { 1 };
+    let block = h.div_ceil(pack).next_multiple_of(32).clamp(32, 256);
+    let kernel = format!("cross_entropy_scatter_{dtype}");
+    KERNELS.launch(&device, &Launch { kernel: &kernel, grid: [end - begin, 1, 1], block, shared: 0, args: &args })
+}
+
+/// The loss of all rows.
+fn sum(losses: &Tensor, normalizer: f32) -> Result<Tensor> {
+    let mut loss = Tensor::uninit(&losses.device(), DType::F32, [])?;
+    let n = Arg::size(losses.shape().numel())?;
+    let args = [loss.as_output()?, losses.as_input()?, n, Arg::F32(normalizer)];
+    let launch = Launch { kernel: "cross_entropy_sum", grid: [1, 1, 1], block: 1024, shared: 0, args: &args };
+    KERNELS.launch(&losses.device(), &launch)?;
+    Ok(loss)
+}
