@@ -149,26 +149,27 @@ DEVICE void store_sums(const Result& result, const Sums<WM, WN>& sums, float* sh
                        int column0, int M, int N) {
     constexpr int STRIDE = WN + 8;  // four rows, eight words of each, in 32 banks
     constexpr int LANES = WN / 4;   // of a row
-#pragma unroll
-    for (int half = 0; half < WM; half += 32) {
-        warp_barrier();
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int j = 0; j < WN / 4; j += 2) {
-                float* to = shared + (i * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
-                store_shared(to, sums.v[half / 8 + i][j], sums.v[half / 8 + i][j + 1]);
-            }
-        warp_barrier();
 #pragma unroll 1
-        for (int i = lane_id() / LANES; i < 32; i += WARP / LANES) {
-            const int row = row0 + half + i, c = lane_id() % LANES * 4;
-            if (row >= M || column0 + c >= N) continue;
+    for (int first = 0; first < WM; first += 32) {
+        warp_barrier();
+#pragma unroll
+        for (int i = 0; i < WM / 8; ++i)
+            if (i / 4 * 32 == first)
+#pragma unroll
+                for (int j = 0; j < WN / 4; j += 2) {
+                    float* to = shared + (i % 4 * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
+                    store_shared(to, sums.v[i][j], sums.v[i][j + 1]);
+                }
+        warp_barrier();
+        const int c = lane_id() % LANES * 4, width = least(4, N - column0 - c);
+#pragma unroll 1
+        for (int i = lane_id() / LANES; i < least(32, M - row0 - first); i += WARP / LANES) {
             const float* from = shared + i * STRIDE + c;
-            const int64_t at = int64_t(row) * N + column0 + c;
-            if (N % 4 == 0) store_result(result, at, load<4>(from));
+            const int64_t at = int64_t(row0 + first + i) * N + column0 + c;
+            if (N % 4 == 0 && width == 4) store_result(result, at, load<4>(from));
             else
-                for (int j = 0; j < least(4, N - column0 - c); ++j) store_result(result, at + j, load<1>(from + j));
+#pragma unroll 1
+                for (int j = 0; j < width; ++j) store_result(result, at + j, load<1>(from + j));
         }
     }
 }
@@ -217,8 +218,7 @@ DEVICE void gemm(Result result, Term<T> base, Term<T> extension, int M, int N, i
         multiply<A, B, A_INNER, B_INNER>(sums, tiles, tiles + A::BYTES, warp_row, warp_column, T{});
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    cp_async_wait<0>();
-    __syncthreads();
+    __syncthreads();  // no copies are in flight: those of steps beyond the last copy nothing
     float* shared = reinterpret_cast<float*>(stages) + warp_id() * 32 * (WN + 8);
     store_sums(result, sums, shared, row0 + warp_row, column0 + warp_column, M, N);
 }

@@ -53,20 +53,15 @@ DEVICE void multiply_rows(float (&sums)[2][4], const Term<bf16>& term, int n0, i
     }
 }
 
-template <int HALVES> DEVICE void multiply_rows(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
-    if (term.K % 8 == 0) multiply_rows<HALVES, true>(sums, term, n0, M, N);
-    else multiply_rows<HALVES, false>(sums, term, n0, M, N);
-}
-
-DEVICE void gemm_rows(const Result& result, Term<bf16> base, Term<bf16> extension, int M, int N) {
+DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<bf16>& extension, int M, int N) {
     const int n0 = blockIdx.x * ROWS_TILE;
     float sums[2][4] = {};
-    if (M <= 8) {
-        multiply_rows<1>(sums, base, n0, M, N);
-        multiply_rows<1>(sums, extension, n0, M, N);
-    } else {
-        multiply_rows<2>(sums, base, n0, M, N);
-        multiply_rows<2>(sums, extension, n0, M, N);
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) {
+        const Term<bf16> term = i == 0 ? base : extension;
+        if (term.K % 8 != 0) multiply_rows<2, false>(sums, term, n0, M, N);
+        else if (M > 8) multiply_rows<2, true>(sums, term, n0, M, N);
+        else multiply_rows<1, true>(sums, term, n0, M, N);
     }
     // Element (m, n) of a warp's sums, so that neither writing pairs of m nor reading rows of n meets a bank twice.
     const auto at = [](int warp, int half, int n, int m) {

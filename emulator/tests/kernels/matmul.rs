@@ -36,19 +36,29 @@ pub fn cases() -> Vec<Case> {
         for layout in ["nt", "nn", "tn"] {
             let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth };
             let pipeline = 64 / kind.bytes() * 5 + 8;
-            cases.push(product([tile + 8, tile + 8, pipeline, 8], kind, Added::Nothing, 512).case());
-            cases.push(product([tile + 1, tile + 1, 67, 3], Bf16, Added::Other, 96).case());
-            cases.push(product([8, tile + 4, 40, 0], F32, Added::Itself, 64).case());
-            cases.push(product([tile + 8, 8, 136, 8], F32, Added::Nothing, 64).case());
-            cases.push(product([9 * tile, 8, 8, 0], F32, Added::Other, 32).case());
+            cases.extend([
+                product([tile + 8, tile + 8, pipeline, 8], Bf16, Added::Nothing, 512).case(),
+                product([tile + 1, tile + 1, pipeline + 3, 3], Bf16, Added::Other, 512).case(),
+                product([8, tile + 4, 40, 0], F32, Added::Itself, 64).case(),
+                product([tile + 8, 8, 136, 8], F32, Added::Nothing, 64).case(),
+                product([9 * tile, 8, 8, 0], Bf16, Added::Other, 32).case(),
+                product([5, 7, 35, 1], F32, Added::Other, 64).case(),
+                product([6, 5, 9, 0], F32, Added::Nothing, 32).case(),
+                product([6, 5, 9, 0], Bf16, Added::Nothing, 32).case(),
+            ]);
         }
     }
-    for sizes in [[16, 24, 1096, 8], [9, 17, 1027, 9], [3, 17, 264, 5], [7, 8, 43, 0]] {
-        let out = if sizes[3] == 8 { F32 } else { Bf16 };
-        let added = if sizes[3] == 9 { Added::Other } else { Added::Nothing };
-        cases.push(Product { layout: "rows", kind: Bf16, tile: 0, sizes, out, added, depth: sizes[2] }.case());
-    }
-    cases.extend([(F32, 3, 2049), (Bf16, 2, 2052 + 3)].map(|(out, slices, n)| sum(out, slices, n)));
+    let rows = |sizes: [usize; 4], out, added| {
+        Product { layout: "rows", kind: Bf16, tile: 0, sizes, out, added, depth: sizes[2] }.case()
+    };
+    cases.extend([
+        rows([16, 24, 1096, 8], F32, Added::Nothing),
+        rows([9, 17, 1047, 9], Bf16, Added::Other),
+        rows([3, 17, 1096, 5], Bf16, Added::Nothing),
+        rows([7, 8, 43, 0], F32, Added::Itself),
+    ]);
+    let sums = [(F32, Added::Other, 7), (F32, Added::Nothing, 3), (Bf16, Added::Other, 6), (Bf16, Added::Nothing, 5)];
+    cases.extend(sums.map(|(out, added, slices)| sum(out, added, slices)));
     cases
 }
 
@@ -102,14 +112,15 @@ impl Product {
     }
 }
 
-fn sum(out: Kind, slices: usize, n: usize) -> Case {
-    let stride = n.next_multiple_of(4);
+fn sum(out: Kind, added: Added, slices: usize) -> Case {
+    let (n, stride) = (2048 + 4 + 3, 2048 + 8);
     let (sums, addend) = (draw(F32, 1, (slices - 1) * stride + n), draw(out, 2, n));
-    let total = |i: usize| ALPHA * (0..slices).map(|slice| sums[slice * stride + i]).sum::<f64>() + addend[i];
-    Case::new(MATMUL, "matmul_sum", &format!("{slices} x {n}"), [2, 1, 1], 256)
-        .close_to(out, (out, 4.0), (0..n).map(total).collect())
-        .input(out, &addend)
-        .input(F32, &sums)
+    let more = |i: usize| if added == Added::Nothing { 0.0 } else { addend[i] };
+    let total = |i: usize| ALPHA * (0..slices).map(|slice| sums[slice * stride + i]).sum::<f64>() + more(i);
+    let case = Case::new(MATMUL, "matmul_sum", &format!("{slices} x {n}"), [2, 1, 1], 256);
+    let case = case.close_to(out, (out, 4.0), (0..n).map(total).collect());
+    let case = if added == Added::Nothing { case.scalar(I64(0)) } else { case.input(out, &addend) };
+    case.input(F32, &sums)
         .scalar(I64(n as i64))
         .scalar(Int(slices as u32))
         .scalar(Float(ALPHA as f32))
