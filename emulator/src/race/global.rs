@@ -1,8 +1,10 @@
 //! Global memory's shadow during one launch: for each byte which blocks read, wrote or atomically updated it.
 //!
-//! One bit for each byte and question, in pages of 4 KiB that exist once touched. A block sets its bits in the launch's
-//! page as it goes, as one step each in one order for all threads, and keeps its own bits beside: a bit that is set there
-//! but not here was set by another block. So every race is seen by the later of the two, whatever the order.
+//! One bit for each question and word of four bytes, in pages of 4 KiB that exist once touched; of a word that is touched in
+//! part, one bit for each of its bytes. A block sets its bits in the launch's page as it goes, as one step each in one order
+//! for all threads, and keeps its own bits beside: a bit that is set there but not here was set by another block. Whoever
+//! touches words looks at the bits of their bytes, and the other way round, after setting its own. So every race is seen by
+//! the later of the two, whatever the order.
 
 use super::Touch;
 use std::collections::HashMap;
@@ -12,9 +14,12 @@ use std::sync::{Mutex, OnceLock};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-const LINES: usize = PAGE as usize / 64;
+/// Lines of 64 words in a page.
+const WORD_LINES: usize = PAGE as usize / 256;
+/// Lines of 64 bytes in a page.
+const BYTE_LINES: usize = PAGE as usize / 64;
 
-/// What blocks did to 64 neighbouring bytes, one bit each.
+/// What blocks did to 64 neighbouring words or bytes, one bit each.
 #[derive(Default)]
 struct Line {
     read: AtomicU64,
@@ -32,27 +37,18 @@ struct RareLine {
     read_only: AtomicU64,
 }
 
-/// What blocks did to a page.
-struct Page {
-    lines: [Line; LINES],
+/// What blocks did to the words, or the bytes, of a page.
+struct Lines<const N: usize> {
+    common: [Line; N],
     /// Whether `rare` may have bits: stored before any is, in one order with all of them.
     is_rare: AtomicBool,
-    rare: OnceLock<Box<[RareLine; LINES]>>,
+    rare: OnceLock<Box<[RareLine; N]>>,
 }
 
-impl Page {
-    fn new() -> Box<Self> {
-        let lines = [const { Line { read: AtomicU64::new(0), written: AtomicU64::new(0) } }; LINES];
-        Box::new(Self { lines, is_rare: AtomicBool::new(false), rare: OnceLock::new() })
-    }
-
-    /// As new.
-    fn clear(&mut self) {
-        for line in &mut self.lines {
-            (*line.read.get_mut(), *line.written.get_mut()) = (0, 0);
-        }
-        *self.is_rare.get_mut() = false;
-        self.rare.take();
+impl<const N: usize> Lines<N> {
+    fn new() -> Self {
+        let common = [const { Line { read: AtomicU64::new(0), written: AtomicU64::new(0) } }; N];
+        Self { common, is_rare: AtomicBool::new(false), rare: OnceLock::new() }
     }
 
     /// The rare bits, where there may be any.
@@ -64,25 +60,82 @@ impl Page {
     /// The rare bits, of which some will be set.
     fn make_rare(&self, line: usize) -> &RareLine {
         let lines = self.rare.get_or_init(|| Box::new(std::array::from_fn(|_| RareLine::default())));
-        self.is_rare.store(true, Ordering::SeqCst);
+        raise(&self.is_rare);
         &lines[line]
+    }
+
+    /// What any block touched.
+    fn touched(&self, line: usize) -> u64 {
+        let all = get(&self.common[line].read, u64::MAX) | get(&self.common[line].written, u64::MAX);
+        all | self.rare(line).map_or(0, |rare| get(&rare.atomic, u64::MAX) | get(&rare.read_only, u64::MAX))
+    }
+}
+
+/// What blocks did to a page.
+struct Page {
+    words: Lines<WORD_LINES>,
+    /// Whether `bytes` may have bits: stored before any is, in one order with all of them.
+    is_split: AtomicBool,
+    bytes: OnceLock<Box<Lines<BYTE_LINES>>>,
+}
+
+impl Page {
+    fn new() -> Self {
+        Self { words: Lines::new(), is_split: AtomicBool::new(false), bytes: OnceLock::new() }
+    }
+
+    /// The bytes' bits, where there may be any.
+    #[inline]
+    fn bytes(&self) -> Option<&Lines<BYTE_LINES>> {
+        if self.is_split.load(Ordering::SeqCst) { self.bytes.get().map(|lines| &**lines) } else { None }
+    }
+
+    /// The bytes' bits, of which some will be set.
+    fn make_bytes(&self) -> &Lines<BYTE_LINES> {
+        let lines = self.bytes.get_or_init(|| Box::new(Lines::new()));
+        raise(&self.is_split);
+        lines
     }
 
     /// How many of its 32-byte sectors were touched at all.
     fn sectors(&self) -> u64 {
+        let Some(bytes) = self.bytes() else {
+            return (0..WORD_LINES).map(|line| eighths(self.words.touched(line))).sum();
+        };
         let count = |line: usize| {
-            let mut touched = bits(&self.lines[line].read) | bits(&self.lines[line].written);
-            if let Some(rare) = self.rare(line) {
-                touched |= bits(&rare.atomic) | bits(&rare.read_only);
-            }
+            let words = (self.words.touched(line / 4) >> (16 * (line % 4))) as u16;
+            let touched = bytes_of(words) | bytes.touched(line);
             u64::from(touched as u32 != 0) + u64::from(touched >> 32 != 0)
         };
-        (0..LINES).map(count).sum()
+        (0..BYTE_LINES).map(count).sum()
     }
 }
 
-fn bits(place: &AtomicU64) -> u64 {
-    place.load(Ordering::Relaxed)
+/// How many of a word's bytes are not zero.
+fn eighths(bits: u64) -> u64 {
+    let bits = bits | bits >> 4;
+    let bits = bits | bits >> 2;
+    ((bits | bits >> 1) & 0x0101_0101_0101_0101).count_ones().into()
+}
+
+fn raise(flag: &AtomicBool) {
+    if !flag.load(Ordering::SeqCst) {
+        flag.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The bytes of words.
+fn bytes_of(words: u16) -> u64 {
+    let spread = |bits: u64, by: u32, kept: u64| (bits | bits << by) & kept;
+    let bits = spread(words.into(), 24, 0x0000_00ff_0000_00ff);
+    let bits = spread(spread(bits, 12, 0x000f_000f_000f_000f), 6, 0x0303_0303_0303_0303);
+    spread(bits, 3, 0x1111_1111_1111_1111) * 15
+}
+
+/// The words of bytes.
+fn words_of(bytes: u64) -> u16 {
+    let is_touched = |word: &u32| bytes >> (4 * word) & 15 != 0;
+    (0..16).filter(is_touched).fold(0, |words, word| words | 1 << word)
 }
 
 type Pages = Box<[OnceLock<Box<Page>>]>;
@@ -104,7 +157,7 @@ impl std::fmt::Debug for Spare {
     }
 }
 
-/// The most pages that are kept, about 1 KiB each.
+/// The most pages that are kept, about 300 bytes each.
 const MOST_SPARE: usize = 1 << 16;
 
 impl LaunchShadow {
@@ -126,10 +179,10 @@ impl LaunchShadow {
     fn fresh(&self) -> Box<Page> {
         match self.spare.lock().ok().and_then(|mut spare| spare.0.pop()) {
             Some(mut page) => {
-                page.clear();
+                *page = Page::new();
                 page
             }
-            None => Page::new(),
+            None => Box::new(Page::new()),
         }
     }
 
@@ -146,18 +199,24 @@ impl LaunchShadow {
     }
 }
 
-/// What one block did to a page's bytes.
-struct Own<'l> {
-    page: &'l Page,
-    lines: [OwnLine; LINES],
-    atomic: Option<Box<[u64; LINES]>>,
+/// What one block did to a page's words, or bytes.
+struct OwnLines<const N: usize> {
+    read: [u64; N],
+    written: [u64; N],
+    atomic: Option<Box<[u64; N]>>,
 }
 
-/// What one block did to the bytes of a line.
-#[derive(Default, Clone, Copy)]
-struct OwnLine {
-    read: u64,
-    written: u64,
+impl<const N: usize> Default for OwnLines<N> {
+    fn default() -> Self {
+        Self { read: [0; N], written: [0; N], atomic: None }
+    }
+}
+
+/// What one block did to a page.
+struct Own<'l> {
+    page: &'l Page,
+    words: OwnLines<WORD_LINES>,
+    bytes: Option<Box<OwnLines<BYTE_LINES>>>,
 }
 
 /// What another block did to a byte that this block touches, too.
@@ -196,20 +255,23 @@ impl<'l> BlockShadow<'l> {
     }
 
     /// The block touches the bytes from `start` to `end` of an allocation. Gives the first conflict and its byte.
+    #[inline]
     pub fn touch(&mut self, allocation: usize, touch: Touch, start: u64, end: u64) -> Outcome {
         let mut at = start;
         while at < end {
-            let page = at / PAGE;
-            let stop = end.min((page + 1) * PAGE);
-            let number = self.number(allocation, page);
-            let own = &mut self.own[number];
-            while at < stop {
-                let (line, to) = (at / 64, stop.min((at / 64 + 1) * 64));
-                let bits = (u64::MAX >> (64 - (to - at))) << (at % 64);
-                own.touch(touch, line as usize % LINES, bits)
-                    .map_err(|(conflict, bits)| (conflict, 64 * line + u64::from(bits.trailing_zeros())))?;
-                at = to;
-            }
+            let whole = at.is_multiple_of(4) && end - at >= 4;
+            let to = match whole {
+                true => end.min((at / 256 + 1) * 256) & !3,
+                false => end.min((at / 4 + 1) * 4),
+            };
+            let number = self.number(allocation, at / PAGE);
+            let (own, place) = (&mut self.own[number], at % PAGE);
+            let touched = match whole {
+                true => own.touch_words(touch, place as usize / 256, ones(at / 4, to / 4)),
+                false => own.touch_bytes(touch, place as usize / 64, ones(at, to)),
+            };
+            touched.map_err(|(conflict, byte)| (conflict, at - place + byte))?;
+            at = to;
         }
         Ok(())
     }
@@ -229,10 +291,16 @@ impl<'l> BlockShadow<'l> {
     fn find(&mut self, key: u64, allocation: usize, page: u64) -> u32 {
         *self.numbers.entry(key).or_insert_with(|| {
             let page = self.launch.page(allocation, page);
-            self.own.push(Own { page, lines: [OwnLine::default(); LINES], atomic: None });
+            self.own.push(Own { page, words: OwnLines::default(), bytes: None });
             self.own.len() as u32 - 1
         })
     }
+}
+
+/// The bits from `start` to before `end`, of numbers that share a line.
+#[inline]
+fn ones(start: u64, end: u64) -> u64 {
+    (u64::MAX >> (64 - (end - start))) << (start % 64)
 }
 
 /// Sets `bits`; gives those that were set before.
@@ -249,6 +317,7 @@ fn get(place: &AtomicU64, bits: u64) -> u64 {
     place.load(Ordering::SeqCst) & bits
 }
 
+/// A conflict, and its first byte or the bits of all its words or bytes.
 type Outcome = Result<(), (Conflict, u64)>;
 
 /// The conflict, where there are such bits.
@@ -257,86 +326,107 @@ fn refuse(bits: u64, conflict: Conflict) -> Outcome {
     if bits == 0 { Ok(()) } else { Err((conflict, bits)) }
 }
 
+/// A conflict with its first byte in the page instead of the bits of a line of units of so many bytes.
+fn first_byte<const UNIT: u64>(line: usize) -> impl Fn((Conflict, u64)) -> (Conflict, u64) {
+    move |(conflict, bits)| (conflict, UNIT * (64 * line as u64 + u64::from(bits.trailing_zeros())))
+}
+
 impl Own<'_> {
+    /// Touches words of a line; a conflict comes with its first byte in the page.
     #[inline]
-    fn touch(&mut self, touch: Touch, line: usize, bits: u64) -> Outcome {
-        let own = self.lines[line];
+    fn touch_words(&mut self, touch: Touch, line: usize, words: u64) -> Outcome {
+        let is_new = self.words.touch(&self.page.words, touch, line, words).map_err(first_byte::<4>(line))?;
+        match self.page.bytes() {
+            Some(bytes) if is_new => self.check_bytes(bytes, touch, line, words),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks words against what blocks did to their bytes alone.
+    fn check_bytes(&self, all: &Lines<BYTE_LINES>, touch: Touch, line: usize, words: u64) -> Outcome {
+        let none = OwnLines::default();
+        let own = self.bytes.as_deref().unwrap_or(&none);
+        (0..4).try_for_each(|part| {
+            let (line, bits) = (4 * line + part, bytes_of((words >> (16 * part)) as u16));
+            own.check(all, touch, line, bits).map_err(first_byte::<1>(line))
+        })
+    }
+
+    /// Touches bytes of a word.
+    fn touch_bytes(&mut self, touch: Touch, line: usize, bytes: u64) -> Outcome {
+        let own = self.bytes.get_or_insert_default();
+        own.touch(self.page.make_bytes(), touch, line, bytes).map_err(first_byte::<1>(line))?;
+        let words = u64::from(words_of(bytes)) << (16 * (line % 4));
+        self.words
+            .check(&self.page.words, touch, line / 4, words)
+            .map_err(|(conflict, _)| first_byte::<1>(line)((conflict, bytes)))
+    }
+}
+
+impl<const N: usize> OwnLines<N> {
+    /// Notes the access and checks it against those of its kind, words or bytes; gives whether the others may matter.
+    #[inline]
+    fn touch(&mut self, all: &Lines<N>, touch: Touch, line: usize, bits: u64) -> Result<bool, (Conflict, u64)> {
         match touch {
-            Touch::Read if bits & !own.read == 0 => Ok(()),
-            Touch::Read => self.read(line, bits & !own.read),
-            Touch::Write => {
-                if bits & !own.written != 0 {
-                    self.write(line, bits & !own.written)?;
+            Touch::Read => {
+                let new = bits & !self.read[line];
+                if new == 0 {
+                    return Ok(false);
                 }
-                self.not_read_only(line, bits)
+                self.read[line] |= new;
+                let before = set(&all.common[line].read, new);
+                if before != 0 {
+                    set(&all.make_rare(line).read_again, before);
+                }
             }
-            Touch::Atomic => self.update(line, bits),
-            Touch::ReadOnly => self.read_only(line, bits),
-        }
-    }
-
-    #[inline]
-    fn read(&mut self, line: usize, new: u64) -> Outcome {
-        let (own, all) = (&mut self.lines[line], &self.page.lines[line]);
-        own.read |= new;
-        let before = set(&all.read, new);
-        if before != 0 {
-            set(&self.page.make_rare(line).read_again, before);
-        }
-        refuse(get(&all.written, new) & !own.written, Conflict::Wrote)?;
-        refuse(self.updated_by_others(line, new), Conflict::Updated)
-    }
-
-    #[inline]
-    fn write(&mut self, line: usize, new: u64) -> Outcome {
-        self.lines[line].written |= new;
-        refuse(set(&self.page.lines[line].written, new), Conflict::Wrote)?;
-        refuse(self.read_by_others(line, new), Conflict::Read)?;
-        refuse(self.updated_by_others(line, new), Conflict::Updated)
-    }
-
-    fn update(&mut self, line: usize, bits: u64) -> Outcome {
-        let own = &mut self.atomic.get_or_insert_with(|| Box::new([0; LINES]))[line];
-        let new = bits & !*own;
-        if new != 0 {
-            *own |= new;
-            let rare = self.page.make_rare(line);
-            let before = set(&rare.atomic, new);
-            if before != 0 {
-                set(&rare.atomic_again, before);
+            Touch::Write => {
+                let new = bits & !self.written[line];
+                if new != 0 {
+                    self.written[line] |= new;
+                    refuse(set(&all.common[line].written, new), Conflict::Wrote)?;
+                }
             }
-            refuse(get(&self.page.lines[line].written, new) & !self.lines[line].written, Conflict::Wrote)?;
-            refuse(self.read_by_others(line, new), Conflict::Read)?;
+            Touch::Atomic => {
+                let own = &mut self.atomic.get_or_insert_with(|| Box::new([0; N]))[line];
+                let new = bits & !*own;
+                *own |= new;
+                let rare = all.make_rare(line);
+                let before = set(&rare.atomic, new);
+                if before != 0 {
+                    set(&rare.atomic_again, before);
+                }
+            }
+            Touch::ReadOnly => {
+                let rare = all.make_rare(line);
+                if get(&rare.read_only, bits) == bits {
+                    return Ok(false);
+                }
+                set(&rare.read_only, bits);
+            }
         }
-        self.not_read_only(line, bits)
+        self.check(all, touch, line, bits)?;
+        Ok(true)
     }
 
-    fn read_only(&self, line: usize, bits: u64) -> Outcome {
-        let rare = self.page.make_rare(line);
-        if get(&rare.read_only, bits) == bits {
-            return Ok(());
+    /// Checks an access against what others did.
+    #[inline]
+    fn check(&self, all: &Lines<N>, touch: Touch, line: usize, bits: u64) -> Outcome {
+        let (common, rare) = (&all.common[line], all.rare(line));
+        let written = get(&common.written, bits);
+        if touch == Touch::ReadOnly {
+            return refuse(written | rare.map_or(0, |rare| get(&rare.atomic, bits)), Conflict::WroteReadOnly);
         }
-        set(&rare.read_only, bits);
-        let written = get(&self.page.lines[line].written, bits);
-        refuse(written | get(&rare.atomic, bits), Conflict::WroteReadOnly)
-    }
-
-    #[inline]
-    fn read_by_others(&self, line: usize, bits: u64) -> u64 {
-        let others = get(&self.page.lines[line].read, bits) & !self.lines[line].read;
-        others | self.page.rare(line).map_or(0, |rare| get(&rare.read_again, bits))
-    }
-
-    #[inline]
-    fn updated_by_others(&self, line: usize, bits: u64) -> u64 {
-        let Some(rare) = self.page.rare(line) else { return 0 };
-        let own = self.atomic.as_ref().map_or(0, |lines| lines[line]);
-        get(&rare.atomic, bits) & !own | get(&rare.atomic_again, bits)
-    }
-
-    #[inline]
-    fn not_read_only(&self, line: usize, bits: u64) -> Outcome {
-        refuse(self.page.rare(line).map_or(0, |rare| get(&rare.read_only, bits)), Conflict::ReadOnly)
+        refuse(written & !self.written[line], Conflict::Wrote)?;
+        if touch != Touch::Read {
+            let again = rare.map_or(0, |rare| get(&rare.read_again, bits));
+            refuse(get(&common.read, bits) & !self.read[line] | again, Conflict::Read)?;
+        }
+        let Some(rare) = rare else { return Ok(()) };
+        if touch != Touch::Atomic {
+            let own = self.atomic.as_ref().map_or(0, |lines| lines[line]);
+            refuse(get(&rare.atomic, bits) & !own | get(&rare.atomic_again, bits), Conflict::Updated)?;
+        }
+        if touch != Touch::Read { refuse(get(&rare.read_only, bits), Conflict::ReadOnly) } else { Ok(()) }
     }
 }
 

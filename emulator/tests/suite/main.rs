@@ -14,6 +14,7 @@ mod matrix;
 mod memory;
 mod opcodes;
 mod recorded;
+mod spans;
 mod traps;
 #[path = "../vectors/mod.rs"]
 mod vectors;
