@@ -2,7 +2,8 @@
 //!
 //! Agents are warps. Time counts completed barriers. `known[v][r]` is the time up to which warp v knows what warp r did:
 //! a barrier hands what each of its warps knows to all of them. An access at time t by r lies before v's present where
-//! t < known[v][r]. A word has one entry until bytes of it are touched apart; then each byte has its own.
+//! t < known[v][r]. Sixteen bytes have one entry until parts of them are touched apart; then each word has its own, and
+//! bytes of a word where those are touched apart.
 
 use super::Touch;
 use crate::trap::{Fault, TrapKind};
@@ -29,7 +30,7 @@ const APART: u32 = u32::MAX;
 enum Write {
     #[default]
     Never,
-    /// The word's bytes have entries of their own.
+    /// The parts have entries of their own.
     Split,
     Plain(u8, u32),
     Atomic(u8, u32),
@@ -37,7 +38,7 @@ enum Write {
     InFlight(u8),
 }
 
-/// The entries of all words, each part beside its like, so that many words are checked at once.
+/// The entries of all words, or sixteens of bytes, each part beside its like, so that many are checked at once.
 #[derive(Debug)]
 struct Words {
     /// What kind of write was last, and which warp's.
@@ -82,137 +83,12 @@ impl Words {
         Entry { write, readers: self.readers[at], read_time: self.read_time[at] }
     }
 
-    fn set(&mut self, at: usize, entry: Entry) {
-        (self.writer[at], self.write_time[at]) = match entry.write {
-            Write::Never => (NEVER, 0),
-            Write::Split => (SPLIT, 0),
-            Write::Plain(warp, time) => (PLAIN | u32::from(warp), time),
-            Write::Atomic(warp, time) => (ATOMIC | u32::from(warp), time),
-            Write::InFlight(warp) => (IN_FLIGHT | u32::from(warp), 0),
-        };
-        (self.readers[at], self.read_time[at]) = (entry.readers, entry.read_time);
-    }
-}
-
-/// The shadow of one block's shared memory.
-#[derive(Debug)]
-pub(crate) struct Shadow {
-    words: Words,
-    bytes: Vec<Entry>,
-    apart: HashMap<usize, Box<[u32; WARPS]>>,
-    /// Of the readers of a byte that atomics wrote, those that read it plainly.
-    plain: HashMap<usize, u32>,
-    now: u32,
-    known: Box<[[u32; WARPS]; WARPS]>,
-    /// The time up to which each warp knows what every warp of the block did.
-    known_of_all: [u32; WARPS],
-    warps: usize,
-}
-
-/// The byte at fault and what is wrong there.
-pub(crate) type Outcome = Result<(), (u64, Box<Fault>)>;
-
-/// One access, as the checks see it.
-#[derive(Clone, Copy)]
-struct Access {
-    warp: u8,
-    touch: Touch,
-    /// Marks the bytes as a copy in flight.
-    flight: bool,
-}
-
-impl Shadow {
-    /// A shadow for a block of so many warps.
-    pub fn new(bytes: u64, warps: u32) -> Self {
-        Self {
-            words: Words::new((bytes as usize).div_ceil(4)),
-            bytes: Vec::new(),
-            apart: HashMap::new(),
-            plain: HashMap::new(),
-            now: 1,
-            known: Box::new([[0; WARPS]; WARPS]),
-            known_of_all: [0; WARPS],
-            warps: (warps as usize).min(WARPS),
-        }
-    }
-
-    /// Another block starts.
-    pub fn restart(&mut self) {
-        let Words { writer, write_time, readers, read_time } = &mut self.words;
-        [writer, write_time, readers, read_time].into_iter().for_each(|part| part.fill(0));
-        self.bytes.clear();
-        self.apart.clear();
-        self.plain.clear();
-        self.now = 1;
-        *self.known = [[0; WARPS]; WARPS];
-        self.known_of_all = [0; WARPS];
-    }
-
-    /// `warp` touches the bytes of these ranges; `flight` marks them as an asynchronous copy's.
-    #[inline]
-    pub fn touch(&mut self, warp: u8, touch: Touch, flight: bool, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
-        let access = Access { warp, touch, flight };
-        crate::run::simd::run(|| ranges.into_iter().try_for_each(|range| self.access(access, range.start, range.end)))
-    }
-
-    /// A copy of `warp` into the bytes has arrived.
-    pub fn land(&mut self, warp: u8, start: u64, end: u64) {
-        let range = (start / 4) as usize..end.div_ceil(4) as usize;
-        let Words { writer, write_time, readers, read_time } = &mut self.words;
-        writer[range.clone()].fill(PLAIN | u32::from(warp));
-        write_time[range.clone()].fill(self.now);
-        readers[range.clone()].fill(0);
-        read_time[range].fill(0);
-    }
-
+    /// The common accesses to `N` entries: all is in order, and known to be by the time that every warp's deeds are known
+    /// up to. Notes the access; false where it is none of these, with nothing noted.
     #[inline(always)]
-    fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
-        if !start.is_multiple_of(4) || !end.is_multiple_of(4) {
-            return self.access_bytes(access, start, end);
-        }
-        let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);
-        while word < last {
-            let (count, common) = match last - word {
-                8.. => (8, self.common::<8>(access, word)),
-                4.. => (4, self.common::<4>(access, word)),
-                _ => (1, self.common::<1>(access, word)),
-            };
-            if !common {
-                self.whole_words(access, word, count)?;
-            }
-            word += count;
-        }
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn whole_words(&mut self, access: Access, first: usize, count: usize) -> Outcome {
-        (first..first + count).try_for_each(|word| self.whole_word(access, word))
-    }
-
-    fn access_bytes(&mut self, access: Access, start: u64, end: u64) -> Outcome {
-        let mut at = start;
-        while at < end {
-            let word = (at / 4) as usize;
-            if at.is_multiple_of(4) && at + 4 <= end {
-                self.whole_word(access, word)?;
-                at += 4;
-            } else {
-                self.split(word);
-                self.one(access, at as usize, true)?;
-                at += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// The common accesses to `N` words: all is in order, and known to be by the time that every warp's deeds are known up
-    /// to. Notes the access; false where it is none of these, with nothing noted.
-    #[inline(always)]
-    fn common<const N: usize>(&mut self, access: Access, first: usize) -> bool {
-        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+    fn common<const N: usize>(&mut self, access: Access, now: u32, known: u32, first: usize) -> bool {
         let (me, bit) = (PLAIN | u32::from(access.warp), 1 << access.warp);
-        let Some([writer, write_time, readers, read_time]) = self.words.part::<N>(first) else { return false };
+        let Some([writer, write_time, readers, read_time]) = self.part::<N>(first) else { return false };
         let mut odd = false;
         match access.touch {
             Touch::Read => {
@@ -242,6 +118,186 @@ impl Shadow {
             Touch::Atomic | Touch::ReadOnly => odd = true,
         }
         !odd
+    }
+
+    fn set(&mut self, at: usize, entry: Entry) {
+        (self.writer[at], self.write_time[at]) = match entry.write {
+            Write::Never => (NEVER, 0),
+            Write::Split => (SPLIT, 0),
+            Write::Plain(warp, time) => (PLAIN | u32::from(warp), time),
+            Write::Atomic(warp, time) => (ATOMIC | u32::from(warp), time),
+            Write::InFlight(warp) => (IN_FLIGHT | u32::from(warp), 0),
+        };
+        (self.readers[at], self.read_time[at]) = (entry.readers, entry.read_time);
+    }
+}
+
+/// The shadow of one block's shared memory.
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    sixteens: Words,
+    /// Counts where the sixteen is split.
+    words: Words,
+    /// Counts where the word is split.
+    bytes: Vec<Entry>,
+    apart: HashMap<usize, Box<[u32; WARPS]>>,
+    /// Of the readers of a byte that atomics wrote, those that read it plainly.
+    plain: HashMap<usize, u32>,
+    now: u32,
+    known: Box<[[u32; WARPS]; WARPS]>,
+    /// The time up to which each warp knows what every warp of the block did.
+    known_of_all: [u32; WARPS],
+    warps: usize,
+}
+
+/// The byte at fault and what is wrong there.
+pub(crate) type Outcome = Result<(), (u64, Box<Fault>)>;
+
+/// One access, as the checks see it.
+#[derive(Clone, Copy)]
+struct Access {
+    warp: u8,
+    touch: Touch,
+    /// Marks the bytes as a copy in flight.
+    flight: bool,
+}
+
+impl Shadow {
+    /// A shadow for a block of so many warps.
+    pub fn new(bytes: u64, warps: u32) -> Self {
+        let sixteens = (bytes as usize).div_ceil(16);
+        Self {
+            sixteens: Words::new(sixteens),
+            words: Words::new(4 * sixteens),
+            bytes: Vec::new(),
+            apart: HashMap::new(),
+            plain: HashMap::new(),
+            now: 1,
+            known: Box::new([[0; WARPS]; WARPS]),
+            known_of_all: [0; WARPS],
+            warps: (warps as usize).min(WARPS),
+        }
+    }
+
+    /// Another block starts.
+    pub fn restart(&mut self) {
+        let Words { writer, write_time, readers, read_time } = &mut self.sixteens;
+        [writer, write_time, readers, read_time].into_iter().for_each(|part| part.fill(0));
+        self.bytes.clear();
+        self.apart.clear();
+        self.plain.clear();
+        self.now = 1;
+        *self.known = [[0; WARPS]; WARPS];
+        self.known_of_all = [0; WARPS];
+    }
+
+    /// `warp` touches the bytes of these ranges; `flight` marks them as an asynchronous copy's.
+    #[inline(always)]
+    pub fn touch(&mut self, warp: u8, touch: Touch, flight: bool, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
+        let access = Access { warp, touch, flight };
+        for range in ranges {
+            self.access(access, range.start, range.end)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of `warp` into the words has arrived.
+    pub fn land(&mut self, warp: u8, start: u64, end: u64) {
+        let entry = Entry { write: Write::Plain(warp, self.now), ..Entry::default() };
+        let mut at = start;
+        while at < end {
+            let sixteen = (at / 16) as usize;
+            if at.is_multiple_of(16) && end - at >= 16 {
+                self.sixteens.set(sixteen, entry);
+                at += 16;
+            } else {
+                self.split_sixteen(sixteen);
+                self.words.set((at / 4) as usize, entry);
+                at += 4;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
+        if !start.is_multiple_of(16) || !end.is_multiple_of(16) {
+            return self.access_parts(access, start, end);
+        }
+        let (mut at, last) = ((start / 16) as usize, (end / 16) as usize);
+        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        while at < last {
+            let (count, common) = match last - at {
+                8.. => (8, self.sixteens.common::<8>(access, now, known, at)),
+                _ => (1, self.sixteens.common::<1>(access, now, known, at)),
+            };
+            if !common {
+                (at..at + count).try_for_each(|sixteen| self.sixteen(access, sixteen))?;
+            }
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// An access to sixteen bytes that is not common, or where their words have entries of their own.
+    #[inline(never)]
+    fn sixteen(&mut self, access: Access, at: usize) -> Outcome {
+        self.split_sixteen(at);
+        self.access_words(access, 4 * at, 4)?;
+        if access.touch == Touch::Write {
+            self.sixteens.set(at, self.words.get(4 * at));
+        }
+        Ok(())
+    }
+
+    /// Gives each word of sixteen bytes its own entry.
+    fn split_sixteen(&mut self, at: usize) {
+        let entry = self.sixteens.get(at);
+        if entry.write != Write::Split {
+            (4 * at..4 * at + 4).for_each(|word| self.words.set(word, entry));
+            self.sixteens.set(at, Entry { write: Write::Split, ..Entry::default() });
+        }
+    }
+
+    /// An access that begins or ends within sixteen bytes.
+    #[inline(never)]
+    fn access_parts(&mut self, access: Access, start: u64, end: u64) -> Outcome {
+        let mut at = start;
+        while at < end {
+            let (sixteen, to) = ((at / 16) as usize, end.min((at / 16 + 1) * 16));
+            if to - at == 16 {
+                self.sixteen(access, sixteen)?;
+            } else {
+                self.split_sixteen(sixteen);
+                self.access_bytes(access, at, to)?;
+            }
+            at = to;
+        }
+        Ok(())
+    }
+
+    fn access_words(&mut self, access: Access, first: usize, count: usize) -> Outcome {
+        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        let common = match count {
+            4 => self.words.common::<4>(access, now, known, first),
+            _ => count == 1 && self.words.common::<1>(access, now, known, first),
+        };
+        if common { Ok(()) } else { (first..first + count).try_for_each(|word| self.whole_word(access, word)) }
+    }
+
+    fn access_bytes(&mut self, access: Access, start: u64, end: u64) -> Outcome {
+        let mut at = start;
+        while at < end {
+            let word = (at / 4) as usize;
+            if at.is_multiple_of(4) && at + 4 <= end {
+                self.access_words(access, word, 1)?;
+                at += 4;
+            } else {
+                self.split(word);
+                self.one(access, at as usize, true)?;
+                at += 1;
+            }
+        }
+        Ok(())
     }
 
     fn whole_word(&mut self, access: Access, word: usize) -> Outcome {
