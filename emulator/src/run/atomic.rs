@@ -1,7 +1,7 @@
 //! Atomics: lanes one after the other, in the order of their numbers.
 
 use super::block::Env;
-use super::lane_access::{Room, Touched, lanes};
+use super::lane_access::{Touched, lanes};
 use super::registers::{LANES, Registers};
 use super::step::{addresses, by_space, count_shared};
 use super::warp::Warp;
@@ -16,7 +16,10 @@ pub(super) fn run(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Atomic, mask: u32
     warp.effects += 1;
     env.counters.atomics += u64::from(mask.count_ones());
     let addresses = addresses(&warp.registers, &op.address);
-    by_space(op.space, &addresses, mask, |space, addresses, mask| in_space(warp, env, op, space, addresses, mask))
+    if op.space != Space::Generic {
+        return in_space(warp, env, op, op.space, &addresses, mask);
+    }
+    by_space(&addresses, mask, |space, addresses, mask| in_space(warp, env, op, space, addresses, mask))
 }
 
 fn in_space(
@@ -28,12 +31,11 @@ fn in_space(
     mask: u32,
 ) -> Checked<()> {
     let bytes = op.ty.bytes();
-    let mut room = Room::default();
-    let touched = Touched::new(addresses, mask, bytes, &mut room)?;
+    let touched = Touched::new(addresses, mask, bytes, &mut env.room)?;
     match space {
         Space::Shared => {
             env.shared.touch(&touched, warp.number as u8, Touch::Atomic)?;
-            count_shared(env, &touched);
+            count_shared(&mut env.counters, &touched);
             each_lane(&mut warp.registers, op, mask, |lane, update| {
                 let before = env.shared.load(addresses[lane], bytes);
                 env.shared.store(addresses[lane], bytes, update(before));

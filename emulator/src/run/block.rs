@@ -1,6 +1,8 @@
 //! A block: its warps, its barriers, its shared memory.
 
+use super::dense;
 use super::global::Global;
+use super::lane_access::Room;
 use super::launch::{Context, mix};
 use super::local::Local;
 use super::registers::{LANES, Registers};
@@ -18,6 +20,8 @@ pub(super) struct Env<'l, 'w> {
     pub shared: &'w mut Shared,
     pub global: &'w mut Global<'l>,
     pub counters: Counters,
+    pub room: Room,
+    pub block: dense::Block,
     /// Instructions that the running warp may still execute in its turn.
     pub fuel: u32,
 }
@@ -63,11 +67,22 @@ const STEPS_OF_A_START: u64 = 64;
 /// Steps between looks at the step limit.
 const BATCH: u32 = 1 << 14;
 
+/// Steps of a warp's turn: few, so that the warps of a block go through memory side by side.
+const TURN: u32 = 256;
+
 impl<'l, 'w> Block<'l, 'w> {
     pub fn new(context: &'l Context<'l>, global: &'w mut Global<'l>, shared: &'w mut Shared, number: u64) -> Self {
         let [x, y, _] = context.launch.grid.map(u64::from);
         let index = [number % x, number / x % y, number / x / y].map(|axis| axis as u32);
-        let env = Env { context, shared, global, counters: Counters::default(), fuel: 0 };
+        let env = Env {
+            context,
+            shared,
+            global,
+            counters: Counters::default(),
+            room: Room::default(),
+            block: [0; 16 * LANES],
+            fuel: 0,
+        };
         let warps = (0..context.threads.div_ceil(32)).map(|warp| start_warp(context, index, warp)).collect();
         Self {
             env,
@@ -130,7 +145,7 @@ impl<'l, 'w> Block<'l, 'w> {
     /// Runs a warp until it waits, exits or its turn ends.
     fn turn(&mut self, number: usize) -> Checked<()> {
         let budget = match self.env.context.launch.seed {
-            0 => BATCH,
+            0 => TURN,
             _ => 1 + (self.random >> 32) as u32 % 128,
         };
         self.env.fuel = budget;

@@ -1,10 +1,11 @@
 //! `cp.async`: copies that are in flight from issue to wait.
 
 use super::block::Env;
-use super::lane_access::{LaneBytes, Room, Touched, lanes};
+use super::lane_access::{LaneBytes, Touched, lanes, where_true};
 use super::registers::LANES;
 use super::shared::Shared;
-use super::step::{addresses, count_loads, count_shared};
+use super::simd::{Avx2, Work};
+use super::step::{Access, addresses, count_loads, count_shared};
 use super::warp::Warp;
 use super::{global, lane_access};
 use crate::program::CopyAsync;
@@ -37,7 +38,7 @@ impl Copies {
         let mut left = mask;
         while left != 0 {
             let group = self.committed[left.trailing_zeros() as usize];
-            let same = lanes(left).filter(|&lane| self.committed[lane] == group).fold(0, |same, lane| same | 1 << lane);
+            let same = left & where_true(|lane| self.committed[lane] == group);
             self.pending.push(Box::new(Pending { mask: same, bytes, group, to: *to, data: *data }));
             left &= !same;
         }
@@ -52,8 +53,8 @@ impl Copies {
     fn land(&mut self, pending: u32, all: bool, mask: u32, shared: &mut Shared, warp: u8) {
         let committed = &self.committed;
         self.pending.retain_mut(|copy| {
-            let ended = |&lane: &usize| all || copy.group + pending < committed[lane];
-            let landing = lanes(mask & copy.mask).filter(ended).fold(0, |landing, lane| landing | 1 << lane);
+            let ended = where_true(|lane| all || copy.group + pending < committed[lane]);
+            let landing = mask & copy.mask & ended;
             if landing != 0 {
                 shared.land(&copy.to, landing, copy.bytes, &copy.data, warp);
             }
@@ -63,24 +64,33 @@ impl Copies {
     }
 }
 
+impl Work for Access<'_, '_, '_, CopyAsync> {
+    type Output = Checked<()>;
+
+    #[inline(always)]
+    fn run(self, _: Option<Avx2>) -> Checked<()> {
+        issue(self.warp, self.env, self.op, self.mask)
+    }
+}
+
 /// Issues a copy: the source is read now, the data arrives at the wait.
-pub(super) fn issue(warp: &mut Warp, env: &mut Env<'_, '_>, op: &CopyAsync, mask: u32) -> Checked<()> {
+#[inline(always)]
+fn issue(warp: &mut Warp, env: &mut Env<'_, '_>, op: &CopyAsync, mask: u32) -> Checked<()> {
     warp.effects += 1;
     let to = addresses(&warp.registers, &op.to);
     let from = addresses(&warp.registers, &op.from);
     let sizes = source_sizes(warp, op);
-    let whole = lanes(mask).filter(|&lane| sizes[lane] == op.bytes).fold(0, |whole, lane| whole | 1 << lane);
+    let whole = mask & where_true(|lane| sizes[lane] == op.bytes);
     let mut data = if whole != 0 { read(env, &from, whole, op.bytes)? } else { [[0; 2]; LANES] };
     for lane in lanes(mask & !whole).filter(|&lane| sizes[lane] > 0) {
         read_part(env, &from, lane, sizes[lane], op.bytes, &mut data)?;
     }
-    let mut room = Room::default();
-    let touched = Touched::new(&to, mask, op.bytes, &mut room)?;
+    let touched = Touched::shared(&to, mask, op.bytes, &mut env.room)?;
     if let Some(lanes) = touched.conflict(&data) {
         return Err(lane_access::write_conflict(&touched, lanes));
     }
     env.shared.issue(&touched, warp.number as u8)?;
-    count_shared(env, &touched);
+    count_shared(&mut env.counters, &touched);
     env.counters.async_copy_bytes += u64::from(mask.count_ones()) * op.bytes;
     warp.copies.issue(mask, op.bytes, &to, &data);
     Ok(())
@@ -105,10 +115,9 @@ fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
 }
 
 fn read(env: &mut Env<'_, '_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
-    let mut room = Room::default();
-    let touched = Touched::new(from, mask, bytes, &mut room)?;
+    let touched = Touched::new(from, mask, bytes, &mut env.room)?;
     let place = env.global.touch(&touched, Touch::Read)?;
-    count_loads(env, &touched);
+    count_loads(&mut env.counters, &touched);
     Ok(global::load(&place, &touched))
 }
 
@@ -122,11 +131,10 @@ fn read_part(
     data: &mut LaneBytes,
 ) -> Checked<()> {
     let mask = 1 << lane;
-    Touched::new(from, mask, whole, &mut Room::default())?;
+    Touched::new(from, mask, whole, &mut env.room)?;
     for at in 0..bytes {
         let byte = from.map(|address| address.wrapping_add(at));
-        let mut room = Room::default();
-        let touched = Touched::new(&byte, mask, 1, &mut room)?;
+        let touched = Touched::new(&byte, mask, 1, &mut env.room)?;
         let place = env.global.touch(&touched, Touch::Read)?;
         data[lane][at as usize / 8] |= global::load(&place, &touched)[lane][0] << (8 * (at % 8));
     }

@@ -10,9 +10,9 @@ use crate::types::File;
 pub(super) type Block = [u8; 16 * LANES];
 
 /// Fills a load's destinations.
-#[inline]
+#[inline(always)]
 pub(super) fn put(registers: &mut Registers, op: &Load, block: &[u8]) {
-    simd::run(|| match (op.bytes, op.count) {
+    match (op.bytes, op.count) {
         (1, 1) => spread::<1, 1>(registers, op, block),
         (1, 2) => spread::<1, 2>(registers, op, block),
         (1, _) => spread::<1, 4>(registers, op, block),
@@ -21,10 +21,15 @@ pub(super) fn put(registers: &mut Registers, op: &Load, block: &[u8]) {
         (2, _) => spread::<2, 4>(registers, op, block),
         (4, 1) => spread::<4, 1>(registers, op, block),
         (4, 2) => spread::<4, 2>(registers, op, block),
+        (4, _) if op.file == File::Word => {
+            let mut rows = [[0; LANES]; 4];
+            simd::split(block.as_chunks().0, &mut rows);
+            rows.iter().zip(op.rows).for_each(|(values, row)| *registers.word_mut(row) = *values);
+        }
         (4, _) => spread::<4, 4>(registers, op, block),
         (_, 1) => spread::<8, 1>(registers, op, block),
         (..) => spread::<8, 2>(registers, op, block),
-    });
+    }
 }
 
 /// As [`put`], for elements of `N` bytes, of which each lane has `COUNT`.
@@ -59,9 +64,9 @@ fn spread<const N: usize, const COUNT: usize>(registers: &mut Registers, op: &Lo
 }
 
 /// Fills `block` with what a store's lanes store.
-#[inline]
+#[inline(always)]
 pub(super) fn take(registers: &Registers, op: &Store, block: &mut [u8]) {
-    simd::run(|| match (op.bytes, op.count) {
+    match (op.bytes, op.count) {
         (1, 1) => join::<1, 1>(registers, op, block),
         (1, 2) => join::<1, 2>(registers, op, block),
         (1, _) => join::<1, 4>(registers, op, block),
@@ -70,10 +75,14 @@ pub(super) fn take(registers: &Registers, op: &Store, block: &mut [u8]) {
         (2, _) => join::<2, 4>(registers, op, block),
         (4, 1) => join::<4, 1>(registers, op, block),
         (4, 2) => join::<4, 2>(registers, op, block),
+        (4, _) if op.file == File::Word => {
+            let [a, b, c, d] = op.rows.map(|row| registers.word(row));
+            simd::join([a, b, c, d], block.as_chunks_mut().0);
+        }
         (4, _) => join::<4, 4>(registers, op, block),
         (_, 1) => join::<8, 1>(registers, op, block),
         (..) => join::<8, 2>(registers, op, block),
-    });
+    }
 }
 
 /// As [`take`], for elements of `N` bytes, of which each lane has `COUNT`.

@@ -16,8 +16,8 @@ pub(super) struct Global<'l> {
     shadow: Option<BlockShadow<'l>>,
     poison: bool,
     read_only: &'l [Range<u64>],
-    /// The allocation found last.
-    recent: usize,
+    /// The allocations found last, by whether they were written.
+    recent: [usize; 2],
 }
 
 /// Where an instruction's lanes point: one allocation for all, or looked up for each.
@@ -41,7 +41,7 @@ impl<'l> Place<'l> {
 impl<'l> Global<'l> {
     pub fn new(device: &'l Device, shadow: Option<&'l LaunchShadow>, launch: &Launch<'l>) -> Self {
         let poison = launch.checks.poison;
-        Self { device, shadow: shadow.map(BlockShadow::new), poison, read_only: launch.read_only, recent: 0 }
+        Self { device, shadow: shadow.map(BlockShadow::new), poison, read_only: launch.read_only, recent: [0; 2] }
     }
 
     /// Another block starts.
@@ -81,14 +81,15 @@ impl<'l> Global<'l> {
     #[inline]
     fn find(&mut self, touched: &Touched<'_>, run: &Run, touch: Touch) -> Checked<usize> {
         let inside = |allocation: &Allocation| run.start >= allocation.base && run.end <= allocation.end();
-        if run.end < run.start || !self.device.allocations().get(self.recent).is_some_and(inside) {
+        let recent = &mut self.recent[usize::from(touch == Touch::Write)];
+        if run.end < run.start || !self.device.allocations().get(*recent).is_some_and(inside) {
             let length = run.end.wrapping_sub(run.start);
             match find(self.device.allocations(), run.start, length) {
-                Some(number) => self.recent = number,
+                Some(number) => *recent = number,
                 None => return Err(self.outside(touched, run, touch)),
             }
         }
-        Ok(self.recent)
+        Ok(*recent)
     }
 
     #[cold]
@@ -238,10 +239,10 @@ pub(super) fn store(place: &Place<'_>, touched: &Touched<'_>, values: &LaneBytes
 
 /// The bytes of a dense access; the place was checked.
 #[inline]
-pub(super) fn load_block(place: &Place<'_>, touched: &Touched<'_>) -> Block {
-    let mut block = [0; 16 * LANES];
+pub(super) fn load_block<'b>(place: &Place<'_>, touched: &Touched<'_>, block: &'b mut Block) -> &'b [u8] {
     let (from, at) = place.lane(touched.addresses[0]);
-    from.bytes.read(at, &mut block[..LANES * touched.bytes as usize]);
+    let block = &mut block[..LANES * touched.bytes as usize];
+    from.bytes.read(at, block);
     block
 }
 

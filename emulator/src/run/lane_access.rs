@@ -13,6 +13,12 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The lanes where `f` holds.
+#[inline(always)]
+pub(super) fn where_true(f: impl Fn(usize) -> bool) -> u32 {
+    (0..LANES).fold(0, |mask, lane| mask | u32::from(f(lane)) << lane)
+}
+
 /// Up to 16 bytes of each lane, as they lie in memory.
 pub(super) type LaneBytes = [[u64; 2]; LANES];
 
@@ -46,10 +52,10 @@ pub(super) struct Touched<'a> {
 
 impl<'a> Touched<'a> {
     /// Gathers the runs; an address that is not a multiple of `bytes` is a trap.
-    #[inline]
+    #[inline(always)]
     pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64, room: &'a mut Room) -> Checked<Self> {
-        let (aligned, dense) = super::simd::run(|| (aligned(addresses, mask, bytes), dense(addresses, mask, bytes)));
-        if !aligned {
+        let dense = dense(addresses, mask, bytes);
+        if !aligned(addresses, mask, bytes) {
             return Err(misaligned(addresses, mask, bytes));
         }
         let count = if dense {
@@ -61,6 +67,20 @@ impl<'a> Touched<'a> {
         Ok(Self { addresses, mask, bytes, dense, runs: &room[..count] })
     }
 
+    /// As [`Self::new`] for shared memory, where 16 bytes are looked at alone, however the runs hang together.
+    #[inline(always)]
+    pub fn shared(addresses: &'a [u64; LANES], mask: u32, bytes: u64, room: &'a mut Room) -> Checked<Self> {
+        let first_lanes = mask & mask.wrapping_add(1) == 0;
+        if bytes != 16 || !first_lanes || !aligned(addresses, mask, bytes) || dense(addresses, mask, bytes) {
+            return Self::new(addresses, mask, bytes, room);
+        }
+        for (run, &start) in room.iter_mut().zip(addresses) {
+            *run = Run { start, end: start.wrapping_add(bytes) };
+        }
+        let runs = &room[..mask.trailing_ones() as usize];
+        Ok(Self { addresses, mask, bytes, dense: false, runs })
+    }
+
     /// The lane that touches `address`.
     pub fn lane_at(&self, address: u64) -> u32 {
         let found = lanes(self.mask).find(|&lane| address.wrapping_sub(self.addresses[lane]) < self.bytes);
@@ -68,6 +88,7 @@ impl<'a> Touched<'a> {
     }
 
     /// Different 32-byte sectors.
+    #[inline]
     pub fn sectors(&self) -> u64 {
         let (mut total, mut end, mut sorted) = (0, 0, true);
         for run in self.runs {
@@ -93,6 +114,7 @@ impl<'a> Touched<'a> {
 
     /// Passes through the banks, and the fewest that accesses of this size take: lanes go in groups of 32, 16 or 8
     /// for up to 4, 8 or 16 bytes, and a group takes as many passes as one bank has different words in it.
+    #[inline(always)]
     pub fn wavefronts(&self) -> (u64, u64) {
         let unit = self.bytes.max(4).trailing_zeros();
         let group = 128usize >> unit;
@@ -100,26 +122,22 @@ impl<'a> Touched<'a> {
             let groups = (LANES / group) as u64;
             return (groups, groups);
         }
+        let mut banks = [0u32; LANES];
+        for lane in 0..LANES {
+            let bank = (self.addresses[lane] >> unit) as u32 & (group as u32 - 1);
+            banks[lane] = (self.mask >> lane & 1) << bank;
+        }
         let (mut passes, mut least) = (0, 0);
         for first in (0..LANES).step_by(group) {
             let mask = self.mask & (u32::MAX >> (32 - group)) << first;
             if mask != 0 {
+                let seen = banks[first..first + group].iter().fold(0, |seen, bank| seen | bank);
+                let alone = seen.count_ones() == mask.count_ones();
                 least += 1;
-                passes += self.group_passes(mask, unit, group);
+                passes += if alone { 1 } else { self.clashing_passes(mask, unit, group) };
             }
         }
         (passes, least)
-    }
-
-    #[inline]
-    fn group_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {
-        let first = mask.trailing_zeros() as usize / banks * banks;
-        let mut seen = 0u32;
-        for lane in first..first + banks {
-            let bank = (self.addresses[lane] >> unit) as usize & (banks - 1);
-            seen |= (mask >> lane & 1) << bank;
-        }
-        if seen.count_ones() == mask.count_ones() { 1 } else { self.clashing_passes(mask, unit, banks) }
     }
 
     fn clashing_passes(&self, mask: u32, unit: u32, banks: usize) -> u64 {
@@ -194,7 +212,8 @@ fn misaligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> Box<Fault> {
 }
 
 /// Fills `room` with the runs; gives how many.
-pub(super) fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
+#[inline(never)]
+fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
     let mut count = 0usize;
     for lane in lanes(mask) {
         let start = addresses[lane];

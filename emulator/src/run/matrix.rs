@@ -1,10 +1,11 @@
 //! `ldmatrix` and `mma`: instructions of a whole warp.
 
 use super::block::Env;
-use super::lane_access::{Room, Touched};
+use super::lane_access::Touched;
 use super::mma::Mma;
 use super::registers::LANES;
-use super::step::{addresses, count_shared};
+use super::simd::{Avx2, Work};
+use super::step::{Access, addresses, count_shared};
 use super::warp::Warp;
 use crate::program::LoadMatrix;
 use crate::race::Touch;
@@ -22,14 +23,23 @@ fn whole(warp: &Warp, name: &str) -> Checked<()> {
 
 /// Lanes 8 i to 8 i + 7 point to the rows of matrix i, of which each lane gets two neighbours in a row: row lane / 4,
 /// columns 2 (lane % 4) and the next; transposed, of the transposed matrix.
-pub(super) fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &LoadMatrix) -> Checked<()> {
+impl Work for Access<'_, '_, '_, LoadMatrix> {
+    type Output = Checked<()>;
+
+    #[inline(always)]
+    fn run(self, _: Option<Avx2>) -> Checked<()> {
+        load(self.warp, self.env, self.op)
+    }
+}
+
+#[inline(always)]
+fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &LoadMatrix) -> Checked<()> {
     whole(warp, "ldmatrix")?;
     warp.effects += 1;
     let addresses = addresses(&warp.registers, &op.address);
-    let mut room = Room::default();
-    let touched = Touched::new(&addresses, u32::MAX >> (32 - 8 * op.count), 16, &mut room)?;
+    let touched = Touched::shared(&addresses, u32::MAX >> (32 - 8 * op.count), 16, &mut env.room)?;
     env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
-    count_shared(env, &touched);
+    count_shared(&mut env.counters, &touched);
     for matrix in 0..op.count {
         let mut lanes = [0; LANES];
         for (lanes, &at) in lanes.chunks_exact_mut(4).zip(&addresses[8 * matrix..8 * matrix + 8]) {

@@ -153,6 +153,8 @@ struct Product<'a> {
 }
 
 impl Work for Product<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self, avx2: Option<Avx2>) {
         let Self { mma, registers } = self;

@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+#[cfg(target_arch = "x86_64")]
+use std::arch::asm;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -121,7 +123,12 @@ impl Bytes {
         let at = offset + head.len() as u64;
         let (words, tail) = rest.as_chunks_mut::<8>();
         let middle = if words.is_empty() { &[] } else { self.words(at, words.len()) };
-        for (word, from) in words.iter_mut().zip(middle) {
+        let (pairs, last) = words.as_chunks_mut::<2>();
+        let (pairs_from, last_from) = middle.as_chunks::<2>();
+        for (pair, from) in pairs.iter_mut().zip(pairs_from) {
+            load_pair(from, pair);
+        }
+        for (word, from) in last.iter_mut().zip(last_from) {
             *word = from.load(Ordering::Relaxed).to_le_bytes();
         }
         for (byte, at) in tail.iter_mut().zip(at + 8 * middle.len() as u64..) {
@@ -139,13 +146,44 @@ impl Bytes {
         let at = offset + head.len() as u64;
         let (words, tail) = rest.as_chunks::<8>();
         let middle = if words.is_empty() { &[] } else { self.words(at, words.len()) };
-        for (word, to) in words.iter().zip(middle) {
+        let (pairs, last) = words.as_chunks::<2>();
+        let (pairs_to, last_to) = middle.as_chunks::<2>();
+        for (pair, to) in pairs.iter().zip(pairs_to) {
+            store_pair(pair, to);
+        }
+        for (word, to) in last.iter().zip(last_to) {
             to.store(u64::from_le_bytes(*word), Ordering::Relaxed);
         }
         for (&byte, at) in tail.iter().zip(at + 8 * middle.len() as u64..) {
             self.store_u8(at, byte);
         }
     }
+}
+
+/// Two relaxed loads, as one instruction where the processor has one.
+#[inline(always)]
+fn load_pair(from: &[AtomicU64; 2], to: &mut [[u8; 8]; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the 16 bytes of `from`, as relaxed loads do, and writes those of `to`, which nobody else has.
+    unsafe {
+        asm!("movups {value}, [{from}]", "movups [{to}], {value}", from = in(reg) from, to = in(reg) to,
+            value = out(xmm_reg) _, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.iter_mut().zip(from).for_each(|(word, from)| *word = from.load(Ordering::Relaxed).to_le_bytes());
+}
+
+/// Two relaxed stores, as one instruction where the processor has one.
+#[inline(always)]
+fn store_pair(from: &[[u8; 8]; 2], to: &[AtomicU64; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the 16 bytes of `from`, and writes those of `to`, as relaxed stores do.
+    unsafe {
+        asm!("movups {value}, [{from}]", "movups [{to}], {value}", from = in(reg) from, to = in(reg) to,
+            value = out(xmm_reg) _, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    from.iter().zip(to).for_each(|(word, to)| to.store(u64::from_le_bytes(*word), Ordering::Relaxed));
 }
 
 /// Bytes from `offset` to the next multiple of 8.

@@ -1,6 +1,6 @@
 //! A block's shared memory.
 
-use super::lane_access::{LaneBytes, Room, Touched, gather, lanes};
+use super::lane_access::{LaneBytes, Touched, lanes};
 use super::registers::LANES;
 use crate::race::Touch;
 use crate::race::shared::Shadow;
@@ -27,13 +27,13 @@ impl Shared {
     }
 
     /// Checks an instruction's accesses by `warp` and notes them.
-    #[inline]
+    #[inline(always)]
     pub fn touch(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch) -> Checked<()> {
         self.check(touched, warp, touch, false)
     }
 
     /// As [`Self::touch`], for a store or, in `flight`, an asynchronous copy that is issued.
-    #[inline]
+    #[inline(always)]
     fn check(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch, flight: bool) -> Checked<()> {
         let length = self.data.len() as u64;
         if touched.runs.iter().any(|run| run.end > length || run.end < run.start) {
@@ -134,13 +134,12 @@ impl Shared {
             }
         }
         if let Some(shadow) = &mut self.shadow {
-            let mut room = Room::default();
-            let count = gather(to, mask, bytes, &mut room);
-            room[..count].iter().for_each(|run| shadow.land(warp, run.start, run.end));
+            lanes(mask).for_each(|lane| shadow.land(warp, to[lane], to[lane] + bytes));
         }
     }
 
     /// An asynchronous copy is issued.
+    #[inline(always)]
     pub fn issue(&mut self, touched: &Touched<'_>, warp: u8) -> Checked<()> {
         self.check(touched, warp, Touch::Write, true)
     }

@@ -38,24 +38,25 @@ pub(super) struct Avx2(());
 
 /// Work whose code is inlined where it runs, however long it is.
 pub(super) trait Work {
-    fn run(self, avx2: Option<Avx2>);
+    type Output;
+    fn run(self, avx2: Option<Avx2>) -> Self::Output;
 }
 
 /// As [`run`].
 #[inline(always)]
-pub(super) fn work(work: impl Work) {
+pub(super) fn work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn avx2(work: impl Work) {
-            work.run(Some(Avx2(())));
+        fn avx2<W: Work>(work: W) -> W::Output {
+            work.run(Some(Avx2(())))
         }
         if available() {
             // SAFETY: the processor has AVX2 and FMA, as just asked.
             return unsafe { avx2(work) };
         }
     }
-    work.run(None);
+    work.run(None)
 }
 
 /// Eight rows of C as lanes hold them: even columns, then odd.
@@ -185,21 +186,9 @@ pub(super) fn columns<B: Parts, const PARTS: usize>(
 fn columns_avx2<B: Parts, const PARTS: usize>(lanes: &[u32; LANES], columns: &mut Columns<PARTS>) {
     let quads = lanes.as_chunks::<4>().0;
     for odd in 0..2 {
-        macro_rules! quad {
-            ($even:literal) => {
-                // SAFETY: four words are what is loaded.
-                unsafe { _mm_loadu_si128(quads[$even + odd].as_ptr().cast()) }
-            };
-        }
-        let (a, b, c, d) = (quad!(0), quad!(2), quad!(4), quad!(6));
-        let (low, low_next) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
-        let (high, high_next) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
-        let words = [
-            _mm_unpacklo_epi64(low, low_next),
-            _mm_unpackhi_epi64(low, low_next),
-            _mm_unpacklo_epi64(high, high_next),
-            _mm_unpackhi_epi64(high, high_next),
-        ];
+        // SAFETY: four words are what is loaded.
+        let quad = |column: usize| unsafe { _mm_loadu_si128(quads[column].as_ptr().cast()) };
+        let words = transpose([quad(odd), quad(2 + odd), quad(4 + odd), quad(6 + odd)]);
         for word in 0..4 {
             let twice = _mm256_broadcastsi128_si256(words[word]);
             for part in 0..PARTS {
@@ -208,6 +197,70 @@ fn columns_avx2<B: Parts, const PARTS: usize>(lanes: &[u32; LANES], columns: &mu
             }
         }
     }
+}
+
+/// The columns of a matrix of words.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn transpose([a, b, c, d]: [__m128i; 4]) -> [__m128i; 4] {
+    let (low, low_next) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+    let (high, high_next) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+    [
+        _mm_unpacklo_epi64(low, low_next),
+        _mm_unpackhi_epi64(low, low_next),
+        _mm_unpacklo_epi64(high, high_next),
+        _mm_unpackhi_epi64(high, high_next),
+    ]
+}
+
+/// Four words of each lane as they lie in memory, by word.
+#[inline(always)]
+pub(super) fn split(quads: &[[u8; 16]], rows: &mut [[u32; LANES]; 4]) {
+    for (at, quads) in quads.as_chunks().0.iter().enumerate() {
+        let columns = transposed(quads);
+        for (row, column) in rows.iter_mut().zip(&columns) {
+            for (word, bytes) in row.as_chunks_mut::<4>().0[at].iter_mut().zip(column.as_chunks().0) {
+                *word = u32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+/// The reverse of [`split`].
+#[inline(always)]
+pub(super) fn join(rows: [&[u32; LANES]; 4], quads: &mut [[u8; 16]]) {
+    for (at, quads) in quads.as_chunks_mut().0.iter_mut().enumerate() {
+        let mut words = [[0; 16]; 4];
+        for (bytes, row) in words.iter_mut().zip(rows) {
+            for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(row.as_chunks::<4>().0[at]) {
+                *bytes = word.to_le_bytes();
+            }
+        }
+        *quads = transposed(&words);
+    }
+}
+
+/// The columns of a matrix of four by four times four bytes.
+#[inline(always)]
+fn transposed(rows: &[[u8; 16]; 4]) -> [[u8; 16]; 4] {
+    let mut columns = [[0; 16]; 4];
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: 16 bytes are what is loaded.
+        let load = |row: usize| unsafe { _mm_loadu_si128(rows[row].as_ptr().cast()) };
+        // SAFETY: every x86-64 has SSE2.
+        let values = unsafe { transpose([load(0), load(1), load(2), load(3)]) };
+        for (column, value) in columns.iter_mut().zip(values) {
+            // SAFETY: 16 bytes are what is stored.
+            unsafe { _mm_storeu_si128(column.as_mut_ptr().cast(), value) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (row, column) in (0..4).flat_map(|row| (0..4).map(move |column| (row, column))) {
+        columns[column].as_chunks_mut::<4>().0[row] = rows[row].as_chunks().0[column];
+    }
+    columns
 }
 
 /// Adds products to eight rows of totals, k in order. `a` has four words of each row, for each of `b`. A product and its

@@ -1,10 +1,12 @@
 //! The loop that executes a warp's instructions.
 
 use super::block::{Arrival, Env};
-use super::lane_access::{LaneBytes, Room, Touched, element, lanes, write_conflict};
+use super::lane_access::{LaneBytes, Touched, element, lanes, write_conflict};
 use super::registers::{LANES, Registers};
+use super::simd::{self, Avx2, Work};
 use super::warp::{Gathered, State, Warp};
 use super::{atomic, collective, copy, dense, global, matrix, window};
+use crate::counters::Counters;
 use crate::program::{Address, Barrier, Guard, Inst, Load, Op, Order, Store, Switch};
 use crate::race::Touch;
 use crate::trap::{Checked, Fault, TrapKind};
@@ -78,10 +80,10 @@ fn other(warp: &mut Warp, env: &mut Env<'_, '_>, inst: &Inst, mask: u32) -> Chec
             return Err(Fault::new(TrapKind::TrapInstruction, mask.trailing_zeros(), "the kernel executed `trap`"));
         }
         Op::Nothing | Op::Alu(..) | Op::Branch(_) => {}
-        Op::Load(op) => load(warp, env, op, mask)?,
-        Op::Store(op) => store(warp, env, op, mask)?,
+        Op::Load(op) => simd::work(Access { warp, env, op: &**op, mask })?,
+        Op::Store(op) => simd::work(Access { warp, env, op: &**op, mask })?,
         Op::Atomic(op) => atomic::run(warp, env, op, mask)?,
-        Op::CopyAsync(op) => copy::issue(warp, env, op, mask)?,
+        Op::CopyAsync(op) => simd::work(Access { warp, env, op: &**op, mask })?,
         Op::CopyCommit => warp.copies.commit(mask),
         Op::CopyWait { pending, all } => copy::wait(warp, env, *pending, *all, mask),
         Op::ActiveMask(row) => fill(&mut warp.registers, *row, mask, mask),
@@ -121,7 +123,7 @@ fn together(warp: &mut Warp, env: &mut Env<'_, '_>, inst: &Inst, mask: u32) -> C
         Op::Vote(op) => collective::vote(warp, op),
         Op::Match(op) => collective::find_equal(warp, op),
         Op::Reduce(op) => collective::reduce(warp, op),
-        Op::LoadMatrix(op) => matrix::load(warp, env, op)?,
+        Op::LoadMatrix(op) => simd::work(Access { warp, env, op: &**op, mask: active })?,
         Op::Mma(op) => matrix::multiply(warp, env, op)?,
         Op::Barrier(op) => return barrier(warp, op, active).map(|arrival| Next::Pause(Pause::Barrier(arrival))),
         _ => {}
@@ -189,8 +191,16 @@ pub(super) fn fill(registers: &mut Registers, row: u16, value: u32, mask: u32) {
     lanes(mask).for_each(|lane| row[lane] = value);
 }
 
+/// An access to memory, as [`Work`].
+pub(super) struct Access<'a, 'l, 'w, T> {
+    pub warp: &'a mut Warp,
+    pub env: &'a mut Env<'l, 'w>,
+    pub op: &'a T,
+    pub mask: u32,
+}
+
 /// Each lane's address.
-#[inline]
+#[inline(always)]
 pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES] {
     let offset = address.offset as u64;
     let mut out = [offset; LANES];
@@ -210,16 +220,12 @@ pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES
     out
 }
 
-/// Calls `f` with the lanes of each space that they point to, and their offsets in it.
+/// Calls `f` with the lanes of each space that generic addresses point to, and their offsets in it.
 pub(super) fn by_space(
-    space: Space,
     addresses: &[u64; LANES],
     mask: u32,
     mut f: impl FnMut(Space, &[u64; LANES], u32) -> Checked<()>,
 ) -> Checked<()> {
-    if space != Space::Generic {
-        return f(space, addresses, mask);
-    }
     for space in [Space::Global, Space::Shared, Space::Local, Space::Param] {
         let inside = |&lane: &usize| window::space(addresses[lane]) == space;
         let part = lanes(mask).filter(inside).fold(0, |part, lane| part | 1 << lane);
@@ -230,12 +236,22 @@ pub(super) fn by_space(
     Ok(())
 }
 
-fn load(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Load, mask: u32) -> Checked<()> {
-    warp.effects += 1;
-    let addresses = addresses(&warp.registers, &op.address);
-    by_space(op.space, &addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
+impl Work for Access<'_, '_, '_, Load> {
+    type Output = Checked<()>;
+
+    #[inline(always)]
+    fn run(self, _: Option<Avx2>) -> Checked<()> {
+        let Self { warp, env, op, mask } = self;
+        warp.effects += 1;
+        let addresses = addresses(&warp.registers, &op.address);
+        if op.space != Space::Generic {
+            return load_from(warp, env, op, op.space, &addresses, mask);
+        }
+        by_space(&addresses, mask, |space, addresses, mask| load_from(warp, env, op, space, addresses, mask))
+    }
 }
 
+#[inline(always)]
 fn load_from(
     warp: &mut Warp,
     env: &mut Env<'_, '_>,
@@ -264,10 +280,9 @@ fn load_from(
             put(&mut warp.registers, op, mask, &values);
         }
         Space::Shared => {
-            let mut room = Room::default();
-            let touched = Touched::new(addresses, mask, total, &mut room)?;
+            let touched = Touched::shared(addresses, mask, total, &mut env.room)?;
             env.shared.touch(&touched, warp.number as u8, Touch::Read)?;
-            count_shared(env, &touched);
+            count_shared(&mut env.counters, &touched);
             if touched.dense {
                 dense::put(&mut warp.registers, op, env.shared.block(&touched));
             } else {
@@ -275,17 +290,16 @@ fn load_from(
             }
         }
         Space::Global | Space::Const | Space::Generic => {
-            let mut room = Room::default();
-            let touched = Touched::new(addresses, mask, total, &mut room)?;
+            let touched = Touched::new(addresses, mask, total, &mut env.room)?;
             let touch = match op.order {
                 Order::Plain => Touch::Read,
                 Order::ReadOnly => Touch::ReadOnly,
                 Order::Strong => Touch::Atomic,
             };
             let place = env.global.touch(&touched, touch)?;
-            count_loads(env, &touched);
+            count_loads(&mut env.counters, &touched);
             if touched.dense {
-                dense::put(&mut warp.registers, op, &global::load_block(&place, &touched));
+                dense::put(&mut warp.registers, op, global::load_block(&place, &touched, &mut env.block));
             } else {
                 put(&mut warp.registers, op, mask, &global::load(&place, &touched));
             }
@@ -305,18 +319,20 @@ fn param(args: &[u8], at: u64, bytes: u64) -> Option<[u64; 2]> {
 }
 
 /// Counts a warp's load of global memory.
-pub(super) fn count_loads(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
-    env.counters.global_load_requests += 1;
-    env.counters.global_load_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
-    env.counters.global_load_sectors += touched.sectors();
+#[inline]
+pub(super) fn count_loads(counters: &mut Counters, touched: &Touched<'_>) {
+    counters.global_load_requests += 1;
+    counters.global_load_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    counters.global_load_sectors += touched.sectors();
 }
 
 /// Counts a warp's access to shared memory.
-pub(super) fn count_shared(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
+#[inline]
+pub(super) fn count_shared(counters: &mut Counters, touched: &Touched<'_>) {
     let (passes, least) = touched.wavefronts();
-    env.counters.shared_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
-    env.counters.shared_wavefronts += passes;
-    env.counters.shared_excess_wavefronts += passes - least;
+    counters.shared_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    counters.shared_wavefronts += passes;
+    counters.shared_excess_wavefronts += passes - least;
 }
 
 /// Fills a load's destinations.
@@ -347,10 +363,19 @@ fn put_one(registers: &mut Registers, op: &Load, element: usize, mask: u32, valu
     }
 }
 
-fn store(warp: &mut Warp, env: &mut Env<'_, '_>, op: &Store, mask: u32) -> Checked<()> {
-    warp.effects += 1;
-    let addresses = addresses(&warp.registers, &op.address);
-    by_space(op.space, &addresses, mask, |space, addresses, mask| store_to(warp, env, op, space, addresses, mask))
+impl Work for Access<'_, '_, '_, Store> {
+    type Output = Checked<()>;
+
+    #[inline(always)]
+    fn run(self, _: Option<Avx2>) -> Checked<()> {
+        let Self { warp, env, op, mask } = self;
+        warp.effects += 1;
+        let addresses = addresses(&warp.registers, &op.address);
+        if op.space != Space::Generic {
+            return store_to(warp, env, op, op.space, &addresses, mask);
+        }
+        by_space(&addresses, mask, |space, addresses, mask| store_to(warp, env, op, space, addresses, mask))
+    }
 }
 
 /// What each lane stores, as it will lie in memory.
@@ -372,6 +397,7 @@ fn stored(registers: &Registers, op: &Store) -> LaneBytes {
     values
 }
 
+#[inline(always)]
 fn store_to(
     warp: &mut Warp,
     env: &mut Env<'_, '_>,
@@ -386,8 +412,10 @@ fn store_to(
         warp.local.store_lanes(addresses, mask, total, &stored(&warp.registers, op));
         return Ok(());
     }
-    let mut room = Room::default();
-    let touched = Touched::new(addresses, mask, total, &mut room)?;
+    let touched = match space {
+        Space::Shared => Touched::shared(addresses, mask, total, &mut env.room)?,
+        _ => Touched::new(addresses, mask, total, &mut env.room)?,
+    };
     let values = if touched.dense { None } else { Some(stored(&warp.registers, op)) };
     if let Some(lanes) = values.as_ref().and_then(|values| touched.conflict(values)) {
         return Err(write_conflict(&touched, lanes));
@@ -395,7 +423,7 @@ fn store_to(
     match space {
         Space::Shared => {
             env.shared.touch(&touched, warp.number as u8, Touch::Write)?;
-            count_shared(env, &touched);
+            count_shared(&mut env.counters, &touched);
             match &values {
                 Some(values) => env.shared.store_lanes(&touched, values),
                 None => dense::take(&warp.registers, op, env.shared.block(&touched)),
@@ -406,13 +434,12 @@ fn store_to(
                 Order::Strong => env.global.touch_strong_store(&touched)?,
                 _ => env.global.touch(&touched, Touch::Write)?,
             };
-            count_stores(env, &touched);
+            count_stores(&mut env.counters, &touched);
             match &values {
                 Some(values) => global::store(&place, &touched, values),
                 None => {
-                    let mut block = [0; 16 * LANES];
-                    dense::take(&warp.registers, op, &mut block);
-                    global::store_block(&place, &touched, &block);
+                    dense::take(&warp.registers, op, &mut env.block);
+                    global::store_block(&place, &touched, &env.block);
                 }
             }
         }
@@ -424,8 +451,9 @@ fn store_to(
     Ok(())
 }
 
-fn count_stores(env: &mut Env<'_, '_>, touched: &Touched<'_>) {
-    env.counters.global_store_requests += 1;
-    env.counters.global_store_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
-    env.counters.global_store_sectors += touched.sectors();
+#[inline]
+fn count_stores(counters: &mut Counters, touched: &Touched<'_>) {
+    counters.global_store_requests += 1;
+    counters.global_store_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
+    counters.global_store_sectors += touched.sectors();
 }
