@@ -28,6 +28,7 @@ at the widths of Llama-3-8B on 64 tokens on the emulated device and counts: the 
   shared memory, `cp.async` and barriers.
 - *warps*: how many of a multiprocessor's warps are there at once, by registers, shared memory and threads
   (`docs/kernel-budget.md`).
+- *GPU*: as `scripts/gpu_check.sh` measures it on 8192 tokens.
 """
 
 
@@ -77,10 +78,11 @@ def counted(launch, warps):
 
 
 def page():
-    warps = occupancy()
-    columns = ["kernel", "blocks", "asked", "sectors", "excess", "mma", "warps sm_80", "sm_90"]
-    counts = table(columns, [counted(launch, warps) for launch in profile()])
-    return "\n".join([HEAD, *counts, "", *measured()]) + "\n"
+    warps, gpu = occupancy(), json.loads(MEASURED.read_text()) if MEASURED.exists() else None
+    times = {kernel["kernel"]: f"{kernel['milliseconds']:.4f}" for step in (gpu or {}).get("compared", []) for kernel in step.get("kernels", [])}
+    columns = ["kernel", "blocks", "asked", "sectors", "excess", "mma", "warps sm_80", "sm_90", "GPU, ms"]
+    counts = [[*counted(launch, warps), times.get(launch["kernel"], "not measured")] for launch in profile()]
+    return "\n".join([HEAD, *table(columns, counts), "", *measured(gpu)]) + "\n"
 
 
 def table(columns, rows):
@@ -89,12 +91,11 @@ def table(columns, rows):
     return [line(columns), "|---" + "|--:" * (len(columns) - 1) + "|", *map(line, rows)]
 
 
-def measured():
+def measured(gpu):
     """What a GPU took for each op, and PyTorch for the same, in the same run."""
     lines = ["## On a GPU", ""]
-    if not MEASURED.exists():
+    if gpu is None:
         return [*lines, "Not measured yet: not in milliseconds, not as a share of the bandwidth of a copy, not beside cuBLAS and PyTorch.", "`scripts/gpu_check.sh` measures all three where there is a GPU (`docs/emulator.md`)."]
-    gpu = json.loads(MEASURED.read_text())
     cell = lambda value, digits=3: "" if value is None else f"{value:.{digits}f}"
     rows = []
     for row in gpu["compared"]:
