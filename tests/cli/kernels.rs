@@ -45,8 +45,29 @@ fn no_kernel_asks_for_more_than_it_must() {
     }
 }
 
+/// The times of an emulated GPU say nothing; that each launch of an op has one does.
+#[test]
+fn time_measures_every_launch_of_an_op() {
+    let json = vicugna(&["kernels", "time", "rmsnorm", "--device", "emulated", "--rows", "64", "--json"]).json();
+    assert!(json["copy_gb_per_s"].as_f64().unwrap() > 0.0);
+    let steps = json["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 2 * 3, "forward, backward and residual in f32 and bf16");
+    let backward = &steps[1];
+    assert_eq!(backward["bytes"], 5 * 64 * 4096 * 4);
+    let kernels = backward["kernels"].as_array().unwrap();
+    let names = ["rmsnorm_bwd_x_f32", "rmsnorm_bwd_weight_f32", "rmsnorm_bwd_weight_sum_f32"];
+    assert!(kernels.iter().map(|kernel| &kernel["kernel"]).eq(&names), "{kernels:?}");
+    let times = kernels.iter().map(|kernel| kernel["milliseconds"].as_f64().unwrap());
+    assert!(times.clone().all(|time| time > 0.0));
+    assert!((times.sum::<f64>() - backward["milliseconds"].as_f64().unwrap()).abs() < 1e-9);
+    let text = vicugna(&["kernels", "time", "grad_norm", "--device", "emulated", "--rows", "64"]).stdout;
+    assert!(text.contains("grad_norm                     bf16"), "{text}");
+}
+
 #[test]
 fn bad_input_gets_one_line() {
+    vicugna(&["kernels", "time", "rsmnorm"]).refused("NAME: rsmnorm is no op that is timed");
+    vicugna(&["kernels", "time", "rope", "--device", "cpu"]).refused("--device: the cpu has no kernels");
     vicugna(&["kernels", "check", "rsmnorm"]).refused("NAME: rsmnorm is no op with kernels");
     vicugna(&["kernels", "check", "--device", "cpu"]).refused("--device: the cpu has no kernels");
     vicugna(&["kernels", "check", "--device", "gpu"]).refused("--device: \"gpu\" is no device");

@@ -114,22 +114,43 @@ fn place_of_c(kind: &Kind, lane: usize, i: usize) -> (usize, usize) {
     (if kind.shape.0 == 8 || i < 2 { group } else { group + 8 }, thread * 2 + (i & 1))
 }
 
-/// A small integer as an element's bits.
-fn encode(kind: &Kind, value: i64) -> u64 {
-    let float = value as f32;
+/// A small number as an element's bits.
+fn encode(kind: &Kind, value: f32) -> u64 {
     match kind.types.split('.').nth(1) {
-        Some("bf16") => u64::from(float.to_bits() >> 16),
+        Some("bf16") => u64::from(value.to_bits() >> 16),
         Some("f16") => f16(value),
-        Some("tf32") => u64::from(float.to_bits()),
-        _ => value as u64 & ((1 << kind.bits) - 1),
+        Some("tf32") => u64::from(value.to_bits()),
+        _ => value as i64 as u64 & ((1 << kind.bits) - 1),
     }
 }
 
-/// A small integer as f16.
-fn f16(value: i64) -> u64 {
-    let bits = (value as f32).to_bits();
+/// A small number as f16.
+fn f16(value: f32) -> u64 {
+    let bits = value.to_bits();
     let (sign, exponent, fraction) = (bits >> 31, bits >> 23 & 0xff, bits & 0x7f_ffff);
-    if value == 0 { 0 } else { u64::from(sign << 15 | (exponent + 15 - 127) << 10 | fraction >> 13) }
+    if value == 0.0 { 0 } else { u64::from(sign << 15 | (exponent + 15 - 127) << 10 | fraction >> 13) }
+}
+
+/// Matrices of small numbers, row by row, as the registers of A and of B.
+fn operands(kind: &Kind, a: &[f32], b: &[f32]) -> [Vec<[u32; 32]>; 2] {
+    let (m, k) = kind.shape;
+    let per = 32 / kind.bits;
+    let pack = |count: usize, place: &dyn Fn(usize, usize) -> f32| -> Vec<[u32; 32]> {
+        let word = |register: usize, lane: usize| {
+            let part = |part: usize| encode(kind, place(lane, register * per + part)) << (kind.bits * part);
+            (0..per).fold(0u64, |word, at| word | part(at)) as u32
+        };
+        (0..count).map(|register| std::array::from_fn(|lane| word(register, lane))).collect()
+    };
+    let a_words = pack(m * k * kind.bits / 1024, &|lane, i| {
+        let (row, column) = place_of_a(kind, lane, i);
+        a[row * k + column]
+    });
+    let b_words = pack(8 * k * kind.bits / 1024, &|lane, i| {
+        let (row, column) = place_of_b(kind, lane, i);
+        b[row * 8 + column]
+    });
+    [a_words, b_words]
 }
 
 fn registers(count: usize, name: &str) -> String {
@@ -187,23 +208,8 @@ fn products_match_the_published_layouts() {
         let a: Vec<i64> = (0..m * k).map(|_| draw(kind.signed.0)).collect();
         let b: Vec<i64> = (0..k * 8).map(|_| draw(kind.signed.1)).collect();
         let c: Vec<i64> = (0..m * 8).map(|_| draw(true)).collect();
-        let per = 32 / kind.bits;
-        let pack = |count: usize, place: &dyn Fn(usize, usize) -> i64| -> Vec<[u32; 32]> {
-            let word = |register: usize, lane: usize| {
-                (0..per).fold(0u64, |word, part| {
-                    word | encode(kind, place(lane, register * per + part)) << (kind.bits * part)
-                })
-            };
-            (0..count).map(|register| std::array::from_fn(|lane| word(register, lane) as u32)).collect()
-        };
-        let a_words = pack(m * k * kind.bits / 1024, &|lane, i| {
-            let (row, column) = place_of_a(kind, lane, i);
-            a[row * k + column]
-        });
-        let b_words = pack(8 * k * kind.bits / 1024, &|lane, i| {
-            let (row, column) = place_of_b(kind, lane, i);
-            b[row * 8 + column]
-        });
+        let floats = |values: &[i64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        let [a_words, b_words] = operands(kind, &floats(&a), &floats(&b));
         let at = |lane: usize, i: usize| {
             let (row, column) = place_of_c(kind, lane, i);
             row * 8 + column
@@ -216,7 +222,7 @@ fn products_match_the_published_layouts() {
         let fragment = |values: &[i64]| -> Vec<[u32; 32]> {
             if kind.accumulator == "f16" {
                 let pair = |register: usize, lane: usize| {
-                    f16(values[at(lane, 2 * register)]) | f16(values[at(lane, 2 * register + 1)]) << 16
+                    f16(values[at(lane, 2 * register)] as f32) | f16(values[at(lane, 2 * register + 1)] as f32) << 16
                 };
                 return (0..totals / 2)
                     .map(|register| std::array::from_fn(|lane| pair(register, lane) as u32))
@@ -229,6 +235,36 @@ fn products_match_the_published_layouts() {
             .collect();
         let got = run(kind, &a_words, &b_words, &fragment(&c));
         assert_eq!(got, fragment(&product).concat(), "m{m}n8k{k} {}", kind.types);
+    }
+}
+
+/// Sums that no order makes exact.
+#[test]
+fn sums_of_any_products_are_close() {
+    for kind in KINDS.iter().filter(|kind| kind.accumulator == "f32") {
+        let (m, k) = kind.shape;
+        let mut random = Random::new(k as u64);
+        // Eight bits, which every type holds, of numbers below 1.
+        let mut draw = |length: usize| -> Vec<f32> {
+            let value = |bits: u64| (bits as i8 as f32) * 2f32.powi(-((bits >> 8) as i32 & 7) - 7);
+            (0..length).map(|_| value(random.bits())).collect()
+        };
+        let (a, b, c) = (draw(m * k), draw(8 * k), draw(m * 8));
+        let place = |lane: usize, i: usize| {
+            let (row, column) = place_of_c(kind, lane, i);
+            row * 8 + column
+        };
+        let [a_words, b_words] = operands(kind, &a, &b);
+        let c_words: Vec<[u32; 32]> =
+            (0..m * 8 / 32).map(|i| std::array::from_fn(|lane| c[place(lane, i)].to_bits())).collect();
+        for (at, got) in run(kind, &a_words, &b_words, &c_words).into_iter().enumerate() {
+            let entry = place(at % 32, at / 32);
+            let product = |i: usize| f64::from(a[entry / 8 * k + i]) * f64::from(b[i * 8 + entry % 8]);
+            let terms = (0..k).map(product).chain([f64::from(c[entry])]);
+            let (want, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            let error = (f64::from(f32::from_bits(got)) - want).abs();
+            assert!(error <= size * k as f64 * 2f64.powi(-24), "{} {entry}: {error:e} off {want}", kind.types);
+        }
     }
 }
 
