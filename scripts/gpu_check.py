@@ -12,6 +12,8 @@ import time
 
 # Llama-3-8B, as in `vicugna kernels time`.
 H, I, NH, NKV, D, V = 4096, 14336, 32, 8, 128, 1024
+# Seconds after which PyTorch starts no other op.
+BUDGET = 80
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
 def torch_work(torch, dtype, rows, device):
@@ -138,9 +140,12 @@ def time_torch(rows):
         sys.exit(77)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = rows if device == "cuda" else min(rows, 64)
-    times, errors = [], []
+    times, errors, start = [], [], time.monotonic()
     for dtype, name_of_dtype in DTYPES.items():
         for op in torch_work(torch, getattr(torch, name_of_dtype), rows, device):
+            if time.monotonic() - start > BUDGET:
+                errors.append(f"{op.__name__} {dtype}: no time left")
+                continue
             try:
                 for name, work in op().items():
                     milliseconds = 1e3 * best_seconds(torch, device, work)
@@ -179,7 +184,7 @@ def note(out, name, status):
 
 def compare(steps, torch):
     """What was timed on both sides, or on one, by name and dtype."""
-    theirs = {(time["name"], time["dtype"]): time["milliseconds"] for time in (torch or {}).get("times", [])}
+    theirs = {(work["name"], work["dtype"]): work["milliseconds"] for work in (torch or {}).get("times", [])}
     ours = {(step["name"], step["dtype"]): step for step in steps}
     rows = []
     for name, dtype in dict.fromkeys([*ours, *theirs]):

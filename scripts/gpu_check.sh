@@ -101,11 +101,12 @@ run() {
   local op python=${PYTHON-python3}
 
   part devices 30 bin/vicugna devices --json
+  part nvidia-smi 20 sh -c 'command -v nvidia-smi >/dev/null || exit 77; nvidia-smi'
   part record-suite 60 bin/record launches/suite.bin "$out/recorded"
   part record-kernels 60 bin/record launches/kernels.bin "$out/recorded"
   # The refusal of an op that is not timed names those that are.
   for op in $(bin/vicugna kernels time none 2>&1 | sed -n 's/.*there are //p' | tr -d ,); do
-    part "time-$op" 30 bin/vicugna kernels time "$op" --rows "$rows" --json
+    part "time-$op" 60 bin/vicugna kernels time "$op" --rows "$rows" --json
   done
   part pytorch 100 "$python" gpu_check.py torch "$rows"
   part test-device 30 bin/device

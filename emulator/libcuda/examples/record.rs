@@ -26,7 +26,11 @@ use std::time::{Duration, Instant};
 use vectors::{Arg, Card, Entry, Reader, Recorded, Vector, Writer};
 
 /// A launch that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What is not done by then is left.
+const TOTAL: Duration = Duration::from_secs(50);
+/// The status of a process that wrote down how its last launch failed.
+const FAILED: u8 = 3;
 /// Processes that may fail; then the GPU is taken to be at fault, and the rest is left.
 const MOST_FAILURES: usize = 20;
 
@@ -35,8 +39,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [launches, folder] => record(Path::new(launches), Path::new(folder)),
         ["--from", from, launches, entries] => {
-            run_from(from.parse()?, &read(launches.as_ref())?, File::create(entries)?)?;
-            Ok(ExitCode::SUCCESS)
+            let ended = run_from(from.parse()?, &read(launches.as_ref())?, File::create(entries)?)?;
+            Ok(ExitCode::from(if ended { 0 } else { FAILED }))
         }
         _ => Err("usage: record LAUNCHES FOLDER".into()),
     }
@@ -119,14 +123,16 @@ fn card() -> Result<Card, Box<dyn Error>> {
 fn run_all(launches: &Path, count: usize) -> Result<Vec<Entry>, Box<dyn Error>> {
     let place = std::env::temp_dir().join(format!("vicugna-record-{}", std::process::id()));
     let vectors = read(launches)?;
-    let mut entries: Vec<Entry> = Vec::new();
+    let (mut entries, start) = (Vec::<Entry>::new(), Instant::now());
     for _ in 0..MOST_FAILURES {
-        let ended = run_process(entries.len(), launches, &place)?;
-        entries.extend(read_entries(&fs::read(&place)?));
-        if ended || entries.len() == count {
+        let status = run_process(entries.len(), launches, &place, start + TOTAL)?;
+        entries.extend(read_entries(&fs::read(&place).unwrap_or_default()));
+        if entries.len() == count || start.elapsed() > TOTAL {
             break;
         }
-        entries.push(Entry::new(&vectors[entries.len()], Err("it did not end, or its process died".into())));
+        if status != Some(FAILED.into()) {
+            entries.push(Entry::new(&vectors[entries.len()], Err("it did not end, or its process died".into())));
+        }
     }
     fs::remove_file(place)?;
     Ok(entries)
@@ -137,31 +143,31 @@ fn read_entries(bytes: &[u8]) -> Vec<Entry> {
     std::iter::from_fn(|| Entry::read(&mut reader)).collect()
 }
 
-/// Runs launches from a number on in a process of its own, and tells whether that ended well.
-fn run_process(from: usize, launches: &Path, entries: &Path) -> Result<bool, Box<dyn Error>> {
+/// Runs launches from a number on in a process of its own; its status, if it ended by itself.
+fn run_process(from: usize, launches: &Path, entries: &Path, until: Instant) -> Result<Option<i32>, Box<dyn Error>> {
     let _ = fs::remove_file(entries);
     let mut process = Command::new(std::env::current_exe()?);
     let mut process = process.args(["--from", &from.to_string()]).arg(launches).arg(entries).spawn()?;
     let (mut length, mut since) = (0, Instant::now());
     loop {
         if let Some(status) = process.try_wait()? {
-            return Ok(status.success());
+            return Ok(status.code());
         }
         let now = fs::metadata(entries).map_or(0, |file| file.len());
         if now != length {
             (length, since) = (now, Instant::now());
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > PATIENCE || Instant::now() > until {
             process.kill()?;
             process.wait()?;
-            return Ok(false);
+            return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Runs launches until one fails, and writes an entry for each.
-fn run_from(from: usize, vectors: &[Vector], mut file: File) -> Result<(), Box<dyn Error>> {
+/// Runs launches until one fails, and writes an entry for each; tells whether none did.
+fn run_from(from: usize, vectors: &[Vector], mut file: File) -> Result<bool, Box<dyn Error>> {
     let stream = CudaContext::new(0)?.new_stream()?;
     let mut loaded: Option<(&str, Arc<CudaModule>)> = None;
     for vector in &vectors[from..] {
@@ -169,24 +175,24 @@ fn run_from(from: usize, vectors: &[Vector], mut file: File) -> Result<(), Box<d
             Some((ptx, module)) if *ptx == vector.ptx => Ok(module.clone()),
             _ => stream.context().load_module(Ptx::from_src(vector.ptx.clone())),
         };
-        let found = match module {
-            // The GPU's compiler refused: the context goes on.
-            Err(error) => Ok(Err(format!("{error:?}"))),
+        // Where the GPU's compiler refuses, the context goes on.
+        let (found, goes_on) = match module {
+            Err(error) => (Err(error), true),
             Ok(module) => {
                 loaded = Some((&vector.ptx, module.clone()));
-                run(&stream, &module, vector).map(Ok)
+                let found = run(&stream, &module, vector);
+                let ended = found.is_ok();
+                (found, ended)
             }
         };
-        let refused = found.as_ref().err().map(|error| format!("{error:?}"));
-        let found = found.unwrap_or_else(|_| Err(refused.clone().unwrap_or_default()));
         let mut writer = Writer::default();
-        Entry::new(vector, found.as_deref().map_err(String::clone)).write(&mut writer);
+        Entry::new(vector, found.as_deref().map_err(|error| format!("{error:?}"))).write(&mut writer);
         file.write_all(writer.bytes())?;
-        if let Some(refused) = refused {
-            return Err(refused.into());
+        if !goes_on {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Runs one launch; gives what is in its buffers then.
