@@ -55,6 +55,21 @@ def torch_work(torch, dtype, rows, device):
     def swiglu():
         return both("swiglu", lambda gate, up: F.silu(gate) * up, tensor(rows, I, grad=True), tensor(rows, I, grad=True))
 
+    def attention():
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        length = min(rows, 2048)
+        q, k, v = (tensor(rows // length, heads, length, D, grad=True) for heads in (NH, NKV, NKV))
+        query, keys, values = tensor(1, NH, 1, D), tensor(1, NKV, rows, D), tensor(1, NKV, rows, D)
+        is_flash = device == "cuda" and dtype == torch.bfloat16
+        backends = [SDPBackend.FLASH_ATTENTION] if is_flash else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+        def attend(q, k, v, is_causal=True):
+            with sdpa_kernel(backends):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=True)
+
+        return both("attention", attend, q, k, v) | {"attention one query": lambda: attend(query, keys, values, False)}
+
     def matmul():
         work = {}
         for k, n in [(width(k), width(n)) for k, n in [(H, H), (H, I), (I, H)]]:
@@ -111,7 +126,8 @@ def torch_work(torch, dtype, rows, device):
         layers = {name: layer.half().to(device) for name, layer in layers.items()}
         return {f"matmul {name} {H} to {I}": lambda layer=layer: layer(x) for name, layer in layers.items()}
 
-    ops = (rmsnorm, rope, swiglu, matmul, lora, cross_entropy, embedding, elementwise, dropout, adamw, grad_norm)
+    ops = (rmsnorm, rope, swiglu, attention, matmul, lora, cross_entropy, embedding, elementwise, dropout, adamw,
+           grad_norm)
     return ops + (bitsandbytes,) if importlib.util.find_spec("bitsandbytes") else ops
 
 

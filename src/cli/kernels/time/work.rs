@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
+use crate::ops::attention::{Heads, Segments};
 use crate::ops::dropout::Dropout;
 
 type Work = fn(&mut Bench) -> Result<()>;
@@ -15,6 +16,7 @@ pub(super) const OPS: &[(&str, Work)] = &[
     ("rmsnorm", rmsnorm),
     ("rope", rope),
     ("swiglu", swiglu),
+    ("attention", attention),
     ("matmul", matmul),
     ("lora", lora),
     ("cross_entropy", cross_entropy),
@@ -57,6 +59,26 @@ fn swiglu(bench: &mut Bench) -> Result<()> {
     let [gate, up] = [bench.tensor([bench.rows, I])?.with_grad(), bench.tensor([bench.rows, I])?.with_grad()];
     let y = bench.step("swiglu forward", bench.bytes(3 * I), || ops::swiglu::swiglu(&gate, &up))?;
     bench.step("swiglu backward", bench.bytes(5 * I), || backward_from([(&y, y.detach())]))?;
+    Ok(())
+}
+
+/// Causal, of sequences of 2048 tokens; and one query over a cache of all tokens. Operations are those of what a query sees.
+fn attention(bench: &mut Bench) -> Result<()> {
+    let heads = Heads { num_attention_heads: NH, num_key_value_heads: NKV, head_dim: D };
+    let scale = (D as f32).sqrt().recip();
+    let length = bench.rows.min(2048);
+    let segments = Segments::packed(&vec![length; bench.rows / length]);
+    let shapes = [[bench.rows, NH * D], [bench.rows, NKV * D], [bench.rows, NKV * D]];
+    let [q, k, v] = shapes.map(|shape| bench.tensor(shape).map(Tensor::with_grad));
+    let (q, k, v) = (q?, k?, v?);
+    let product = bench.rows / length * length * (length + 1) * NH * D;
+    let run = || ops::attention::attention(&q, &k, &v, &segments, heads, scale);
+    let out = bench.step("attention forward", Cost::Operations(2 * product), run)?;
+    bench.step("attention backward", Cost::Operations(5 * product), || backward_from([(&out, out.detach())]))?;
+    let (query, cache) = (bench.tensor([1, NH * D])?, Segments::cached(1, bench.rows));
+    bench.step("attention one query", bench.bytes(2 * NKV * D), || {
+        ops::attention::attention(&query, &k.detach(), &v.detach(), &cache, heads, scale)
+    })?;
     Ok(())
 }
 
