@@ -3,5 +3,6 @@
 mod fixture;
 
 mod checkpointing;
+mod memory;
 mod smollm2;
 mod tiny;

@@ -5,6 +5,7 @@ mod command;
 mod run;
 
 mod aliases;
+mod devices;
 mod folder;
 mod kill;
 mod refusals;
