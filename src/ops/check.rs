@@ -56,11 +56,3 @@ pub fn first_beyond(ids: &Tensor, end: usize) -> Result<Option<(usize, u32)>> {
         _ => Ok(None),
     }
 }
-
-/// Refuses a GPU that has no kernel for `op`.
-pub fn cpu(op: &'static str, tensor: &Tensor) -> Result<()> {
-    match tensor.device() {
-        Device::Cpu => Ok(()),
-        device @ Device::Cuda(_) => Err(Error::device(device, format!("has no kernel for {op}"))),
-    }
-}

@@ -1,14 +1,12 @@
 //! The GPU's only matrix multiplication: f32 or bf16 operands where they lie, sums in f32, f32 or bf16 results.
 
-use std::marker::PhantomData;
-use std::ops::Range;
-
 use crate::autograd::Tensor;
-use crate::device::{Arg, Device, DevicePtr, DeviceSlice, Kernels, Launch};
+use crate::device::{Arg, Device, DeviceSlice, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::shape::Shape;
+use std::marker::PhantomData;
 
 pub const KERNELS: Kernels = kernels!("matmul");
 
@@ -47,13 +45,6 @@ impl<'a> Matrix<'a> {
     /// Its transpose, without moving anything.
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
-    }
-
-    /// Some rows of one that lies row after row.
-    pub fn rows(self, range: Range<usize>) -> Self {
-        let row = self.columns * self.dtype.size();
-        let ptr = DevicePtr(self.slice.ptr.0 + (range.start * row) as u64);
-        Self { slice: DeviceSlice { ptr, bytes: range.len() * row }, rows: range.len(), ..self }
     }
 }
 
