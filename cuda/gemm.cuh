@@ -191,7 +191,7 @@ DEVICE void gemm(Result result, Term<T> base, Term<T> extension, int M, int N, i
     const int first = blockIdx.y * depth, base_depth = least(depth, base.K - first);
     const int base_steps = (base_depth + A::DEPTH - 1) / A::DEPTH;
     const int steps = base_steps + (blockIdx.y + 1 == gridDim.y ? (extension.K + A::DEPTH - 1) / A::DEPTH : 0);
-    if (gridDim.y > 1) result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
+    result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
 
     const auto fetch = [&](int step, int stage) {
         if (step < steps) {
