@@ -2,8 +2,8 @@
 //!
 //! Agents are warps. Time counts completed barriers. `known[v][r]` is the time up to which warp v knows what warp r did:
 //! a barrier hands what each of its warps knows to all of them. An access at time t by r lies before v's present where
-//! t < known[v][r]. Sixteen bytes have one entry until parts of them are touched apart; then each word has its own, and
-//! bytes of a word where those are touched apart.
+//! t < known[v][r]. Sixteen bytes that are written at once have one entry until parts of them are touched; then each word
+//! has its own, and each byte of a word of which parts are touched.
 
 use super::Touch;
 use crate::trap::{Fault, TrapKind};
@@ -191,12 +191,22 @@ impl Shadow {
         self.known_of_all = [0; WARPS];
     }
 
-    /// `warp` touches the bytes of these ranges; `flight` marks them as an asynchronous copy's.
+    /// `warp` touches the bytes of these ranges, `unit` at a time; `flight` marks them as an asynchronous copy's.
     #[inline(always)]
-    pub fn touch(&mut self, warp: u8, touch: Touch, flight: bool, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
+    pub fn touch(
+        &mut self,
+        warp: u8,
+        touch: Touch,
+        flight: bool,
+        unit: u64,
+        ranges: impl Iterator<Item = Range<u64>>,
+    ) -> Outcome {
         let access = Access { warp, touch, flight };
         for range in ranges {
-            self.access(access, range.start, range.end)?;
+            match unit {
+                16 => self.access_sixteens(access, range.start, range.end)?,
+                _ => self.access(access, range.start, range.end)?,
+            }
         }
         Ok(())
     }
@@ -218,11 +228,40 @@ impl Shadow {
         }
     }
 
+    /// An access by words or bytes.
     #[inline(always)]
     fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
-        if !start.is_multiple_of(16) || !end.is_multiple_of(16) {
-            return self.access_parts(access, start, end);
+        let sixteens = (start / 16) as usize..end.div_ceil(16) as usize;
+        if self
+            .sixteens
+            .writer
+            .get(sixteens.clone())
+            .is_none_or(|writers| writers.iter().any(|&writer| writer != SPLIT))
+        {
+            sixteens.for_each(|at| self.split_sixteen(at));
         }
+        if !start.is_multiple_of(4) || !end.is_multiple_of(4) {
+            return self.access_bytes(access, start, end);
+        }
+        let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);
+        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        while word < last {
+            let (count, common) = match last - word {
+                8.. => (8, self.words.common::<8>(access, now, known, word)),
+                4.. => (4, self.words.common::<4>(access, now, known, word)),
+                _ => (1, self.words.common::<1>(access, now, known, word)),
+            };
+            if !common {
+                self.whole_words(access, word, count)?;
+            }
+            word += count;
+        }
+        Ok(())
+    }
+
+    /// An access by sixteens of bytes.
+    #[inline(always)]
+    fn access_sixteens(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         let (mut at, last) = ((start / 16) as usize, (end / 16) as usize);
         let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
         while at < last {
@@ -231,18 +270,24 @@ impl Shadow {
                 _ => (1, self.sixteens.common::<1>(access, now, known, at)),
             };
             if !common {
-                (at..at + count).try_for_each(|sixteen| self.sixteen(access, sixteen))?;
+                (at..at + count).try_for_each(|at| self.sixteen(access, at))?;
             }
             at += count;
         }
         Ok(())
     }
 
-    /// An access to sixteen bytes that is not common, or where their words have entries of their own.
+    /// An access to sixteen bytes that may not be common, or where their words have entries of their own.
     #[inline(never)]
     fn sixteen(&mut self, access: Access, at: usize) -> Outcome {
+        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        if self.sixteens.common::<1>(access, now, known, at) {
+            return Ok(());
+        }
         self.split_sixteen(at);
-        self.access_words(access, 4 * at, 4)?;
+        if !self.words.common::<4>(access, now, known, 4 * at) {
+            self.whole_words(access, 4 * at, 4)?;
+        }
         if access.touch == Touch::Write {
             self.sixteens.set(at, self.words.get(4 * at));
         }
@@ -258,30 +303,9 @@ impl Shadow {
         }
     }
 
-    /// An access that begins or ends within sixteen bytes.
     #[inline(never)]
-    fn access_parts(&mut self, access: Access, start: u64, end: u64) -> Outcome {
-        let mut at = start;
-        while at < end {
-            let (sixteen, to) = ((at / 16) as usize, end.min((at / 16 + 1) * 16));
-            if to - at == 16 {
-                self.sixteen(access, sixteen)?;
-            } else {
-                self.split_sixteen(sixteen);
-                self.access_bytes(access, at, to)?;
-            }
-            at = to;
-        }
-        Ok(())
-    }
-
-    fn access_words(&mut self, access: Access, first: usize, count: usize) -> Outcome {
-        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
-        let common = match count {
-            4 => self.words.common::<4>(access, now, known, first),
-            _ => count == 1 && self.words.common::<1>(access, now, known, first),
-        };
-        if common { Ok(()) } else { (first..first + count).try_for_each(|word| self.whole_word(access, word)) }
+    fn whole_words(&mut self, access: Access, first: usize, count: usize) -> Outcome {
+        (first..first + count).try_for_each(|word| self.whole_word(access, word))
     }
 
     fn access_bytes(&mut self, access: Access, start: u64, end: u64) -> Outcome {
@@ -289,7 +313,7 @@ impl Shadow {
         while at < end {
             let word = (at / 4) as usize;
             if at.is_multiple_of(4) && at + 4 <= end {
-                self.access_words(access, word, 1)?;
+                self.whole_word(access, word)?;
                 at += 4;
             } else {
                 self.split(word);

@@ -41,7 +41,7 @@ impl Shared {
         }
         let Some(shadow) = &mut self.shadow else { return Ok(()) };
         let ranges = touched.runs.iter().map(|run| run.start..run.end);
-        shadow.touch(warp, touch, flight, ranges).map_err(|fault| named(fault, touched))
+        shadow.touch(warp, touch, flight, touched.bytes, ranges).map_err(|fault| named(fault, touched))
     }
 
     #[cold]
