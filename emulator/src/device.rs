@@ -4,7 +4,7 @@ use crate::module::Module;
 use crate::race::global::Spare;
 use crate::run::raw::Bytes;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A GPU that is imitated: what differs between them is how much shared memory a block may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,14 +65,18 @@ pub enum MemoryError {
     },
 }
 
-/// One allocation: its bytes, and one bit for each byte that was ever written.
+/// One allocation: its bytes, one bit for each byte that was ever written, and which pages are known to be written whole.
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub base: u64,
     pub length: u64,
     pub bytes: Bytes,
     written: Bytes,
+    whole: Vec<AtomicBool>,
 }
+
+/// Bytes of a page, of which an allocation knows whether it was written whole.
+const PAGE: u64 = 4096;
 
 impl Allocation {
     pub fn end(&self) -> u64 {
@@ -92,6 +96,21 @@ impl Allocation {
         }
     }
 
+    /// Whether the range is known to be written, since its pages are.
+    #[inline(always)]
+    fn is_whole(&self, start: u64, end: u64) -> bool {
+        let pages = self.whole.get((start / PAGE) as usize..end.div_ceil(PAGE) as usize);
+        start < end && pages.is_some_and(|pages| pages.iter().all(|page| page.load(Ordering::Relaxed)))
+    }
+
+    /// Notes whether the page that a written range ends with is now written whole.
+    #[inline]
+    fn close_page(&self, end: u64) {
+        if end.is_multiple_of(PAGE) && self.all_written(end.saturating_sub(PAGE), end) {
+            self.whole[(end / PAGE) as usize - 1].store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The words of the map that lie wholly in the range, where the range is some of those alone.
     #[inline(always)]
     fn whole_words(&self, start: u64, end: u64) -> Option<&[AtomicU64]> {
@@ -108,8 +127,14 @@ impl Allocation {
     /// Notes that the range was written.
     #[inline]
     pub fn mark_written(&self, start: u64, end: u64) {
+        if self.is_whole(start, end) {
+            return;
+        }
         if let Some(words) = self.whole_words(start, end) {
-            return words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+            words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+            (start.div_ceil(PAGE)..end / PAGE)
+                .for_each(|page| self.whole[page as usize].store(true, Ordering::Relaxed));
+            return self.close_page(end);
         }
         Self::words(start, end, |word, bits| {
             if self.written.load_u64(word) & bits != bits {
@@ -122,7 +147,11 @@ impl Allocation {
     /// The first byte of the range that nobody wrote.
     #[inline]
     pub fn unwritten(&self, start: u64, end: u64) -> Option<u64> {
+        if self.is_whole(start, end) {
+            return None;
+        }
         if self.all_written(start, end) {
+            self.close_page(end);
             return None;
         }
         let mut found = None;
@@ -137,6 +166,8 @@ impl Allocation {
     }
 
     fn forget(&self, start: u64, end: u64) {
+        let pages = (start / PAGE) as usize..end.div_ceil(PAGE) as usize;
+        self.whole.iter().skip(pages.start).take(pages.len()).for_each(|page| page.store(false, Ordering::Relaxed));
         Self::words(start, end, |word, bits| {
             self.written.update(word, 8, |old| old & !bits);
             true
@@ -213,7 +244,8 @@ impl Device {
         let base = self.next;
         self.next += (bytes.max(1) + GUARD).next_multiple_of(ALIGN);
         self.used += bytes;
-        self.allocations.push(Allocation { base, length: bytes, bytes: content, written });
+        let whole = (0..bytes / PAGE).map(|_| AtomicBool::new(false)).collect();
+        self.allocations.push(Allocation { base, length: bytes, bytes: content, written, whole });
         Ok(base)
     }
 

@@ -128,6 +128,39 @@ fn one_byte_of_a_run_may_be_unwritten() {
 }
 
 #[test]
+fn pages_that_were_written_whole_can_lose_a_byte() {
+    let mut bench = blocks(LOAD, "");
+    let data = bench.buffer(&[1u8; 2 * 4096 + 512]);
+    let load = |bench: &mut Bench, part: u64| bench.launch("k", grid(1, 32), args![data + 512 * part, 0u32, 0u32]);
+    for byte in [0u64, 511, 4095, 4096, 8191, 8192, 8703] {
+        for part in 0..17 {
+            load(&mut bench, part).unwrap();
+        }
+        bench.device.poison(data + byte, 1).unwrap();
+        for part in 0..17 {
+            assert_eq!(load(&mut bench, part).is_ok(), part != byte / 512, "byte {byte}, part {part}");
+        }
+        bench.device.write(data + byte, &[2]).unwrap();
+    }
+}
+
+#[test]
+fn a_page_is_written_whole_once_all_its_parts_are() {
+    let mut bench = blocks(LOAD, "");
+    let mut store = blocks(STORE, "");
+    std::mem::swap(&mut bench.module, &mut store.module);
+    let data = bench.empty::<u8>(4096 + 512);
+    for part in [7u64, 0, 1, 2, 3, 4, 6, 8] {
+        bench.launch("k", grid(1, 32), args![data + 512 * part, 0u32, 0u32]).unwrap();
+    }
+    std::mem::swap(&mut bench.module, &mut store.module);
+    for part in 0..9u64 {
+        let result = bench.launch("k", grid(1, 32), args![data + 512 * part, 0u32, 0u32]);
+        assert_eq!(result.is_ok(), part != 5, "{part}");
+    }
+}
+
+#[test]
 fn lanes_that_overlap_write_what_they_agree_on() {
     let pairs = "shr.u32 %b, %t, 1; mul.wide.u32 %wide, %b, 16; add.u64 %wide, %wide, %data;";
     let mut bench = blocks(&format!("{pairs} {STORE}"), "");
