@@ -136,7 +136,9 @@ template <typename T, int N> DEVICE void store_result(const Result& result, int6
     float v[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) v[i] = result.alpha * sums[i] + more[i];
-    store(static_cast<T*>(result.out) + at, rounded<T>(v));
+    T* out = static_cast<T*>(result.out) + at;
+    if constexpr (sizeof(T) == 4 && N == 4) store_global(out, v);
+    else store(out, rounded<T>(v));
 }
 template <int N> DEVICE void store_result(const Result& result, int64_t at, const Pack<float, N>& sums) {
     if (result.is_f32) store_result<float>(result, at, sums);

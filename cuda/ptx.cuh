@@ -54,9 +54,14 @@ DEVICE uint4 load_words(uint32_t from) {
                  : "memory");
     return v;
 }
-// Two neighbours at once, where the compiler might store them one by one.
+// Neighbours at once, where the compiler might store them one by one.
 DEVICE void store_shared(float* p, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(p)), "f"(first), "f"(second) : "memory");
+}
+
+DEVICE void store_global(float* p, const float (&v)[4]) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
+                 : "memory");
 }
 
 // Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
