@@ -1,6 +1,8 @@
 // Causal grouped-query attention over packed sequences. Dao 2023, https://arxiv.org/abs/2307.08691
 //
 //   attention_fwd        out = softmax(scale * q kᵀ, over the keys that a query sees) v, lse = ln(sum(exp(scale q kᵀ)))
+//   attention_decode     the same of few queries, over a part of the keys a warp: part_out, part_lse
+//   attention_decode_sum out and lse of the parts
 //   attention_bwd_delta  delta = sum over a head of dout * out
 //   attention_bwd        p = exp(scale * q kᵀ - lse), ds = p * (dout vᵀ - delta): dv = pᵀ dout, dk = scale * dsᵀ q,
 //                        both over the heads of the group; slice += ds k
@@ -8,10 +10,13 @@
 //   attention_bwd_kv     dk and dv (f32)
 //
 // Pointers: q out dq dout [rows, NH * D] and k v dk dv [key rows, NKV * D] in the kernel's dtype, D a multiple of 8 up
-//   to 256; lse delta [NH, rows] and slices [most_slices, rows, NH * D] in f32; list [items, 4] of i32: the first query
+//   to 256; lse delta [NH, rows], slices [most_slices, rows, NH * D], part_out [parts, rows, NH * D] and part_lse
+//   [parts, rows, NH] in f32; list [items, 4] of i32: the first query
 //   row of an item, how many there are, the first key row, how many keys from there on the first query sees.
 // Launch, D at most W of dW, `shared` the bytes of dynamic shared memory, at most:
 //   fwd: grid items * NH, items of at most 128 query rows (d64, d128), 64 (d256), 32 (f32); block 128, f32 256.
+//   decode: grid (items * NKV, ceil(parts / 4), d256 / 2), items of whole sequences of at most 16 / (NH / NKV) query
+//   rows; block 128, d256 64. decode_sum: grid (items, ceil(NH * D / 1024)), block 256.
 //   bwd_delta: grid ceil(rows / 32) * NH, block 256.
 //   bwd: grid (items * NKV, most_slices), items of whole sequences, most_slices at most ceil(keys / 64) of the longest;
 //   block 128, d256 256. bwd_q_bf16: grid (items, ceil(NH * D / 1024)), items of any size, block 256.
@@ -21,6 +26,9 @@
 //   shared attention_fwd_d64_bf16 49152
 //   shared attention_fwd_d128_bf16 65536
 //   shared attention_fwd_d256_bf16 98304
+//   shared attention_decode_d64_bf16 34816
+//   shared attention_decode_d128_bf16 69632
+//   shared attention_decode_d256_bf16 73728
 //   shared attention_bwd_d64_bf16 41472
 //   shared attention_bwd_d128_bf16 53504
 //   shared attention_bwd_d256_bf16 84096
@@ -30,6 +38,7 @@
 //   weights is not; results are rounded when they are stored. Every sum has a fixed order: dk and dv of a key over its
 //   queries, head by head; dq over the keys of a slice, then over the slices.
 #include "attention_bwd.cuh"
+#include "attention_decode.cuh"
 #include "attention_f32.cuh"
 #include "attention_fwd.cuh"
 
@@ -45,6 +54,27 @@ FORWARD(float, f32, 256, plain::forward)
 FORWARD(bf16, d64_bf16, 128, (Forward<64, 128, 64>{}.run))
 FORWARD(bf16, d128_bf16, 128, (Forward<128, 128, 32>{}.run))
 FORWARD(bf16, d256_bf16, 128, (Forward<256, 64, 32>{}.run))
+
+#define DECODE(W, WARPS)                                                                                               \
+    KERNEL(WARPS * WARP, 1)                                                                                            \
+    attention_decode_d##W##_bf16(float* __restrict__ part_out, float* __restrict__ part_lse,                           \
+                                 const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,   \
+                                 const int* __restrict__ list, int64_t rows, int NH, int NKV, int D, int parts,        \
+                                 float scale) {                                                                        \
+        const Decode<W, WARPS> block{load_work(list, blockIdx.x / NKV), rows, NH, D, NH / NKV, int(blockIdx.x % NKV)}; \
+        block.run(part_out, part_lse, q, k, v, NKV, parts, scale);                                                     \
+    }
+
+DECODE(64, 4)
+DECODE(128, 4)
+DECODE(256, 2)
+
+KERNEL(256)
+attention_decode_sum_bf16(bf16* __restrict__ out, float* __restrict__ lse, const float* __restrict__ part_out,
+                          const float* __restrict__ part_lse, const int* __restrict__ list, int64_t rows, int NH, int D,
+                          int parts) {
+    sum_parts(out, lse, part_out, part_lse, list, rows, NH, D, parts);
+}
 
 #define DELTA(T, DTYPE)                                                                                                \
     KERNEL(256)                                                                                                        \

@@ -67,10 +67,9 @@ struct Sums {
         for (int part = 0; part < 2; ++part) {
             const int c = part * 128 + lane_id() * 4;
             if (c >= D) continue;
-            Pack<float, 4> pack;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) pack.v[i] = v[r][part][i] * factor;
-            store(to + c, pack);
+            const float(&o)[4] = v[r][part];
+            store_words(to + c, {__float_as_uint(o[0] * factor), __float_as_uint(o[1] * factor),
+                                 __float_as_uint(o[2] * factor), __float_as_uint(o[3] * factor)});
         }
     }
 };

@@ -5,6 +5,9 @@
 
 #include "attention_tile.cuh"
 
+// Below every score; finite, so that what is less than it by nothing is known to be nothing.
+constexpr float LOWEST = -1e30f;
+
 template <int W, int BM, int KEYS> struct Forward {
     static constexpr int THREADS = 128, ROWS = BM / 4, M = ROWS / 16, STAGE = 2 * KEYS * Tile<W>::ROW;
 
@@ -12,18 +15,17 @@ template <int W, int BM, int KEYS> struct Forward {
 
     DEVICE Forward() {
 #pragma unroll
-        for (int i = 0; i < 2 * M; ++i) top[i / 2][i % 2] = -INFINITY;
+        for (int i = 0; i < 2 * M; ++i) top[i / 2][i % 2] = LOWEST;
     }
 
-    // Takes in the scores of a tile whose first key only the rows from -`visible` of the warp on see; they become
-    // weights relative to the new maximum.
-    DEVICE void softmax(float (&s)[M][KEYS / 8][4], int visible, float scale) {
-        const bool masked = visible < KEYS;
+    // Takes in the scores of a tile, which become weights relative to the new maximum. Where it is masked, row r of the
+    // warp sees only the first `visible(r)` keys.
+    template <typename F> DEVICE void softmax(float (&s)[M][KEYS / 8][4], bool masked, F visible, float scale) {
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int seen = visible + m * 16 + half * 8 + lane_id() / 4 - lane_id() % 4 * 2;
+                const int seen = visible(m * 16 + half * 8 + lane_id() / 4) - lane_id() % 4 * 2;
                 float most = top[m][half];
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; ++n)
@@ -99,7 +101,7 @@ template <int W, int BM, int KEYS> struct Forward {
             const Tile<W> k_tile{stages + start / KEYS % 2 * STAGE}, v_tile{k_tile.address + STAGE / 2};
             float s[M][KEYS / 8][4] = {};
             multiply_rows(s, q_tile, row, k_tile, 0);
-            softmax(s, visible, scale * LOG2_E);
+            softmax(s, visible < KEYS, [&](int r) { return visible + r; }, scale * LOG2_E);
             uint32_t p[M][KEYS / 16][4];
             round_left(p, s);
             multiply_columns(out, p, v_tile, 0, 0);

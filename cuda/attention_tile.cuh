@@ -40,11 +40,12 @@ template <int W> struct Tile {
     }
 };
 
-// Begins to copy rows of D elements, `stride` apart, and zeros beyond their number and beyond D.
+// Begins to copy rows of D elements, `stride` apart, and zeros beyond their number and beyond D: the work of THREADS
+// neighbouring threads.
 template <int W, int ROWS, int THREADS>
 DEVICE void fetch(Tile<W> tile, const bf16* from, int64_t stride, int rows, int D) {
     constexpr int STEP = THREADS / Tile<W>::CHUNKS;
-    int row = threadIdx.x / Tile<W>::CHUNKS;
+    int row = (THREADS == WARP ? lane_id() : threadIdx.x) / Tile<W>::CHUNKS;
     const int chunk = threadIdx.x % Tile<W>::CHUNKS;
     from += row * stride + chunk * 8;
     if (chunk * 8 >= D) rows = 0;
@@ -149,6 +150,6 @@ DEVICE void store_rows(bf16* to, int64_t stride, int rows, int D, const float (&
 #pragma unroll
     for (int i = lane_id(); i < M * 16 * N; i += WARP) {
         const int r = row + i / N, c = chunk + i % N;
-        if (r < rows && c * 8 < D) *reinterpret_cast<uint4*>(to + r * stride + c * 8) = load_words(tile.at(r, c));
+        if (r < rows && c * 8 < D) store_words(to + r * stride + c * 8, load_words(tile.at(r, c)));
     }
 }

@@ -64,6 +64,12 @@ DEVICE void store_global(float* p, const float (&v)[4]) {
                  : "memory");
 }
 
+// To global memory at once, where the compiler might store them one by one.
+DEVICE void store_words(void* to, uint4 v) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 // Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
 DEVICE void cp_async(uint32_t to, const void* from, bool copied) {
     const int bytes = copied ? 16 : 0;

@@ -1,7 +1,9 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use vicugna::autograd::{Tensor, backward_from};
+use vicugna::device::{Device, Emulated, Emulation, Profiled};
 use vicugna::dtype::DType;
 use vicugna::ops::attention::{Heads, Segments, attention};
 use vicugna::reference::attention as reference;
@@ -132,6 +134,62 @@ on_devices! {
     fn runs_are_bit_equal(case in cases()) {
         check_runs(|| case.run())?;
     }
+}
+
+/// What a case on bf16 launches, forward and, where it is `whole`, backward.
+fn launches(sequence: [usize; 3], heads: [usize; 3], whole: bool) -> Vec<Profiled> {
+    let case = Case { sequences: vec![sequence], heads, dtype: DType::Bf16, seed: 1 };
+    let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
+    on(&Device::new(emulated.clone()), || {
+        let [q, k, v, dout] = case.tensors();
+        let out = case.forward([&q, &k, &v]);
+        if whole {
+            backward_from([(&out, dout.detach())]).unwrap();
+        }
+    });
+    emulated.take_profile()
+}
+
+/// Whole sectors, and no bank twice. A list's item, of which a warp asks for half a sector, and a part's sums are the
+/// exceptions.
+fn check_accesses(launch: &Profiled) {
+    let (kernel, counted) = (&launch.kernel, &launch.counters);
+    assert_eq!(counted.shared_excess_wavefronts, 0, "{kernel}: wavefronts in excess");
+    let (loads, stores) = (32 * counted.global_load_sectors, 32 * counted.global_store_sectors);
+    assert!(stores <= counted.global_store_bytes * 65 / 64, "{kernel}: {stores} bytes in sectors stored");
+    assert!(loads <= counted.global_load_bytes + 16 * counted.warps, "{kernel}: {loads} bytes in sectors loaded");
+}
+
+/// The widths of Llama-3-8B and of Llama-3.2-1B at 1024 tokens: two products over half the square of the tokens forward,
+/// five backward, at most 1.15 times.
+#[test]
+fn products_that_no_query_sees_are_skipped() {
+    for d in [128, 64] {
+        let product = 2 * 4 * 1024 * 1024 / 2 * d as u64;
+        let found = launches([1024, 0, 0], [4, 1, d], true);
+        let names: Vec<&str> = found.iter().map(|launch| launch.kernel.as_str()).collect();
+        let (fwd, bwd) = (format!("attention_fwd_d{d}_bf16"), format!("attention_bwd_d{d}_bf16"));
+        assert_eq!(names, [&fwd, "attention_bwd_delta_bf16", &bwd, "attention_bwd_q_bf16"]);
+        for (launch, products) in found.iter().zip([2, 0, 5, 0]) {
+            let share = launch.counters.mma_operations as f64 / (products * product).max(1) as f64;
+            assert!(share <= 1.15, "{}: {share} of the products", launch.kernel);
+            assert!(products == 0 || share >= 1.0, "{}: {share} of the products", launch.kernel);
+            check_accesses(launch);
+        }
+    }
+}
+
+/// A token over a cache reads keys and values once for the heads of a group.
+#[test]
+fn decoding_reads_the_cache_once() {
+    let found = launches([1, 4095, 0], [8, 2, 128], false);
+    let [decode, sum] = &found[..] else { panic!("{found:?}") };
+    assert_eq!([&decode.kernel, &sum.kernel], ["attention_decode_d128_bf16", "attention_decode_sum_bf16"]);
+    let bytes = |launch: &Profiled| launch.counters.global_load_bytes + launch.counters.global_store_bytes;
+    let cache = 2 * 4096 * 2 * 128 * 2;
+    let share = (bytes(decode) + bytes(sum)) as f64 / cache as f64;
+    assert!(share <= 1.1, "{share} of the cache");
+    check_accesses(decode);
 }
 
 #[test]

@@ -20,6 +20,11 @@ fn width(heads: Heads) -> Result<usize> {
 
 /// `out` like `q`, `lse` `[NH, query rows]`.
 pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
+    let width = width(inputs.heads)?;
+    let few = |segment: &Segment| segment.queries.len() * inputs.heads.group() <= DECODE_ROWS;
+    if inputs.q.dtype() == DType::Bf16 && inputs.segments.0.iter().all(few) {
+        return decode(inputs, width);
+    }
     let Inputs { q, k, v, segments, heads, scale } = inputs;
     let (device, dtype, rows) = (q.device(), q.dtype(), q.shape().rows());
     let nh = heads.num_attention_heads;
@@ -33,6 +38,41 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let args = [outputs, inputs, &[Arg::I64(rows as i64)], &sizes(*heads)?, &[Arg::F32(*scale)]].concat();
     let grid = [work.len() * nh, 1, 1];
     KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block, shared, args: &args })?;
+    Ok((out, lse))
+}
+
+/// Rows of a tile of the decode kernel: queries, each with all heads of a group.
+const DECODE_ROWS: usize = 16;
+/// Keys of a part of a sequence, at least, and parts, at most.
+const PART_KEYS: usize = 128;
+const MOST_PARTS: usize = 64;
+
+/// [`forward`] of a few queries a sequence, which reads keys and values once for a group of heads.
+fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
+    let Inputs { q, k, v, segments, heads, scale } = inputs;
+    let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
+    let Heads { num_attention_heads: nh, num_key_value_heads: nkv, .. } = *heads;
+    let [heads, kv_heads, d] = sizes(*heads)?;
+    let work = work(segments, usize::MAX);
+    let list = upload(&device, &work)?;
+    let parts = most_keys(&work).div_ceil(PART_KEYS).min(MOST_PARTS);
+    let mut part_out = Tensor::uninit(&device, DType::F32, [parts, rows, columns])?;
+    let mut part_lse = Tensor::uninit(&device, DType::F32, [parts, rows, nh])?;
+    let outputs = [part_out.as_output()?, part_lse.as_output()?];
+    let tensors = [q.as_input()?, k.as_input()?, v.as_input()?, list.as_input()?];
+    let numbers = [Arg::I64(rows as i64), heads, kv_heads, d, Arg::size(parts)?, Arg::F32(*scale)];
+    let warps = if width == 256 { 2 } else { 4 };
+    let shared = 2 * width * DECODE_ROWS * (1 + 4 * warps);
+    let (kernel, grid) = (format!("attention_decode_d{width}_bf16"), [work.len() * nkv, parts.div_ceil(warps), 1]);
+    let args = [&outputs[..], &tensors, &numbers].concat();
+    KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block: 32 * warps, shared, args: &args })?;
+
+    let mut out = Tensor::uninit(&device, q.dtype(), q.shape())?;
+    let mut lse = Tensor::uninit(&device, DType::F32, [nh, rows])?;
+    let tensors = [out.as_output()?, lse.as_output()?, part_out.as_input()?, part_lse.as_input()?, list.as_input()?];
+    let args = [&tensors[..], &[Arg::I64(rows as i64), heads, d, Arg::size(parts)?]].concat();
+    let (kernel, grid) = ("attention_decode_sum_bf16", [work.len(), columns.div_ceil(4 * 256), 1]);
+    KERNELS.launch(&device, &Launch { kernel, grid, block: 256, shared: 0, args: &args })?;
     Ok((out, lse))
 }
 
@@ -79,6 +119,11 @@ fn work(segments: &Segments, block_rows: usize) -> Vec<[usize; 4]> {
     let mut work: Vec<_> = segments.0.iter().flat_map(blocks).collect();
     work.sort_by_key(|&[_, rows, _, visible]| std::cmp::Reverse(rows + visible));
     work
+}
+
+/// The keys of the item that has the most.
+fn most_keys(work: &[[usize; 4]]) -> usize {
+    work.iter().map(|[_, rows, _, visible]| rows + visible - 1).max().unwrap_or(0)
 }
 
 fn upload<const N: usize>(device: &Device, list: &[[usize; N]]) -> Result<Tensor> {
@@ -153,8 +198,7 @@ impl Saved<'_> {
         let Inputs { q, k, v, segments, heads, scale } = self.inputs;
         let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
         let sequences = work(segments, usize::MAX);
-        let most_keys = sequences.iter().map(|[_, rows, _, visible]| rows + visible - 1).max().unwrap_or(0);
-        let most_slices = most_keys.div_ceil(SLICE_KEYS).min(MOST_SLICES);
+        let most_slices = most_keys(&sequences).div_ceil(SLICE_KEYS).min(MOST_SLICES);
         let mut slices = Tensor::uninit(&device, DType::F32, [most_slices, rows, columns])?;
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [slices.as_output()?, dk.as_output()?, dv.as_output()?];
