@@ -180,6 +180,46 @@ pub(super) fn matmul(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     Ok(results)
 }
 
+pub(super) fn attention(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (nkv, group, d) = (draw.size(3), draw.size(4), 8 * draw.size(16));
+    let (nh, scale) = (nkv * group, f64::from(1.0 / (d as f32).sqrt()));
+    let mut segments = Vec::new();
+    let (mut rows, mut key_rows) = (0, 0);
+    for _ in 0..draw.size(2) {
+        let (queries, earlier) = (draw.size(80), draw.size(80) - 1);
+        segments.push((rows..rows + queries, key_rows..key_rows + earlier + queries));
+        (rows, key_rows) = (rows + queries, key_rows + earlier + queries);
+    }
+    let (dtype, heads) = (draw.dtype, [nh, nkv, d]);
+    let [q, dout] = [0, 1].map(|_| draw.values(rows * nh * d, dtype));
+    let [k, v] = [0, 1].map(|_| draw.values(key_rows * nkv * d, dtype));
+    let tq = draw.tensor(&q, dtype, [rows, nh * d])?.with_grad();
+    let [tk, tv] = [
+        draw.tensor(&k, dtype, [key_rows, nkv * d])?.with_grad(),
+        draw.tensor(&v, dtype, [key_rows, nkv * d])?.with_grad(),
+    ];
+    let sequences = segments.iter().map(|(queries, keys)| (queries.len(), keys.clone()));
+    let sequences = ops::attention::Segments::caches(sequences);
+    let shape = ops::attention::Heads { num_attention_heads: nh, num_key_value_heads: nkv, head_dim: d };
+    let out = ops::attention::attention(&tq, &tk, &tv, &sequences, shape, scale as f32)?;
+    let gradients = backward_from([(&out, draw.tensor(&dout, dtype, [rows, nh * d])?)])?;
+    let forward = expected!(R => {
+        reference::attention::forward::<R>(&cast(&q), &cast(&k), &cast(&v), &segments, heads, scale)
+    });
+    let mut results = vec![found("out", &out, forward)?];
+    for (i, (name, x)) in [("dq", &tq), ("dk", &tk), ("dv", &tv)].into_iter().enumerate() {
+        let backward = expected!(R => {
+            let [dout, q, k, v] = [&dout, &q, &k, &v].map(|x| cast::<R>(x));
+            let gradients = reference::attention::backward(&dout, &q, &k, &v, &segments, heads, scale);
+            gradients.into_iter().nth(i).unwrap_or_default()
+        });
+        if let Some(gradient) = gradients.get(x) {
+            results.push(found(name, gradient, backward)?);
+        }
+    }
+    Ok(results)
+}
+
 pub(super) fn embedding(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let (dtype, rows, v, h) = (draw.dtype, draw.size(300), draw.size(100), draw.size(600));
     let ids = draw.ids(rows, v);

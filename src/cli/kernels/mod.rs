@@ -69,6 +69,7 @@ const OPS: &[Op] = &[
     Op { kernels: &ops::rope::KERNELS, check: check::rope, profile: profile::rope },
     Op { kernels: &ops::swiglu::KERNELS, check: check::swiglu, profile: profile::swiglu },
     Op { kernels: &ops::matmul::KERNELS, check: check::matmul, profile: profile::matmul },
+    Op { kernels: &ops::attention::KERNELS, check: check::attention, profile: profile::attention },
     Op { kernels: &ops::embedding::KERNELS, check: check::embedding, profile: profile::embedding },
     Op { kernels: &ops::elementwise::KERNELS, check: check::elementwise, profile: profile::elementwise },
     Op { kernels: &ops::dropout::KERNELS, check: check::dropout, profile: profile::dropout },

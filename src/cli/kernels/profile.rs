@@ -172,6 +172,32 @@ fn product(dtype: DType, m: usize, n: usize, k: usize) -> Vec<Cost> {
     if cut.slices == 1 { vec![tiles] } else { vec![tiles, Cost::moved(sums + out)] }
 }
 
+/// One sequence, and a token after it.
+pub(super) fn attention(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+    let heads = ops::attention::Heads { num_attention_heads: NH, num_key_value_heads: NKV, head_dim: D };
+    let q = tensor(device, dtype, [rows, NH * D])?.with_grad();
+    let [k, v] =
+        [tensor(device, dtype, [rows, NKV * D])?.with_grad(), tensor(device, dtype, [rows, NKV * D])?.with_grad()];
+    let attend = |q: &Tensor, queries| {
+        let segments = ops::attention::Segments::cached(queries, rows);
+        ops::attention::attention(q, &k, &v, &segments, heads, 0.088)
+    };
+    let out = attend(&q, rows)?;
+    backward_from([(&out, out.detach())])?;
+    attend(&tensor(device, dtype, [1, NH * D])?, 1)?;
+    let [q, kv, sums] = [rows * NH * D * dtype.size(), rows * NKV * D * dtype.size(), rows * NH * 4];
+    let (delta, one) = (Cost::moved(2 * q + sums), NH * D * dtype.size());
+    let (fwd, dq, dkv) = (2 * q + 2 * kv + sums, 3 * q + 2 * kv + 2 * sums, 2 * q + 4 * kv + 2 * sums);
+    let decode = 2 * one + 2 * kv + NH * 4;
+    if dtype == DType::F32 {
+        return Ok([fwd, 2 * q + sums, dq, dkv, decode].map(Cost::moved).into());
+    }
+    let parts = NH * (D + 1) * 4; // of one part of the keys, and of one slice of dq
+    let slices = rows * NH * D * 4;
+    let costs = [fwd, delta.moved, dkv + slices, slices + q, one + 2 * kv + parts, parts + one + NH * 4];
+    Ok(costs.map(Cost::moved).into())
+}
+
 pub(super) fn embedding(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
     let weight = tensor(device, dtype, [V, H])?.with_grad();
     let y = ops::embedding::embedding(&ids(device, rows, 7, 40)?, &weight)?;
