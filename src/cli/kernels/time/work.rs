@@ -66,12 +66,12 @@ fn swiglu(bench: &mut Bench) -> Result<()> {
 fn attention(bench: &mut Bench) -> Result<()> {
     let heads = Heads { num_attention_heads: NH, num_key_value_heads: NKV, head_dim: D };
     let scale = (D as f32).sqrt().recip();
-    let length = bench.rows.min(2048);
-    let segments = Segments::packed(&vec![length; bench.rows / length]);
+    let lengths: Vec<usize> = (0..bench.rows).step_by(2048).map(|first| (bench.rows - first).min(2048)).collect();
+    let segments = Segments::packed(&lengths);
     let shapes = [[bench.rows, NH * D], [bench.rows, NKV * D], [bench.rows, NKV * D]];
     let [q, k, v] = shapes.map(|shape| bench.tensor(shape).map(Tensor::with_grad));
     let (q, k, v) = (q?, k?, v?);
-    let product = bench.rows / length * length * (length + 1) * NH * D;
+    let product = lengths.iter().map(|length| length * (length + 1)).sum::<usize>() * NH * D;
     let run = || ops::attention::attention(&q, &k, &v, &segments, heads, scale);
     let out = bench.step("attention forward", Cost::Operations(2 * product), run)?;
     bench.step("attention backward", Cost::Operations(5 * product), || backward_from([(&out, out.detach())]))?;
