@@ -24,7 +24,7 @@ at the widths of Llama-3-8B on 64 tokens on the emulated device and counts: the 
   share, as a norm's weight, once for each block. A product of matrices reads its operands once for each tile.
 - *sectors*: bytes moved, in sectors of 32, for each asked: 1 where every access is coalesced.
 - *excess*: passes through the banks of shared memory beyond the least.
-- *mma*: operations of `mma.sync`, and its share of the instructions of a main loop: of `mma`, `ldmatrix`, loads and stores of
+- *mma*: operations of `mma.sync`, and its share of the kernel's instructions of these kinds: `mma`, `ldmatrix`, loads and stores of
   shared memory, `cp.async` and barriers.
 - *warps*: how many of a multiprocessor's warps are there at once, by registers, shared memory and threads
   (`docs/kernel-budget.md`).
