@@ -55,7 +55,8 @@ impl<'a> Touched<'a> {
     #[inline(always)]
     pub fn new(addresses: &'a [u64; LANES], mask: u32, bytes: u64, room: &'a mut Room) -> Checked<Self> {
         let dense = dense(addresses, mask, bytes);
-        if !aligned(addresses, mask, bytes) {
+        let aligned = if dense { addresses[0].is_multiple_of(bytes) } else { aligned(addresses, mask, bytes) };
+        if !aligned {
             return Err(misaligned(addresses, mask, bytes));
         }
         let count = if dense {
@@ -187,20 +188,32 @@ impl<'a> Touched<'a> {
 
 #[inline(always)]
 fn aligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> bool {
-    let mut low = 0;
-    for lane in 0..LANES {
-        low |= if mask >> lane & 1 != 0 { addresses[lane] } else { 0 };
+    if mask == u32::MAX {
+        let mut low = [0; 4];
+        for four in addresses.as_chunks::<4>().0 {
+            for i in 0..4 {
+                low[i] |= four[i];
+            }
+        }
+        return low.iter().all(|low| low & (bytes - 1) == 0);
     }
-    low & (bytes - 1) == 0
+    lanes(mask).all(|lane| addresses[lane] & (bytes - 1) == 0)
 }
 
 #[inline(always)]
 fn dense(addresses: &[u64; LANES], mask: u32, bytes: u64) -> bool {
-    let mut off = 0;
-    for lane in 0..LANES {
-        off |= addresses[lane] ^ addresses[0].wrapping_add(lane as u64 * bytes);
+    if mask != u32::MAX {
+        return false;
     }
-    off == 0 && mask == u32::MAX
+    // Four lanes at once, that they share an instruction.
+    let (mut off, mut expected) = ([0; 4], [0, 1, 2, 3].map(|lane| addresses[0].wrapping_add(lane * bytes)));
+    for four in addresses.as_chunks::<4>().0 {
+        for i in 0..4 {
+            off[i] |= four[i] ^ expected[i];
+            expected[i] = expected[i].wrapping_add(4 * bytes);
+        }
+    }
+    off == [0; 4]
 }
 
 #[cold]

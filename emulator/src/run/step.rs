@@ -207,8 +207,11 @@ pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES
     match address.base {
         None => {}
         Some((row, File::Wide)) => {
-            for (out, base) in out.iter_mut().zip(registers.wide(row)) {
-                *out = base.wrapping_add(offset);
+            let bases = registers.wide(row).as_chunks::<4>().0;
+            for (out, bases) in out.as_chunks_mut::<4>().0.iter_mut().zip(bases) {
+                for i in 0..4 {
+                    out[i] = bases[i].wrapping_add(offset);
+                }
             }
         }
         Some((row, _)) => {
