@@ -2,11 +2,15 @@
 
 mod watched;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use vicugna::autograd::{Tensor, backward};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
+use vicugna::io::adapter::AdapterConfig;
+use vicugna::io::model::{ModelFiles, attach_new_adapter};
+use vicugna::nn::{Batch, Checkpoint, DropoutSeed, Sequence};
 use vicugna::ops::grad_norm::grad_norm;
 use vicugna::ops::matmul::matmul;
 use vicugna::optim::{AdamW, AdamWOptions, Trained};
@@ -131,5 +135,34 @@ fn a_step_on_a_gpu_never_waits_for_it() {
     let decayed = [1.0, -2.0, 3.0].map(|w| w * 0.999);
     for ((w, decayed), sign) in w.to_vec::<f32>().unwrap().into_iter().zip(decayed).zip([1.0, 0.0, -1.0]) {
         assert!((w - (decayed - 0.1 * sign)).abs() < 1e-5, "{w}");
+    }
+}
+
+/// The first of two makes what later ones keep, such as the rotary table.
+#[test]
+fn nor_does_a_step_of_a_whole_model() {
+    let gpu = Arc::new(watched::Watched::default());
+    let device = Device::new(gpu.clone());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gqa");
+    let model = ModelFiles::open(&path).unwrap().load(DType::Bf16, &device).unwrap();
+    attach_new_adapter(&model, &AdapterConfig { lora_dropout: 0.1, ..AdapterConfig::default() }, 5).unwrap();
+    let sequence =
+        |n: u32| Sequence { input_ids: (3..n).collect(), labels: (3..n as i32).map(|id| id - id % 3).collect() };
+    let mut optimizer = AdamW::new(OPTIONS);
+    for step in 0..2 {
+        let waits = gpu.waits();
+        let batch = Batch::new(&[sequence(20), sequence(35)], &device).unwrap();
+        let dropout = DropoutSeed { seed: 7, step, first_row: 0 };
+        let loss = model.loss(&batch, batch.supervised as f32, Some(dropout), &Checkpoint).unwrap();
+        let gradients = backward(&loss).unwrap();
+        let trained = model.trained();
+        let mut locked: Vec<_> = trained.iter().map(|(name, parameter)| (name, parameter.lock())).collect();
+        let found: Vec<Tensor> = locked.iter().map(|(_, weight)| gradients.get(weight).unwrap().clone()).collect();
+        let norm = grad_norm(&found.iter().collect::<Vec<_>>()).unwrap();
+        let updates = locked.iter_mut().zip(&found);
+        let updates = updates.map(|((name, parameter), gradient)| Trained { name, parameter, gradient });
+        optimizer.step(updates.collect(), &norm.clip_scale(1.0).unwrap()).unwrap();
+        assert_eq!(gpu.waits(), waits, "step {step}");
+        assert!(norm.read().unwrap().total > 0.0 && loss.to_vec::<f32>().unwrap()[0] > 0.0);
     }
 }

@@ -9,6 +9,7 @@ mod cross_entropy;
 mod harness;
 mod matmul;
 mod mutants;
+mod tensors;
 mod triton;
 #[path = "../vectors/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the suite")]
