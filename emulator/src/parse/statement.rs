@@ -84,6 +84,10 @@ fn directive<'a>(cursor: &mut Cursor<'a>, directive: &'a str, line: u32, out: &m
                 out.extend(declared.into_iter().map(Statement::Variable));
                 Ok(())
             }
+            Some(Space::Param) => Err(ParseError::new(
+                line,
+                "a `.param` in a kernel's body is a call's, and calls are not supported: inline the function, and use no assert or printf",
+            )),
             _ if directive == ".extern" || directive == ".visible" => Ok(()),
             _ => Err(ParseError::new(line, format!("unknown directive `{directive}`"))),
         },

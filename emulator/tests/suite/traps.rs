@@ -328,3 +328,18 @@ fn memory_has_an_end() {
     assert!(device.alloc(1000).is_ok());
     assert!(Device::with_memory(Arch::Sm80, u64::MAX).alloc(u64::MAX - 600).is_err());
 }
+
+#[test]
+fn a_call_is_refused_with_its_line_and_what_to_do() {
+    let printf = ".reg .b64 %rd<2>;
+        { .reg .b32 temp_param_reg; .param .b64 param0; st.param.b64 [param0+0], %rd1;
+        .param .b32 retval0; call.uni (retval0), vprintf, (param0); }";
+    let text = ptx("", printf).replace(
+        ".visible",
+        ".extern .func (.param .b32 func_retval0) vprintf(.param .b64 vprintf_param_0);\n.visible",
+    );
+    let error = ptx_emulator::Module::parse(&text).unwrap_err().to_string();
+    assert!(error.contains("line 8") && error.contains("inline the function") && error.contains("printf"), "{error}");
+    let error = ptx_emulator::Module::parse(&ptx("", "\ncall.uni f;")).unwrap_err().to_string();
+    assert!(error.contains("line 7") && error.contains("inline the function"), "{error}");
+}
