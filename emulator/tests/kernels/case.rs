@@ -190,11 +190,15 @@ impl Case {
 
     /// As [`Self::output`], but as exact as sums of values of some size that `rounding` holds.
     pub fn close_to(self, kind: Kind, rounding: (Kind, f64), expected: Vec<f64>) -> Self {
-        let mut case = self.output(kind, expected);
-        if let Some(buffer) = case.buffers.last_mut() {
+        self.output(kind, expected).rounded_as(rounding)
+    }
+
+    /// The buffer added last is as exact as sums of values of some size that `rounding` holds.
+    pub fn rounded_as(mut self, rounding: (Kind, f64)) -> Self {
+        if let Some(buffer) = self.buffers.last_mut() {
             buffer.rounding = rounding;
         }
-        case
+        self
     }
 
     /// A buffer that the kernel changes.

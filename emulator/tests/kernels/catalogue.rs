@@ -1,5 +1,6 @@
 //! The kernels, over shapes at and beyond their tiles, and what they compute, in f64.
 
+use crate::attention::{self, ATTENTION};
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32};
 use crate::cross_entropy::{self, CROSS_ENTROPY};
@@ -13,13 +14,13 @@ const EMBEDDING: &str = include_str!("../../../ptx/embedding.ptx");
 const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 10] =
-    [ADAMW, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 11] =
+    [ADAMW, ATTENTION, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
 
 pub fn all() -> Vec<Case> {
-    let (cross_entropy, matmul) = (cross_entropy::cases(), matmul::cases());
-    [adamw(), cross_entropy, dropout(), elementwise(), embedding(), grad_norm(), matmul, rmsnorm(), rope(), swiglu()]
-        .concat()
+    let (attention, cross_entropy, matmul) = (attention::cases(), cross_entropy::cases(), matmul::cases());
+    let others = [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()];
+    [attention, cross_entropy, matmul].into_iter().chain(others).collect::<Vec<_>>().concat()
 }
 
 /// Numbers of a kind between -1 and 1.

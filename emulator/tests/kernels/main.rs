@@ -1,6 +1,7 @@
 //! The project's own kernels and Triton's on the emulator: right over ragged shapes in any order of blocks and warps; and,
 //! broken in every way that a kernel breaks, told.
 
+mod attention;
 mod case;
 mod catalogue;
 mod cross_entropy;

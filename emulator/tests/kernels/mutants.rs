@@ -221,10 +221,14 @@ const SPLIT: &str = "a round that the compiler split off a loop of exactly 512 /
 const NO_MULTIPLE: &str = "a copy of the round for an i that is no multiple of 32";
 const NOT_USED: &str = "param, m and v come with the tensor's entry, but the norm uses grad and n alone";
 
+const NO_ROWS: &str = "copies of no rows, which are zeros, to a tile that nobody reads after";
+
 const EQUIVALENT: &[Equivalent] = &[
     never(2, &["matmul_sum", "Pack<T, N>*>(p)"], "the compiler's copy for no slices, which no launch has"),
     same(4, &["matmul_rows", "for (int k0 = warp_id() * STRETCH"], "a warp without a stretch of K adds zeros"),
     same(7, &["matmul", "base_depth = least("], "a slice that ends with K goes on over zeros"),
+    same(4, &["attention", "fetch_keys(start + KEYS);"], NO_ROWS),
+    same(4, &["attention_decode", "if (start < end) {"], NO_ROWS),
     never(4, &["bra", "of `for ("], "the compiler's test before a loop's first round, which every launch takes"),
     never(4, &["gemm_bf16", "copy16("], SPLIT),
     never(2, &["gemm_bf16", "cp.async"], SPLIT),
