@@ -137,7 +137,6 @@ template <int W, int BM, int SPLIT> struct Backward {
     // Rounds go through the blocks of keys to and fro, since the first are seen by most queries.
     DEVICE void run(float* slices, bf16* dk_out, bf16* dv_out) {
         const int keys = work.keys(), count = least((keys + KEYS - 1) / KEYS, int(gridDim.y)), slice = blockIdx.y;
-        if (slice >= count) return;
         slices += slice * rows * NH * D;
 #pragma unroll 1
         for (int round = 0;; ++round) {
@@ -159,6 +158,7 @@ DEVICE void row_products(float* delta, const T* dout, const T* out, int64_t rows
         const int64_t row = first + warp_id() * 4 + i;
         if (row >= rows) break;
         float sum = 0.0f;
+#pragma unroll 1
         for (int c = lane_id() * PACK<T>; c < D; c += WARP * PACK<T>) {
             const Pack<T, PACK<T>> a = load<PACK<T>>(dout + (row * NH + head) * D + c),
                                    b = load<PACK<T>>(out + (row * NH + head) * D + c);

@@ -106,7 +106,6 @@ template <int W, int BM, int KEYS> struct Forward {
             round_left(p, s);
             multiply_columns(out, p, v_tile, 0, 0);
         }
-        if (row >= work.queries) return;
         y += work.first_query * stride + head * D, lse += head * rows + work.first_query;
         finish(y, lse, stride, work.queries, D, scale, q_tile, row);
     }
