@@ -154,7 +154,8 @@ pub fn replay(vectors: impl FnOnce() -> Vec<Vector>) {
             entries.iter().filter_map(|entry| Some((entry, vectors.get(&entry.fingerprint)?))).collect();
         let failures = compared.iter().filter_map(|(entry, vector)| Some((entry, entry.compare(vector).err()?)));
         let failures: Vec<String> = failures.map(|(entry, error)| format!("{}: {error}", entry.name)).collect();
-        println!("{}: {} launches compared, {} differ", card.name, compared.len(), failures.len());
+        let file = path.file_stem().unwrap_or_default().display();
+        println!("{}, {file}: {} launches compared, {} differ", card.name, compared.len(), failures.len());
         wrong.extend(failures);
     }
     assert!(wrong.is_empty(), "the emulator does not do as a GPU did:\n{}", wrong.join("\n"));
