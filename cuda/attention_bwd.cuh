@@ -1,7 +1,7 @@
-// Flash attention backward on bf16 tensor cores. A block takes every so manieth 64 keys of a sequence and a key/value
+// Flash attention backward on bf16 tensor cores. A block takes every n-th run of 64 keys of a sequence and a key/value
 // head, and goes through the query rows that see them, of every head of the group. Four warps take 16 keys each, over
-// all columns or, with SPLIT 2, eight over half of them; each holds its part of dk and dv in registers. What the block
-// has to say of dq it adds to its own slice in global memory, which a second kernel sums.
+// all columns or, with SPLIT 2, eight over half of them; each holds its part of dk and dv in registers. Its part
+// of dq the block adds to a slice of its own in global memory; a second kernel sums the slices.
 #pragma once
 
 #include "attention_tile.cuh"

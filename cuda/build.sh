@@ -41,9 +41,10 @@ install_compiler() {
   echo "${wheels[*]}" >.cuda/wheels
 }
 
-# nvcc writes its own release's PTX version, which only drivers of that release load: 8.0 loads from CUDA 12.0 on, and
-# ptxas refuses a file that claims less than it uses. It also writes absolute paths. A path that is not ours would make
-# the file depend on the machine: the functions of NVIDIA's headers that cause one stand in ptx.cuh and common.cuh.
+# nvcc writes its own release's PTX version, which only drivers of that release load: 8.0 loads from CUDA 12.1 on (12.0
+# crashes on line information for sm_90), and ptxas refuses a file that claims less than it uses. It also writes absolute
+# paths. A path that is not ours would make the file depend on the machine: the functions of NVIDIA's headers that cause
+# one stand in ptx.cuh and common.cuh.
 compile() {
   "$nvidia/bin/nvcc" -ptx -std=c++17 -arch=compute_80 -lineinfo -o "$temp/raw/$1.ptx" "cuda/$1.cu"
   sed -e 's/^\.version .*/.version 8.0/' -e "s|\"$PWD/cuda/|\"cuda/|" "$temp/raw/$1.ptx" >"$temp/ptx/$1.ptx"

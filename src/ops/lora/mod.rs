@@ -5,7 +5,9 @@ mod cuda;
 
 use super::check;
 use super::dropout::Dropout;
+use super::elementwise::cast;
 use crate::autograd::{Tensor, record};
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -46,7 +48,11 @@ pub fn lora(
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     refuse_misfits(x, weight, lora_a, lora_b)?;
-    let adapter = Adapter { a: lora_a.detach(), b: lora_b.detach(), scaling, dropout };
+    let operand = |matrix: &Tensor| match x.device() {
+        Device::Cpu => Ok(matrix.detach()),
+        Device::Cuda(_) => cast(&matrix.detach(), x.dtype()),
+    };
+    let adapter = Adapter { a: operand(lora_a)?, b: operand(lora_b)?, scaling, dropout };
     let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight))?;
     let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
     let saved_x = (want_dw || want_da).then(|| x.detach());
