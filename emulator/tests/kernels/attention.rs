@@ -18,7 +18,6 @@ struct Batch {
     /// First query row, queries, first key row, keys.
     sequences: Vec<[usize; 4]>,
     rows: usize,
-    key_rows: usize,
     q: Vec<f64>,
     k: Vec<f64>,
     v: Vec<f64>,
@@ -34,7 +33,7 @@ impl Batch {
         }
         let [q, dout] = [1, 4].map(|seed| draw(kind, seed, rows * NH * d));
         let [k, v] = [2, 3].map(|seed| draw(kind, seed, key_rows * NKV * d));
-        Self { kind, d, sequences, rows, key_rows, q, k, v, dout }
+        Self { kind, d, sequences, rows, q, k, v, dout }
     }
 
     fn name(&self) -> String {
