@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ptx_emulator::{Arch, Counters, LaunchError, MemoryError};
+pub use ptx_emulator::Arch;
+use ptx_emulator::{Counters, LaunchError, MemoryError};
 
 use super::driver::{Arg, DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
 use crate::error::{Error, Result};
@@ -13,6 +14,8 @@ const NAME: &str = "emulated";
 /// How an emulated device runs.
 #[derive(Clone, Debug)]
 pub struct Emulation {
+    /// The GPU whose limits it has, by default one of compute capability 8.0.
+    pub arch: Arch,
     /// Bytes of device memory; no more is taken from the machine than is touched.
     pub memory: usize,
     /// 0 runs blocks and warps in order; any other number picks an order, the same each time.
@@ -25,7 +28,7 @@ pub struct Emulation {
 
 impl Default for Emulation {
     fn default() -> Self {
-        Self { memory: 64 << 30, schedule: 0, threads: 0, profile: false }
+        Self { arch: Arch::Sm80, memory: 64 << 30, schedule: 0, threads: 0, profile: false }
     }
 }
 
@@ -59,7 +62,7 @@ struct State {
 impl Emulated {
     /// A device with nothing on it.
     pub fn new(emulation: Emulation) -> Self {
-        let device = ptx_emulator::Device::with_memory(Arch::Sm80, emulation.memory as u64);
+        let device = ptx_emulator::Device::with_memory(emulation.arch, emulation.memory as u64);
         Self { emulation, state: Mutex::new(State { device, modules: Vec::new(), profile: Vec::new() }) }
     }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 pub use buffer::Buffer;
 pub use cuda::{Cuda, Kernels, MemoryUse};
 pub use driver::{Arg, DevicePtr, DeviceSlice, Driver, Launch, MemoryInfo, Module, Stream};
-pub use emulated::{Emulated, Emulation, Profiled};
+pub use emulated::{Arch, Emulated, Emulation, Profiled};
 pub use probe::{Gpu, gpus};
 pub use timed::{Timed, TimedLaunch};
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use vicugna::autograd::{Tensor, backward_from};
-use vicugna::device::{Arg, Device, Emulated, Emulation, Kernels, Launch};
+use vicugna::device::{Arch, Arg, Device, Emulated, Emulation, Kernels, Launch};
 use vicugna::dtype::DType;
 use vicugna::error::Result;
 use vicugna::ops::elementwise::{add, cast};
@@ -108,4 +108,20 @@ fn launches_are_counted_where_that_was_asked_for() {
     assert_eq!((profile[0].kernel.as_str(), profile[0].grid, profile[0].block), ("fill", [1, 1, 1], 40));
     assert_eq!(profile[0].counters.global_store_bytes, 160);
     assert!(emulated.take_profile().is_empty());
+}
+
+#[test]
+fn an_emulated_gpu_has_the_limits_of_its_architecture() {
+    let fill = |arch, shared| {
+        let device = Device::new(Arc::new(Emulated::new(Emulation { arch, ..Emulation::default() })));
+        let mut x = Tensor::zeros(&device, DType::F32, [3])?;
+        let args = [x.as_output()?, Arg::F32(1.0)];
+        FILL.launch(&device, &Launch { kernel: "fill", grid: [1, 1, 1], block: 3, shared, args: &args })
+    };
+    fill(Arch::Sm80, 120 << 10).unwrap();
+    for arch in [Arch::Sm86, Arch::Sm89] {
+        fill(arch, 99 << 10).unwrap();
+        let error = fill(arch, 120 << 10).unwrap_err().to_string();
+        assert!(error.contains("shared memory"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use half::bf16;
 use proptest::prelude::*;
 use vicugna::autograd::Tensor;
-use vicugna::device::{Device, Emulated, Emulation};
+use vicugna::device::{Arch, Device, Emulated, Emulation};
 use vicugna::dtype::{DType, Float};
 pub(crate) use vicugna::expected;
 use vicugna::reference::Real;
@@ -43,13 +43,15 @@ pub fn devices() -> Vec<Device> {
     }
 }
 
-/// Emulated GPUs on which no result may differ: with blocks and warps in three orders, on one thread and on two.
+/// Emulated GPUs on which no result may differ: with blocks and warps in three orders, on one thread and on two, and with
+/// 99 KiB of shared memory for a block where others have 163.
 fn emulated() -> &'static [Device; 4] {
     static EMULATED: OnceLock<[Device; 4]> = OnceLock::new();
-    let device = |(schedule, threads)| {
-        Device::new(Arc::new(Emulated::new(Emulation { schedule, threads, ..Emulation::default() })))
+    let device = |(arch, schedule, threads)| {
+        Device::new(Arc::new(Emulated::new(Emulation { arch, schedule, threads, ..Emulation::default() })))
     };
-    EMULATED.get_or_init(|| [(0, 1), (0, 2), (1, 1), (2, 2)].map(device))
+    let ways = [(Arch::Sm80, 0, 1), (Arch::Sm80, 0, 2), (Arch::Sm86, 1, 1), (Arch::Sm89, 2, 2)];
+    EMULATED.get_or_init(|| ways.map(device))
 }
 
 /// How many cases a test runs on `device`; an emulated GPU is slower.
