@@ -17,7 +17,7 @@ impl LayerCache {
     /// Appends rows `[n, NKV*D]`; returns all keys, all values, and how many of their rows count.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit the cache.
+    /// [`Error::Shape`](crate::error::Error::Shape) if they do not fit the cache.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(&Tensor, &Tensor, usize)> {
         self.keys.write_rows(self.rows, k)?;
         self.values.write_rows(self.rows, v)?;
