@@ -156,11 +156,15 @@ fn rope() {
 #[ignore = "a program: a test of this file starts it"]
 fn all_files() {
     let context = device();
-    for op in ["adamw", "dropout", "elementwise", "embedding", "rmsnorm", "rope", "swiglu"] {
-        let text = common::ptx(op);
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../ptx")).unwrap();
+    let ops: Vec<_> =
+        files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string()).collect();
+    assert!(ops.len() >= 11, "{ops:?}");
+    for op in ops {
+        let text = common::ptx(&op);
         let module = context.load_module(Ptx::from_src(text.clone())).unwrap();
         let names = text.lines().filter_map(|line| line.strip_prefix(".visible .entry ")?.strip_suffix('('));
         let loaded: Vec<_> = names.map(|name| module.load_function(name).unwrap()).collect();
-        assert!(loaded.len() >= 2, "{op} has {} kernels", loaded.len());
+        assert!(!loaded.is_empty(), "{op}");
     }
 }
