@@ -1,6 +1,7 @@
 //! Who touched which byte: races between the warps of a block and between the blocks of a launch.
 
 pub(crate) mod global;
+mod reason;
 pub(crate) mod shared;
 
 /// What an access does.

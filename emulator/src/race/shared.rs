@@ -6,7 +6,8 @@
 //! has its own, and each byte of a word of which parts are touched.
 
 use super::Touch;
-use crate::trap::{Fault, TrapKind};
+use super::reason::Reason;
+use crate::trap::Fault;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -155,11 +156,11 @@ pub(crate) type Outcome = Result<(), (u64, Box<Fault>)>;
 
 /// One access, as the checks see it.
 #[derive(Clone, Copy)]
-struct Access {
-    warp: u8,
-    touch: Touch,
+pub(super) struct Access {
+    pub warp: u8,
+    pub touch: Touch,
     /// Marks the bytes as a copy in flight.
-    flight: bool,
+    pub flight: bool,
 }
 
 impl Shadow {
@@ -482,46 +483,5 @@ impl Shadow {
             self.known[warp as usize] = together;
             self.known_of_all[warp as usize] = known_of_all;
         }
-    }
-}
-
-/// Why an access is refused.
-#[derive(Debug, Clone, Copy)]
-enum Reason {
-    Unwritten,
-    InFlight(u8),
-    Wrote(u8),
-    Read(u8),
-}
-
-impl Reason {
-    fn fault(self, access: Access, byte: usize) -> (u64, Box<Fault>) {
-        let me = access.warp;
-        let does = match access.touch {
-            _ if access.flight => "issues an asynchronous copy into",
-            Touch::Read | Touch::ReadOnly => "reads",
-            Touch::Write => "writes",
-            Touch::Atomic => "atomically updates",
-        };
-        let (kind, detail) = match self {
-            Self::Unwritten => (TrapKind::Uninitialized, format!("reads shared byte {byte:#x}, which nobody wrote")),
-            Self::InFlight(warp) => {
-                let detail = format!(
-                    "warp {me} {does} shared byte {byte:#x}, into which an asynchronous copy of warp {warp} is still in flight"
-                );
-                (TrapKind::CopyInFlight, detail)
-            }
-            Self::Wrote(warp) => {
-                let detail =
-                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} wrote, with no barrier between");
-                (TrapKind::SharedRace, detail)
-            }
-            Self::Read(warp) => {
-                let detail =
-                    format!("warp {me} {does} shared byte {byte:#x}, which warp {warp} read, with no barrier between");
-                (TrapKind::SharedRace, detail)
-            }
-        };
-        (byte as u64, Fault::new(kind, None, detail))
     }
 }
