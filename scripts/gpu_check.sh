@@ -47,7 +47,7 @@ pack() {
   build_into "$temp/gpu_check/bin" build --bin vicugna --example record -- vicugna record
   build_into "$temp/gpu_check/bin" test --no-run --test ops --test device -- ops device
   build_into "$temp/tests" test --no-run --test suite --test kernels -- suite kernels
-  VICUGNA_VECTORS=$temp/gpu_check/launches/suite.bin "$temp/tests/suite" -q --skip fuzz --skip traps >/dev/null
+  VICUGNA_VECTORS=$temp/gpu_check/launches/suite.bin "$temp/tests/suite" -q --skip fuzz --skip spans --skip traps >/dev/null
   VICUGNA_VECTORS=$temp/gpu_check/launches/kernels.bin "$temp/tests/kernels" -q --skip mutants >/dev/null
   cp "$here"/gpu_check.{sh,py} "$temp/gpu_check"
   glibc_of "$temp"/gpu_check/bin/* >"$temp/gpu_check/glibc"
