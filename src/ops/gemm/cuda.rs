@@ -109,7 +109,7 @@ struct Operands<'a> {
     extension: Option<[Matrix<'a>; 2]>,
 }
 
-/// How a product is cut into blocks: by shape alone, so that no GPU changes a bit.
+/// How a product is cut into blocks: by shape alone, whatever the GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// Rows and columns of the tile of the result that a block makes.
