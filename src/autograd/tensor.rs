@@ -53,6 +53,15 @@ impl Tensor {
         Ok(Self { largest, ..Self::new(shape, T::DTYPE, Buffer::from_bytes(device, bytemuck::cast_slice(data))?) })
     }
 
+    /// Floats from their bytes, which need no alignment, in this machine's order: what CUDA runs on is little-endian.
+    pub(crate) fn from_bytes(device: &Device, dtype: DType, shape: Shape, bytes: &[u8]) -> Result<Self> {
+        let needed = shape.numel() * dtype.size();
+        if needed != bytes.len() {
+            return Err(Error::shape("tensor", format!("{shape} needs {needed} bytes, got {}", bytes.len())));
+        }
+        Ok(Self::new(shape, dtype, Buffer::from_bytes(device, bytes)?))
+    }
+
     /// Its shape.
     pub fn shape(&self) -> Shape {
         self.shape

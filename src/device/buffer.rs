@@ -46,7 +46,7 @@ impl Buffer {
         let mut buffer = Self::uninit(device, src.len())?;
         match &mut buffer.memory {
             Memory::Host(memory) => memory.bytes_mut(src.len()).copy_from_slice(src),
-            Memory::Device { ptr, cuda } => cuda.driver().copy_to_device(*ptr, src, Stream::Compute)?,
+            Memory::Device { ptr, cuda } => cuda.copy_to_device(*ptr, src)?,
         }
         Ok(buffer)
     }

@@ -79,6 +79,19 @@ impl Cuda {
         self.used.fetch_sub(bytes.max(1), Ordering::Relaxed);
     }
 
+    /// Copies host bytes to new memory. What is large goes on the copy stream, as weights do: a GPU takes at most 64 KiB
+    /// of pageable memory without waiting for the stream's earlier work.
+    pub(super) fn copy_to_device(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
+        const LARGE: usize = 64 << 10;
+        if src.len() <= LARGE {
+            return self.driver.copy_to_device(dst, src, Stream::Compute);
+        }
+        // The memory is there when the stream that allocates has come so far.
+        self.driver.wait(Stream::Copy, Stream::Compute)?;
+        self.driver.copy_to_device(dst, src, Stream::Copy)?;
+        self.driver.wait(Stream::Compute, Stream::Copy)
+    }
+
     fn out_of_memory(&self, asked: usize) -> Error {
         let free = self.driver.memory_info().map_or_else(|_| "unknown".into(), |memory| in_words(memory.free));
         let (asked, used) = (in_words(asked), in_words(self.memory_use().used));

@@ -11,7 +11,7 @@ pub struct DevicePtr(pub u64);
 pub enum Stream {
     /// Kernels, and the copies that must stand between them. All memory is allocated and freed here.
     Compute,
-    /// Copies that overlap with kernels.
+    /// Copies that overlap with kernels: large ones to the device, through page-locked memory.
     Copy,
 }
 

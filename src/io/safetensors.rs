@@ -124,12 +124,19 @@ impl WeightSource for Checkpoint {
             refuse(format!("is stored as {}, which cannot be loaded as {dtype}", info.dtype))
                 .with_hint("save the model in bf16, f16 or f32")
         })?;
-        let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
         let (start, end) = (shard.data_start + info.data_offsets.0, shard.data_start + info.data_offsets.1);
         let bytes = shard.file.bytes().get(start..end).ok_or_else(|| refuse("ends beyond the file".into()))?;
-        convert(bytes, &mut tensor)?;
+        // Straight from the file to a GPU where there is nothing to convert.
+        let as_stored = matches!((info.dtype, dtype), (Dtype::BF16, DType::Bf16) | (Dtype::F32, DType::F32));
+        let tensor = if as_stored && !matches!(device, Device::Cpu) {
+            Tensor::from_bytes(device, dtype, shape, bytes)?
+        } else {
+            let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
+            convert(bytes, &mut tensor)?;
+            tensor.to_device(device)?
+        };
         shard.file.release(start..end);
-        tensor.to_device(device)
+        Ok(tensor)
     }
 }
 

@@ -36,6 +36,20 @@ fn values_survive_the_way_to_a_device_and_back() {
 }
 
 #[test]
+fn large_uploads_arrive_whole_and_before_the_kernels_that_read_them() {
+    let device = gpu();
+    // From within what CUDA takes at the call to three pieces of page-locked memory, and back: pieces are used again.
+    for n in [100, 16 << 10, (16 << 10) + 1, 1 << 20, (9 << 20) + 3, (4 << 20) + 1, 5 << 20] {
+        let x: Vec<f32> = (0..n).map(|i| ((i * 7 + n) % 1000) as f32).collect();
+        let there = Tensor::from_slice(&device, [n], &x).unwrap();
+        let twice = add(&there, &there).unwrap();
+        drop(there);
+        let twice = twice.to_vec::<f32>().unwrap();
+        assert!(twice.iter().zip(&x).all(|(twice, x)| *twice == 2.0 * x), "of {n} values some are wrong");
+    }
+}
+
+#[test]
 fn memory_is_counted_and_comes_back_on_drop() {
     let device = gpu();
     let x = Tensor::zeros(&device, DType::F32, [1000]).unwrap();

@@ -1,14 +1,17 @@
 //! A real GPU, through cudarc and NVIDIA's driver library, which is looked for at run time.
 
+mod staging;
+
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 
-use super::driver::{DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
-use super::probe::driver_present;
+use crate::device::driver::{DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
+use crate::device::probe::driver_present;
 use crate::error::{Error, Result};
+use staging::Staging;
 
 /// The driver's CUDA version that the checked-in PTX needs. 12.0 has its PTX version, but 12.0's assembler crashes on line
 /// information for sm_90.
@@ -25,6 +28,8 @@ pub struct CudarcDriver {
     compute: Arc<CudaStream>,
     copy: Arc<CudaStream>,
     pool: Pool,
+    /// Of the copy stream, from its first upload on.
+    staging: Mutex<Option<Staging>>,
     modules: Mutex<Vec<Loaded>>,
     /// The kernel queued last, for errors that come later.
     last: Mutex<String>,
@@ -59,7 +64,8 @@ impl CudarcDriver {
         let pool = default_pool(&context).map_err(refused)?;
         pool.keep_all();
         let (compute, copy) = (context.new_stream().map_err(refused)?, context.new_stream().map_err(refused)?);
-        Ok(Self { name, context, compute, copy, pool, modules: Mutex::default(), last: Mutex::default() })
+        let (staging, modules, last) = Default::default();
+        Ok(Self { name, context, compute, copy, pool, staging, modules, last })
     }
 
     fn stream(&self, stream: Stream) -> &CudaStream {
@@ -76,6 +82,16 @@ impl CudarcDriver {
             let after = if last.is_empty() { String::new() } else { format!(", after {last} was launched") };
             Error::device(&self.name, format!("{}{after}", in_words(what, error)))
         }
+    }
+
+    /// Copies to the device on the copy stream.
+    fn upload(&self, dst: DevicePtr, src: &[u8]) -> std::result::Result<(), DriverError> {
+        let staging = &mut *lock(&self.staging);
+        let staging = match staging {
+            Some(staging) => staging,
+            None => staging.insert(Staging::new(&self.context)?),
+        };
+        staging.upload(dst.0, src, &self.copy)
     }
 
     fn bind(&self) -> Result<()> {
@@ -167,10 +183,13 @@ impl Driver for CudarcDriver {
     #[expect(unsafe_code, reason = "a call of the driver")]
     fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
         self.bind()?;
-        let stream = self.stream(stream).cu_stream();
-        // SAFETY: `dst` is an allocation of at least `src.len()` bytes; `src` is pageable memory, which the driver has
-        // copied when it returns.
-        unsafe { result::memcpy_htod_async(dst.0, src, stream) }.map_err(self.refused("copying to the device"))
+        let copied = match stream {
+            // SAFETY: `dst` is an allocation of at least `src.len()` bytes; `src` is pageable memory, which the driver has
+            // copied when it returns.
+            Stream::Compute => unsafe { result::memcpy_htod_async(dst.0, src, self.compute.cu_stream()) },
+            Stream::Copy => self.upload(dst, src),
+        };
+        copied.map_err(self.refused("copying to the device"))
     }
 
     #[expect(unsafe_code, reason = "a call of the driver")]
