@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         return Err(Error::input("--labels", "no token has a label that the model can be asked for")
             .with_hint("a label counts from the second token of a sequence on"));
     }
-    let logits = no_grad(|| cast(&model.logits(&model.hidden(&batch, None, &Plain)?)?, DType::F32))?;
+    let logits = no_grad(|| model.logits(&model.hidden(&batch, None, &Plain)?))?;
     let loss = model.loss(&batch, batch.supervised as f32, None, &Plain)?;
     let grads = gradients(&model, &loss)?;
     if let Some(path) = &args.logits {

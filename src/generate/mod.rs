@@ -9,12 +9,10 @@ pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 
 use crate::autograd::{Tensor, no_grad};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
 use crate::models::llama::Llama;
 use crate::nn::KvCache;
-use crate::ops::elementwise::cast;
 
 /// How long a text grows and how its tokens are chosen.
 #[derive(Clone, Debug)]
@@ -156,7 +154,7 @@ fn next_logits(model: &Llama, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f3
     let logits = no_grad(|| {
         let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
         let last = hidden.copy_rows(ids.len() - 1..ids.len())?;
-        cast(&model.logits(&last)?, DType::F32)?.to_vec::<f32>()
+        model.logits(&last)?.to_vec::<f32>()
     })?;
     match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
         Some((token, &logit)) => Err(not_finite(model, token, logit, cache.rows())?),

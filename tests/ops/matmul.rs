@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use ptx_emulator::Class;
-use vicugna::autograd::backward_from;
+use vicugna::autograd::{Tensor, backward_from};
 use vicugna::device::{Device, Emulated, Emulation, Profiled};
 use vicugna::dtype::DType;
 use vicugna::error::Error;
-use vicugna::ops::matmul::matmul;
+use vicugna::ops::matmul::{matmul, matmul_f32};
 use vicugna::reference;
 
 use crate::harness::*;
@@ -53,6 +53,25 @@ on_devices! {
     }
 
     #[test]
+    fn in_f32_only_sums_are_rounded((rows, n, k) in shapes(), dtypes in [float_dtype(), float_dtype()], seed: u64) {
+        // A weight that bf16 holds too, so that no rounding of operands counts.
+        let (x, w) = (random(seed, rows * k, dtypes[0]), random(seed ^ 1, n * k, DType::Bf16));
+        let (tx, tw) = (tensor(&x, dtypes[0], [rows, k]), tensor(&w, dtypes[1], [n, k]));
+        let y = matmul_f32(&tx, &tw).unwrap();
+        prop_assert_eq!(y.dtype(), DType::F32);
+        check("y", &y, &expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&w), k)))?;
+        // Backward it is matmul with the gradient in the dtype of x.
+        let dy = tensor(&random(seed ^ 2, rows * n, dtypes[0]), DType::F32, [rows, n]);
+        let [x, w] = [tx, tw].map(Tensor::with_grad);
+        let found = backward_from([(&matmul_f32(&x, &w).unwrap(), dy.clone())]).unwrap();
+        let y = matmul(&x, &w).unwrap();
+        let expected = backward_from([(&y, vicugna::ops::elementwise::cast(&dy, y.dtype()).unwrap())]).unwrap();
+        for (name, leaf) in [("dx", &x), ("dw", &w)] {
+            check_bits(name, found.get(leaf).unwrap(), expected.get(leaf).unwrap())?;
+        }
+    }
+
+    #[test]
     fn properties_hold((rows, n, k) in shapes(), dtype in float_dtype(), seed: u64) {
         // Powers of two scale without rounding, and a frozen side gets no gradient and keeps the other's bits.
         let (x, w) = (random(seed, rows * k, dtype), random(seed ^ 1, n * k, dtype));
@@ -63,7 +82,7 @@ on_devices! {
         check_bits("(2x)wᵀ = x(2w)ᵀ", &y, &z)?;
 
         let dy = tensor(&random(seed ^ 2, rows * n, dtype), dtype, [rows, n]);
-        let gradients = |x: &vicugna::autograd::Tensor, w: &vicugna::autograd::Tensor| {
+        let gradients = |x: &Tensor, w: &Tensor| {
             backward_from([(&matmul(x, w).unwrap(), dy.clone())]).unwrap()
         };
         let (leaf_x, leaf_w) = (tx.clone().with_grad(), tw.clone().with_grad());

@@ -17,7 +17,7 @@ use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::cast;
 use crate::ops::grad_norm::grad_norm;
-use crate::ops::matmul::matmul;
+use crate::ops::matmul::matmul_f32;
 use crate::ops::rope::RopeTable;
 use crate::shape::Shape;
 
@@ -96,9 +96,9 @@ impl Llama {
         loss.map_err(|error| batch.bad_label(self.config.vocab_size).unwrap_or(error))
     }
 
-    /// Hidden states `[rows, H]` → logits `[rows, V]`.
+    /// Hidden states `[rows, H]` → logits `[rows, V]` in f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        matmul(hidden, &self.output_weight(hidden)?)
+        matmul_f32(hidden, &self.output_weight(hidden)?)
     }
 
     /// Room for `capacity` tokens of a generation.

@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::ops::gemm::{Matrix, product, with_last};
 use crate::shape::Shape;
 
-/// `y = x · weightᵀ`, `[.., N]`.
-pub fn forward(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+/// `y = x · weightᵀ`, `[.., N]`, in `dtype`.
+pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let shape = with_last(OP, x.shape(), weight.shape().rows())?;
-    product(OP, shape, x.dtype(), &[[Matrix::new(OP, x)?, Matrix::new(OP, weight)?.t()]])
+    product(OP, shape, dtype, &[[Matrix::new(OP, x)?, Matrix::new(OP, weight)?.t()]])
 }
 
 /// `dx = dy · weight`, of `shape`.

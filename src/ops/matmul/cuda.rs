@@ -1,4 +1,4 @@
-//! The three products of a linear layer, each one call of the shared multiplication, in the dtype of `x`.
+//! The three products of a linear layer, each one call of the shared multiplication, of operands in the dtype of `x`.
 
 use super::OP;
 use crate::autograd::Tensor;
@@ -11,11 +11,11 @@ use crate::shape::Shape;
 
 pub use crate::ops::gemm::cuda::{Cut, KERNELS};
 
-/// `y = x · weightᵀ`, `[.., N]`.
-pub fn forward(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+/// `y = x · weightᵀ`, `[.., N]`, in `dtype`.
+pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let shape = with_last(OP, x.shape(), weight.shape().rows())?;
     let weight = cast(weight, x.dtype())?;
-    product(OP, &x.device(), shape, x.dtype(), 1.0, &[[Matrix::new(OP, x)?, Matrix::new(OP, &weight)?.t()]])
+    product(OP, &x.device(), shape, dtype, 1.0, &[[Matrix::new(OP, x)?, Matrix::new(OP, &weight)?.t()]])
 }
 
 /// `dx = dy · weight`, of `shape`.
