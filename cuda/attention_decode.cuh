@@ -68,7 +68,7 @@ template <int W, int WARPS> struct Decode {
         if (begin < end) store_part(out + part * rows * NH * D, lse + part * rows * NH, sums, scale);
     }
 
-    // Rows that see none of the part's keys are zeros, of weight zero.
+    // Rows that see none of the part's keys are zeros, of weight zero: ln(0) is -inf.
     DEVICE void store_part(float* out, float* lse, Forward<W, 64, KEYS>& sums, float scale) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -79,12 +79,12 @@ template <int W, int WARPS> struct Decode {
             if (r >= work.queries * group) continue;
             const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
             const int64_t row = head_row(r);
-            if (lane_id() % 4 == 0) lse[row] = sum > 0.0f ? sums.top[0][half] * scale + logf(sum) : -INFINITY;
+            if (lane_id() % 4 == 0) lse[row] = sums.top[0][half] * scale + logf(sum);
 #pragma unroll
             for (int n = 0; n < W / 8; ++n) {
                 const float(&o)[4] = sums.out[0][n];
                 const Pack<float, 2> pair{o[half * 2] * inverse, o[half * 2 + 1] * inverse};
-                if (n * 8 < D) store(out + row * D + n * 8 + lane_id() % 4 * 2, pair);
+                if (n == 0 || n * 8 < D) store(out + row * D + n * 8 + lane_id() % 4 * 2, pair);
             }
         }
     }

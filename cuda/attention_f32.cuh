@@ -98,7 +98,6 @@ DEVICE void forward(float* y, float* lse, const float* q, const float* k, const 
         fetch_rows(k_tile, TILE, k + start * kv_stride, kv_stride, keys - start, D);
         fetch_rows(v_tile, TILE, v + start * kv_stride, kv_stride, keys - start, D);
         __syncthreads();
-        if (start >= work.visible + own + OWN - 1) continue;
         float s[OWN];
         dot_products(s, q_tile + own * (D + 4), k_tile, D);
 #pragma unroll
