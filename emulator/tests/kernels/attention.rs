@@ -188,12 +188,13 @@ pub fn cases() -> Vec<Case> {
         Batch::new(Bf16, 136, &[[1, 33], [17, 20]]).forward_case("attention_fwd_d256_bf16", 64, 128, 98304),
     ];
     for (d, full, warps) in [(8, 64, 4), (64, 64, 4), (8, 128, 4), (128, 128, 4), (8, 256, 2), (256, 256, 2)] {
-        cases.extend(decode(d, full, warps));
+        cases.push(decode(d, full, warps));
     }
+    // Fewer columns than a block takes, and more.
+    cases.extend([8, 520].map(sum_parts));
     for kind in [F32, Bf16] {
-        for d in [8, 136] {
-            cases.push(delta(kind, d));
-        }
+        // A warp takes four rows: the last has one, two, three.
+        cases.extend([(8, 33), (136, 34), (8, 35)].map(|(d, rows)| delta(kind, d, rows)));
     }
     for (d, full, tile, warps) in
         [(64, 64, 64, 4), (40, 64, 64, 4), (128, 128, 32, 4), (72, 128, 32, 4), (136, 256, 16, 8), (256, 256, 16, 8)]
@@ -205,41 +206,56 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Parts of three tiles; a part of the keys that a query does not see; warps without a part.
-fn decode(d: usize, full: usize, warps: usize) -> Vec<Case> {
-    let batch = Batch::new(Bf16, d, &[[5, 33], [1, 230]]);
-    let (parts, list, seen) = (5, batch.list(usize::MAX), batch.seen());
+const PARTS: usize = 5;
+
+/// Parts of one tile and of three; a part of the keys that some queries do not see, of the last rows of a tile too; parts
+/// beyond the keys, of which nothing is written.
+fn parts(d: usize) -> (Batch, [Vec<f64>; 2]) {
+    let batch = Batch::new(Bf16, d, &[[7, 33], [1, 230]]);
+    let seen = batch.seen();
     let (mut out, mut lse) = (Vec::new(), Vec::new());
-    for part in 0..parts {
+    for part in 0..PARTS {
         let bound = |row: usize, part: usize| {
-            let size = if row < 5 { 16 } else { 48 };
+            let size = if row < 7 { 16 } else { 48 };
             seen[row].end.min(seen[row].start + part * size)
         };
         let [mut part_out, mut part_lse] = batch.forward(|row| bound(row, part)..bound(row, part + 1));
         if part >= 3 {
-            part_out[..5 * NH * d].fill(7.0);
-            part_lse[..5 * NH].fill(7.0);
+            part_out[..7 * NH * d].fill(7.0);
+            part_lse[..7 * NH].fill(7.0);
         }
         out.extend(part_out);
         lse.extend(part_lse);
     }
-    let grid = [(list.len() * NKV) as u32, parts.div_ceil(warps) as u32, 1];
-    let shared = 2 * full * 16 * (1 + 4 * warps);
-    let case = batch.case(&format!("attention_decode_d{full}_bf16"), grid, 32 * warps as u32, shared);
-    let case = case.changed(F32, &vec![7.0; out.len()], out.clone()).rounded_as(batch.rounding());
-    let case = case.changed(F32, &vec![7.0; lse.len()], lse.clone());
-    let case = batch.sizes(words(batch.inputs(case), &list)).scalar(Int(parts as u32)).scalar(Float(SCALE as f32));
-
-    let [out, lse] = [out, lse].map(|x| x.iter().map(|&x| F32.rounded(x)).collect::<Vec<_>>());
-    let [whole, whole_lse] = batch.forward(|row| seen[row].clone());
-    let sum = Case::new(ATTENTION, "attention_decode_sum_bf16", &batch.name(), [list.len() as u32, 1, 1], 256);
-    let sum = sum.output(Bf16, whole).output(F32, batch.by_head(&whole_lse)).input(F32, &out).input(F32, &lse);
-    let sum = words(sum, &list).scalar(I64(batch.rows as i64)).scalar(Int(NH as u32));
-    vec![case, sum.scalar(Int(d as u32)).scalar(Int(parts as u32))]
+    (batch, [out, lse])
 }
 
-fn delta(kind: Kind, d: usize) -> Case {
-    let batch = Batch::new(kind, d, &[[33, 33]]);
+fn decode(d: usize, full: usize, warps: usize) -> Case {
+    let (batch, [out, lse]) = parts(d);
+    let list = batch.list(usize::MAX);
+    let grid = [(list.len() * NKV) as u32, PARTS.div_ceil(warps) as u32, 1];
+    let shared = 2 * full * 16 * (1 + 4 * warps);
+    let case = batch.case(&format!("attention_decode_d{full}_bf16"), grid, 32 * warps as u32, shared);
+    let case = case.changed(F32, &vec![7.0; out.len()], out).rounded_as(batch.rounding());
+    let case = case.changed(F32, &vec![7.0; lse.len()], lse);
+    batch.sizes(words(batch.inputs(case), &list)).scalar(Int(PARTS as u32)).scalar(Float(SCALE as f32))
+}
+
+/// Of heads whose sums are so far apart that no weight is left of one relative to the other's maximum.
+fn sum_parts(d: usize) -> Case {
+    let (batch, [out, mut lse]) = parts(d);
+    let (list, seen) = (batch.list(usize::MAX), batch.seen());
+    let [whole, mut whole_lse] = batch.forward(|row| seen[row].clone());
+    [&mut lse, &mut whole_lse].into_iter().for_each(|lse| lse.iter_mut().skip(1).step_by(NH).for_each(|x| *x += 200.0));
+    let grid = [list.len() as u32, (NH * d).div_ceil(1024) as u32, 1];
+    let case = batch.case("attention_decode_sum_bf16", grid, 256, 0);
+    let case = case.output(Bf16, whole).output(F32, batch.by_head(&whole_lse)).input(F32, &out).input(F32, &lse);
+    let case = words(case, &list).scalar(I64(batch.rows as i64)).scalar(Int(NH as u32));
+    case.scalar(Int(d as u32)).scalar(Int(PARTS as u32))
+}
+
+fn delta(kind: Kind, d: usize, rows: usize) -> Case {
+    let batch = Batch::new(kind, d, &[[rows, rows]]);
     let entry = format!("attention_bwd_delta_{}", if kind == F32 { "f32" } else { "bf16" });
     batch
         .case(&entry, [2 * NH as u32, 1, 1], 256, 0)
@@ -251,17 +267,17 @@ fn delta(kind: Kind, d: usize) -> Case {
         .scalar(Int(d as u32))
 }
 
-/// Four blocks of keys in two slices, there and back, and a short sequence.
+/// Two blocks of keys; four in two slices, there and back; one, which leaves the second slice nothing; one and a key.
 fn backward(d: usize, full: usize, tile: usize, warps: usize) -> Case {
-    let batch = Batch::new(Bf16, d, &[[2, 70], [195, 195]]);
-    let ([lse, delta], list) = (batch.saved(), batch.list(usize::MAX));
-    let slice_of =
-        |row: usize, key: usize| if row < 2 { key / SLICE_KEYS } else { [0, 1, 1, 0][(key - 70) / SLICE_KEYS] };
+    let batch = Batch::new(Bf16, d, &[[2, 70], [195, 195], [1, 64], [1, 65]]);
+    let ([lse, delta], list, seen) = (batch.saved(), batch.list(usize::MAX), batch.seen());
+    let slice_of = |row: usize, key: usize| [0, 1, 1, 0][(key - seen[row].start) / SLICE_KEYS];
     let [mut slices, dk, dv] = batch.backward(&lse, &delta, 2, slice_of);
-    // The second slice has the rows of the long sequence from the tile on that sees key 64.
+    // The second slice has the rows of the long sequence from the tile on that sees key 64, and the last.
     let row_length = NH * d;
-    let untouched = (batch.rows + 2) * row_length..(batch.rows + 2 + SLICE_KEYS / tile * tile) * row_length;
-    slices[untouched].fill(7.0);
+    for untouched in [2..2 + SLICE_KEYS / tile * tile, 197..198] {
+        slices[(batch.rows + untouched.start) * row_length..(batch.rows + untouched.end) * row_length].fill(7.0);
+    }
     let shared = 4 * full * (SLICE_KEYS + tile) + 2 * SLICE_KEYS * tile + 8 * tile;
     let entry = format!("attention_bwd_d{full}_bf16");
     let case = batch.case(&entry, [(list.len() * NKV) as u32, 2, 1], 32 * warps as u32, shared);
@@ -271,7 +287,7 @@ fn backward(d: usize, full: usize, tile: usize, warps: usize) -> Case {
 }
 
 fn sum_slices() -> Case {
-    let batch = Batch::new(Bf16, 520, &[[2, 3], [70, 400]]);
+    let batch = Batch::new(Bf16, 520, &[[2, 3], [1, 150], [70, 400]]);
     let (most, columns, list) = (6, NH * 520, batch.list(32));
     let slices = draw(F32, 9, most * batch.q.len());
     let seen = batch.seen();
