@@ -98,7 +98,7 @@ impl Allocation {
 
     /// Whether the range is known to be written, since its pages are.
     #[inline(always)]
-    fn is_whole(&self, start: u64, end: u64) -> bool {
+    pub fn is_whole(&self, start: u64, end: u64) -> bool {
         let pages = self.whole.get((start / PAGE) as usize..end.div_ceil(PAGE) as usize);
         start < end && pages.is_some_and(|pages| pages.iter().all(|page| page.load(Ordering::Relaxed)))
     }

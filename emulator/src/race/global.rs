@@ -14,8 +14,10 @@ use std::sync::{Mutex, OnceLock};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+/// Bytes of a line of 64 words.
+pub(crate) const LINE: u64 = 256;
 /// Lines of 64 words in a page.
-const WORD_LINES: usize = PAGE as usize / 256;
+const WORD_LINES: usize = (PAGE / LINE) as usize;
 /// Lines of 64 bytes in a page.
 const BYTE_LINES: usize = PAGE as usize / 64;
 
@@ -261,19 +263,28 @@ impl<'l> BlockShadow<'l> {
         while at < end {
             let whole = at.is_multiple_of(4) && end - at >= 4;
             let to = match whole {
-                true => end.min((at / 256 + 1) * 256) & !3,
+                true => end.min((at / LINE + 1) * LINE) & !3,
                 false => end.min((at / 4 + 1) * 4),
             };
             let number = self.number(allocation, at / PAGE);
             let (own, place) = (&mut self.own[number], at % PAGE);
             let touched = match whole {
-                true => own.touch_words(touch, place as usize / 256, ones(at / 4, to / 4)),
+                true => own.touch_words(touch, (place / LINE) as usize, ones(at / 4, to / 4)),
                 false => own.touch_bytes(touch, place as usize / 64, ones(at, to)),
             };
             touched.map_err(|(conflict, byte)| (conflict, at - place + byte))?;
             at = to;
         }
         Ok(())
+    }
+
+    /// The block touches words of the line that the byte `at` lies in. Gives the first conflict and its byte.
+    #[inline]
+    pub fn touch_words(&mut self, allocation: usize, touch: Touch, at: u64, words: u64) -> Outcome {
+        let number = self.number(allocation, at / PAGE);
+        let (page, line) = (at / PAGE * PAGE, (at % PAGE / LINE) as usize);
+        let touched = self.own[number].touch_words(touch, line, words);
+        touched.map_err(|(conflict, byte)| (conflict, page + byte))
     }
 
     #[inline]
@@ -299,7 +310,7 @@ impl<'l> BlockShadow<'l> {
 
 /// The bits from `start` to before `end`, of numbers that share a line.
 #[inline]
-fn ones(start: u64, end: u64) -> u64 {
+pub(crate) fn ones(start: u64, end: u64) -> u64 {
     (u64::MAX >> (64 - (end - start))) << (start % 64)
 }
 

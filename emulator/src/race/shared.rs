@@ -84,41 +84,25 @@ impl Words {
         Entry { write, readers: self.readers[at], read_time: self.read_time[at] }
     }
 
-    /// The common accesses to `N` entries: all is in order, and known to be by the time that every warp's deeds are known
-    /// up to. Notes the access; false where it is none of these, with nothing noted.
+    /// The common accesses to `N` entries, noted; false where it is none of these, with nothing noted.
     #[inline(always)]
-    fn common<const N: usize>(&mut self, access: Access, now: u32, known: u32, first: usize) -> bool {
-        let (me, bit) = (PLAIN | u32::from(access.warp), 1 << access.warp);
-        let Some([writer, write_time, readers, read_time]) = self.part::<N>(first) else { return false };
-        let mut odd = false;
-        match access.touch {
-            Touch::Read => {
-                for at in 0..N {
-                    odd |= (writer[at] & !0xff != PLAIN) | (writer[at] != me) & (write_time[at] >= known);
-                    odd |= (readers[at] & !bit != 0) & (read_time[at] != now) & (read_time[at] >= known);
-                }
-                if !odd {
-                    for at in 0..N {
-                        readers[at] = bit | if read_time[at] == now { readers[at] } else { 0 };
-                        read_time[at] = now;
-                    }
-                }
-            }
-            Touch::Write => {
-                for at in 0..N {
-                    let ordered = (writer[at] & !0xff == PLAIN) & ((writer[at] == me) | (write_time[at] < known));
-                    odd |= (writer[at] != NEVER) & !ordered;
-                    odd |= (readers[at] & !bit != 0) & (read_time[at] >= known);
-                }
-                if !odd {
-                    (*writer, *write_time) =
-                        if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
-                    (*readers, *read_time) = ([0; N], [0; N]);
-                }
-            }
-            Touch::Atomic | Touch::ReadOnly => odd = true,
-        }
-        !odd
+    fn common<const N: usize>(&mut self, access: Access, time: Time, first: usize) -> bool {
+        self.part::<N>(first).is_some_and(|entries| common(access, time, entries))
+    }
+
+    /// As [`Self::common`], for the entries that these bytes start; gives the first that is none of these.
+    #[inline(always)]
+    fn common_rows(&mut self, access: Access, time: Time, starts: &[u64]) -> Option<usize> {
+        let count = self.writer.len();
+        // Slices of one length, which is then looked at once for each row.
+        let (writer, write_time) = (&mut self.writer[..count], &mut self.write_time[..count]);
+        let (readers, read_time) = (&mut self.readers[..count], &mut self.read_time[..count]);
+        starts.iter().position(|start| {
+            let at = (start / 16) as usize;
+            let row = [&mut *writer, write_time, readers, read_time].map(|part| part.get_mut(at).map(std::array::from_mut));
+            let [Some(writer), Some(write_time), Some(readers), Some(read_time)] = row else { return true };
+            !common::<1>(access, time, [writer, write_time, readers, read_time])
+        })
     }
 
     fn set(&mut self, at: usize, entry: Entry) {
@@ -131,6 +115,51 @@ impl Words {
         };
         (self.readers[at], self.read_time[at]) = (entry.readers, entry.read_time);
     }
+}
+
+/// When an access happens, and the time up to which its warp knows every warp's deeds.
+#[derive(Clone, Copy)]
+struct Time {
+    now: u32,
+    known: u32,
+}
+
+/// The common accesses to entries: all is in order, and known to be by the time that every warp's deeds are known up to.
+/// Notes the access; false where it is none of these, with nothing noted.
+#[inline(always)]
+fn common<const N: usize>(access: Access, time: Time, entries: [&mut [u32; N]; 4]) -> bool {
+    let [writer, write_time, readers, read_time] = entries;
+    let (me, bit) = (PLAIN | u32::from(access.warp), 1 << access.warp);
+    let Time { now, known } = time;
+    let mut odd = false;
+    match access.touch {
+        Touch::Read => {
+            for at in 0..N {
+                odd |= (writer[at] & !0xff != PLAIN) | (writer[at] != me) & (write_time[at] >= known);
+                odd |= (readers[at] & !bit != 0) & (read_time[at] != now) & (read_time[at] >= known);
+            }
+            if !odd {
+                for at in 0..N {
+                    readers[at] = bit | if read_time[at] == now { readers[at] } else { 0 };
+                    read_time[at] = now;
+                }
+            }
+        }
+        Touch::Write => {
+            for at in 0..N {
+                let ordered = (writer[at] & !0xff == PLAIN) & ((writer[at] == me) | (write_time[at] < known));
+                odd |= (writer[at] != NEVER) & !ordered;
+                odd |= (readers[at] & !bit != 0) & (read_time[at] >= known);
+            }
+            if !odd {
+                (*writer, *write_time) =
+                    if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
+                (*readers, *read_time) = ([0; N], [0; N]);
+            }
+        }
+        Touch::Atomic | Touch::ReadOnly => odd = true,
+    }
+    !odd
 }
 
 /// The shadow of one block's shared memory.
@@ -156,7 +185,7 @@ pub(crate) type Outcome = Result<(), (u64, Box<Fault>)>;
 
 /// One access, as the checks see it.
 #[derive(Clone, Copy)]
-pub(super) struct Access {
+pub(crate) struct Access {
     pub warp: u8,
     pub touch: Touch,
     /// Marks the bytes as a copy in flight.
@@ -192,17 +221,24 @@ impl Shadow {
         self.known_of_all = [0; WARPS];
     }
 
-    /// `warp` touches the bytes of these ranges, `unit` at a time; `flight` marks them as an asynchronous copy's.
+    fn time(&self, access: Access) -> Time {
+        Time { now: self.now, known: self.known_of_all[access.warp as usize] }
+    }
+
+    /// A warp touches 16 bytes at each of these.
     #[inline(always)]
-    pub fn touch(
-        &mut self,
-        warp: u8,
-        touch: Touch,
-        flight: bool,
-        unit: u64,
-        ranges: impl Iterator<Item = Range<u64>>,
-    ) -> Outcome {
-        let access = Access { warp, touch, flight };
+    pub fn touch_rows(&mut self, access: Access, mut starts: &[u64]) -> Outcome {
+        let time = self.time(access);
+        while let Some(at) = self.sixteens.common_rows(access, time, starts) {
+            self.sixteen(access, (starts[at] / 16) as usize)?;
+            starts = &starts[at + 1..];
+        }
+        Ok(())
+    }
+
+    /// A warp touches the bytes of these ranges, `unit` at a time.
+    #[inline(always)]
+    pub fn touch(&mut self, access: Access, unit: u64, ranges: impl Iterator<Item = Range<u64>>) -> Outcome {
         for range in ranges {
             match unit {
                 16 => self.access_sixteens(access, range.start, range.end)?,
@@ -245,12 +281,12 @@ impl Shadow {
             return self.access_bytes(access, start, end);
         }
         let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);
-        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        let time = self.time(access);
         while word < last {
             let (count, common) = match last - word {
-                8.. => (8, self.words.common::<8>(access, now, known, word)),
-                4.. => (4, self.words.common::<4>(access, now, known, word)),
-                _ => (1, self.words.common::<1>(access, now, known, word)),
+                8.. => (8, self.words.common::<8>(access, time, word)),
+                4.. => (4, self.words.common::<4>(access, time, word)),
+                _ => (1, self.words.common::<1>(access, time, word)),
             };
             if !common {
                 self.whole_words(access, word, count)?;
@@ -264,11 +300,11 @@ impl Shadow {
     #[inline(always)]
     fn access_sixteens(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         let (mut at, last) = ((start / 16) as usize, (end / 16) as usize);
-        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
+        let time = self.time(access);
         while at < last {
             let (count, common) = match last - at {
-                8.. => (8, self.sixteens.common::<8>(access, now, known, at)),
-                _ => (1, self.sixteens.common::<1>(access, now, known, at)),
+                8.. => (8, self.sixteens.common::<8>(access, time, at)),
+                _ => (1, self.sixteens.common::<1>(access, time, at)),
             };
             if !common {
                 (at..at + count).try_for_each(|at| self.sixteen(access, at))?;
@@ -281,12 +317,12 @@ impl Shadow {
     /// An access to sixteen bytes that may not be common, or where their words have entries of their own.
     #[inline(never)]
     fn sixteen(&mut self, access: Access, at: usize) -> Outcome {
-        let (now, known) = (self.now, self.known_of_all[access.warp as usize]);
-        if self.sixteens.common::<1>(access, now, known, at) {
+        let time = self.time(access);
+        if self.sixteens.common::<1>(access, time, at) {
             return Ok(());
         }
         self.split_sixteen(at);
-        if !self.words.common::<4>(access, now, known, 4 * at) {
+        if !self.words.common::<4>(access, time, 4 * at) {
             self.whole_words(access, 4 * at, 4)?;
         }
         if access.touch == Touch::Write {

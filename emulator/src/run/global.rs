@@ -6,7 +6,7 @@ use super::launch::Launch;
 use super::registers::LANES;
 use crate::device::{Allocation, Device, find};
 use crate::race::Touch;
-use crate::race::global::{BlockShadow, Conflict, LaunchShadow};
+use crate::race::global::{BlockShadow, Conflict, LINE, LaunchShadow, ones};
 use crate::trap::{Checked, Fault, TrapKind};
 use std::ops::Range;
 
@@ -57,11 +57,13 @@ impl<'l> Global<'l> {
         let allocations = self.device.allocations();
         let mut common = None;
         let mut same = true;
-        for run in touched.runs {
-            let number = self.find(touched, run, touch)?;
+        let by_lines = touched.ascending && touched.bytes >= 4;
+        for runs in touched.runs.chunk_by(|a, b| by_lines && in_line(&Run { start: a.start, end: b.end })) {
+            let all = Run { start: runs[0].start, end: runs[runs.len() - 1].end };
+            let number = self.find(touched, &all, touch)?;
             same &= common.is_none_or(|common| common == number);
             common = Some(number);
-            self.check(touched, run, number, touch)?;
+            self.check(touched, runs, &all, number, touch)?;
         }
         let common = common.filter(|_| same).map(|number| &allocations[number]);
         Ok(Place { allocations, common })
@@ -108,26 +110,40 @@ impl<'l> Global<'l> {
         Fault::new(TrapKind::OutOfBounds, lane as u32, detail)
     }
 
+    /// Checks and notes runs of one allocation, one of them or some words of one line; `all` holds them.
     #[inline]
-    fn check(&mut self, touched: &Touched<'_>, run: &Run, number: usize, touch: Touch) -> Checked<()> {
+    fn check(
+        &mut self,
+        touched: &Touched<'_>,
+        runs: &[Run],
+        all: &Run,
+        number: usize,
+        touch: Touch,
+    ) -> Checked<()> {
         let allocation = &self.device.allocations()[number];
-        let (start, end) = (run.start - allocation.base, run.end - allocation.base);
-        if touch == Touch::Write || touch == Touch::Atomic {
-            self.writable(touched, run)?;
+        let (start, end) = (all.start - allocation.base, all.end - allocation.base);
+        let offsets = runs.iter().map(|run| (run.start - allocation.base, run.end - allocation.base));
+        if !self.read_only.is_empty() && (touch == Touch::Write || touch == Touch::Atomic) {
+            runs.iter().try_for_each(|run| self.writable(touched, run))?;
         }
+        let known = allocation.is_whole(start, end);
         if touch != Touch::Write
             && self.poison
-            && let Some(byte) = allocation.unwritten(start, end)
+            && !known
+            && let Some(byte) = offsets.clone().find_map(|(start, end)| allocation.unwritten(start, end))
         {
             return Err(unwritten(touched, allocation, byte));
         }
         if let Some(shadow) = &mut self.shadow {
-            shadow
-                .touch(number, touch, start, end)
-                .map_err(|(conflict, byte)| race(touched, allocation, touch, conflict, byte))?;
+            let noted = if touched.bytes >= 4 && in_line(all) {
+                shadow.touch_words(number, touch, start, words(runs))
+            } else {
+                shadow.touch(number, touch, start, end)
+            };
+            noted.map_err(|(conflict, byte)| race(touched, allocation, touch, conflict, byte))?;
         }
-        if touch == Touch::Write {
-            allocation.mark_written(start, end);
+        if touch == Touch::Write && !known {
+            offsets.for_each(|(start, end)| allocation.mark_written(start, end));
         }
         Ok(())
     }
@@ -140,6 +156,18 @@ impl<'l> Global<'l> {
         let detail = format!("writes {address:#x}, which is in a read-only buffer");
         Err(Fault::new(TrapKind::ReadOnly, touched.lane_at(address), detail))
     }
+}
+
+/// Whether a run lies in one line of the races' shadow; allocations start with a line.
+#[inline]
+fn in_line(run: &Run) -> bool {
+    run.start / LINE == run.end.wrapping_sub(1) / LINE
+}
+
+/// The words of a line that runs touch, as bits.
+#[inline]
+fn words(runs: &[Run]) -> u64 {
+    runs.iter().fold(0, |words, run| words | ones(run.start / 4, run.end / 4))
 }
 
 /// What an access does, for a sentence whose subject is the instruction.

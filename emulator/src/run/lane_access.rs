@@ -47,7 +47,11 @@ pub(super) struct Touched<'a> {
     pub bytes: u64,
     /// Every lane of the warp, each just after the one before: one run.
     pub dense: bool,
+    /// Each run lies after the one before, and no two lanes touch one byte.
+    pub ascending: bool,
     pub runs: &'a [Run],
+    /// Where each lane's 16 bytes start, where they are looked at alone and there are no runs.
+    pub rows: &'a [u64],
 }
 
 impl<'a> Touched<'a> {
@@ -59,13 +63,13 @@ impl<'a> Touched<'a> {
         if !aligned {
             return Err(misaligned(addresses, mask, bytes));
         }
-        let count = if dense {
+        let (count, ascending) = if dense {
             room[0] = Run { start: addresses[0], end: addresses[0].wrapping_add(LANES as u64 * bytes) };
-            1
+            (1, true)
         } else {
             gather(addresses, mask, bytes, room)
         };
-        Ok(Self { addresses, mask, bytes, dense, runs: &room[..count] })
+        Ok(Self { addresses, mask, bytes, dense, ascending, runs: &room[..count], rows: &[] })
     }
 
     /// As [`Self::new`] for shared memory, where 16 bytes are looked at alone, however the runs hang together.
@@ -75,11 +79,8 @@ impl<'a> Touched<'a> {
         if bytes != 16 || !first_lanes || !aligned(addresses, mask, bytes) || dense(addresses, mask, bytes) {
             return Self::new(addresses, mask, bytes, room);
         }
-        for (run, &start) in room.iter_mut().zip(addresses) {
-            *run = Run { start, end: start.wrapping_add(bytes) };
-        }
-        let runs = &room[..mask.trailing_ones() as usize];
-        Ok(Self { addresses, mask, bytes, dense: false, runs })
+        let rows = &addresses[..mask.trailing_ones() as usize];
+        Ok(Self { addresses, mask, bytes, dense: false, ascending: false, runs: &[], rows })
     }
 
     /// The lane that touches `address`.
@@ -160,20 +161,17 @@ impl<'a> Touched<'a> {
     }
 
     /// Two lanes that write different values to one address.
+    #[inline(always)]
     pub fn conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
-        if self.dense {
+        if self.ascending {
             return None;
         }
-        let (mut seen, mut again) = (0u64, 0);
-        for lane in lanes(self.mask) {
-            let place = 1 << (self.addresses[lane] >> self.bytes.trailing_zeros() & 63);
-            again |= seen & place;
-            seen |= place;
+        let mut places = 0u64;
+        for lane in 0..LANES {
+            let place = self.addresses[lane] >> self.bytes.trailing_zeros() & 63;
+            places |= u64::from(self.mask >> lane & 1) << place;
         }
-        if again == 0 {
-            return None;
-        }
-        self.find_conflict(values)
+        if places.count_ones() == self.mask.count_ones() { None } else { self.find_conflict(values) }
     }
 
     fn find_conflict(&self, values: &LaneBytes) -> Option<(u32, u32)> {
@@ -224,14 +222,15 @@ fn misaligned(addresses: &[u64; LANES], mask: u32, bytes: u64) -> Box<Fault> {
     Fault::new(TrapKind::Misaligned, lane as u32, detail)
 }
 
-/// Fills `room` with the runs; gives how many.
+/// Fills `room` with the runs; gives how many, and whether each lies after the one before.
 #[inline(never)]
-fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> usize {
-    let mut count = 0usize;
+fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> (usize, bool) {
+    let (mut count, mut ascending) = (0usize, true);
     for lane in lanes(mask) {
         let start = addresses[lane];
         let end = start.wrapping_add(bytes);
         if let Some(last) = count.checked_sub(1).map(|at| &mut room[at]) {
+            ascending &= start >= last.end && end > start;
             if start >= last.start && end <= last.end && end > start {
                 continue;
             }
@@ -243,7 +242,7 @@ fn gather(addresses: &[u64; LANES], mask: u32, bytes: u64, room: &mut Room) -> u
         room[count] = Run { start, end };
         count += 1;
     }
-    count
+    (count, ascending)
 }
 
 /// The trap for lanes that write different values to one address.

@@ -3,7 +3,7 @@
 use super::lane_access::{LaneBytes, Touched, lanes};
 use super::registers::LANES;
 use crate::race::Touch;
-use crate::race::shared::Shadow;
+use crate::race::shared::{Access, Shadow};
 use crate::trap::{Checked, Fault, TrapKind};
 
 /// Shared memory and its shadow.
@@ -36,12 +36,18 @@ impl Shared {
     #[inline(always)]
     fn check(&mut self, touched: &Touched<'_>, warp: u8, touch: Touch, flight: bool) -> Checked<()> {
         let length = self.data.len() as u64;
-        if touched.runs.iter().any(|run| run.end > length || run.end < run.start) {
+        let last_row = touched.rows.iter().fold(0, |last, &start| start.max(last));
+        let rows_past = !touched.rows.is_empty() && last_row > length.saturating_sub(16);
+        if rows_past || touched.runs.iter().any(|run| run.end > length || run.end < run.start) {
             return Err(self.outside(touched, touch));
         }
         let Some(shadow) = &mut self.shadow else { return Ok(()) };
+        let access = Access { warp, touch, flight };
         let ranges = touched.runs.iter().map(|run| run.start..run.end);
-        shadow.touch(warp, touch, flight, touched.bytes, ranges).map_err(|fault| named(fault, touched))
+        shadow
+            .touch_rows(access, touched.rows)
+            .and_then(|()| shadow.touch(access, touched.bytes, ranges))
+            .map_err(|fault| named(fault, touched))
     }
 
     #[cold]

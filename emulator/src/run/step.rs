@@ -330,7 +330,7 @@ pub(super) fn count_loads(counters: &mut Counters, touched: &Touched<'_>) {
 }
 
 /// Counts a warp's access to shared memory.
-#[inline]
+#[inline(always)]
 pub(super) fn count_shared(counters: &mut Counters, touched: &Touched<'_>) {
     let (passes, least) = touched.wavefronts();
     counters.shared_bytes += u64::from(touched.mask.count_ones()) * touched.bytes;
