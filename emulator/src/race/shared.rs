@@ -42,124 +42,138 @@ enum Write {
 /// The entries of all words, or sixteens of bytes, each part beside its like, so that many are checked at once.
 #[derive(Debug)]
 struct Words {
-    /// What kind of write was last, and which warp's.
-    writer: Vec<u32>,
-    write_time: Vec<u32>,
-    readers: Vec<u32>,
-    read_time: Vec<u32>,
+    /// The last write's time, kind and warp.
+    writes: Vec<u64>,
+    /// When it was read since, and by whom.
+    reads: Vec<u64>,
 }
 
-/// The kinds in [`Words::writer`], beside the warp.
-const NEVER: u32 = 0;
-const SPLIT: u32 = 1 << 8;
-const PLAIN: u32 = 2 << 8;
-const ATOMIC: u32 = 3 << 8;
-const IN_FLIGHT: u32 = 4 << 8;
+/// The kinds in [`Words::writes`], beside the warp. What has never been written is 0, so that memory needs no filling.
+const KIND: u64 = COMMON | 0xff00;
+const COMMON: u64 = 1 << 62;
+const NEVER: u64 = 0;
+const SPLIT: u64 = 1 << 8;
+const PLAIN: u64 = COMMON | 2 << 8;
+const ATOMIC: u64 = 3 << 8;
+const IN_FLIGHT: u64 = 4 << 8;
+
+/// As in [`Words::writes`].
+fn write_bits(kind: u64, warp: u8, time: u32) -> u64 {
+    u64::from(time) << 16 | kind | u64::from(warp)
+}
+
+/// As in [`Words::reads`].
+fn read_bits(time: u32, readers: u32) -> u64 {
+    u64::from(time) << 32 | u64::from(readers)
+}
 
 impl Words {
     fn new(words: usize) -> Self {
-        let zeros = || vec![0; words];
-        Self { writer: zeros(), write_time: zeros(), readers: zeros(), read_time: zeros() }
+        Self { writes: vec![0; words], reads: vec![0; words] }
     }
 
-    /// `N` words from `at` on: writers, their times, readers, their times.
-    #[inline(always)]
-    fn part<const N: usize>(&mut self, at: usize) -> Option<[&mut [u32; N]; 4]> {
-        let Self { writer, write_time, readers, read_time } = self;
-        fn part<const N: usize>(words: &mut [u32], at: usize) -> Option<&mut [u32; N]> {
-            words.get_mut(at..)?.first_chunk_mut()
-        }
-        Some([part(writer, at)?, part(write_time, at)?, part(readers, at)?, part(read_time, at)?])
+    fn restart(&mut self) {
+        self.writes.fill(NEVER);
+        self.reads.fill(0);
     }
 
     fn get(&self, at: usize) -> Entry {
-        let (warp, time) = (self.writer[at] as u8, self.write_time[at]);
-        let write = match self.writer[at] & !0xff {
+        let (write, read) = (self.writes[at], self.reads[at]);
+        let (warp, time) = (write as u8, (write >> 16) as u32);
+        let write = match write & KIND {
             NEVER => Write::Never,
             SPLIT => Write::Split,
             PLAIN => Write::Plain(warp, time),
             ATOMIC => Write::Atomic(warp, time),
             _ => Write::InFlight(warp),
         };
-        Entry { write, readers: self.readers[at], read_time: self.read_time[at] }
+        Entry { write, readers: read as u32, read_time: (read >> 32) as u32 }
+    }
+
+    #[inline(always)]
+    fn set(&mut self, at: usize, entry: Entry) {
+        self.writes[at] = match entry.write {
+            Write::Never => NEVER,
+            Write::Split => SPLIT,
+            Write::Plain(warp, time) => write_bits(PLAIN, warp, time),
+            Write::Atomic(warp, time) => write_bits(ATOMIC, warp, time),
+            Write::InFlight(warp) => write_bits(IN_FLIGHT, warp, 0),
+        };
+        self.reads[at] = read_bits(entry.read_time, entry.readers);
     }
 
     /// The common accesses to `N` entries, noted; false where it is none of these, with nothing noted.
     #[inline(always)]
-    fn common<const N: usize>(&mut self, access: Access, time: Time, first: usize) -> bool {
-        self.part::<N>(first).is_some_and(|entries| common(access, time, entries))
+    fn common<const N: usize>(&mut self, common: Common, first: usize) -> bool {
+        fn part<const N: usize>(all: &mut [u64], first: usize) -> Option<&mut [u64; N]> {
+            all.get_mut(first..)?.first_chunk_mut()
+        }
+        match (part(&mut self.writes, first), part(&mut self.reads, first)) {
+            (Some(writes), Some(reads)) => common.note::<N>(writes, reads),
+            _ => false,
+        }
     }
 
     /// As [`Self::common`], for the entries that these bytes start; gives the first that is none of these.
     #[inline(always)]
-    fn common_rows(&mut self, access: Access, time: Time, starts: &[u64]) -> Option<usize> {
-        let count = self.writer.len();
-        // Slices of one length, which is then looked at once for each row.
-        let (writer, write_time) = (&mut self.writer[..count], &mut self.write_time[..count]);
-        let (readers, read_time) = (&mut self.readers[..count], &mut self.read_time[..count]);
-        starts.iter().position(|start| {
+    fn common_rows(&mut self, common: Common, starts: &[u64]) -> Option<usize> {
+        let writes = self.writes.as_mut_slice();
+        let reads = &mut self.reads[..writes.len()];
+        for (number, start) in starts.iter().enumerate() {
             let at = (start / 16) as usize;
-            let row = [&mut *writer, write_time, readers, read_time].map(|part| part.get_mut(at).map(std::array::from_mut));
-            let [Some(writer), Some(write_time), Some(readers), Some(read_time)] = row else { return true };
-            !common::<1>(access, time, [writer, write_time, readers, read_time])
-        })
-    }
-
-    fn set(&mut self, at: usize, entry: Entry) {
-        (self.writer[at], self.write_time[at]) = match entry.write {
-            Write::Never => (NEVER, 0),
-            Write::Split => (SPLIT, 0),
-            Write::Plain(warp, time) => (PLAIN | u32::from(warp), time),
-            Write::Atomic(warp, time) => (ATOMIC | u32::from(warp), time),
-            Write::InFlight(warp) => (IN_FLIGHT | u32::from(warp), 0),
-        };
-        (self.readers[at], self.read_time[at]) = (entry.readers, entry.read_time);
+            if at >= writes.len()
+                || !common.note(std::array::from_mut(&mut writes[at]), std::array::from_mut(&mut reads[at]))
+            {
+                return Some(number);
+            }
+        }
+        None
     }
 }
 
-/// When an access happens, and the time up to which its warp knows every warp's deeds.
+/// What makes an access common: all is in order, and known to be by the time that every warp's deeds are known up to.
 #[derive(Clone, Copy)]
-struct Time {
+struct Common {
+    access: Access,
     now: u32,
     known: u32,
 }
 
-/// The common accesses to entries: all is in order, and known to be by the time that every warp's deeds are known up to.
-/// Notes the access; false where it is none of these, with nothing noted.
-#[inline(always)]
-fn common<const N: usize>(access: Access, time: Time, entries: [&mut [u32; N]; 4]) -> bool {
-    let [writer, write_time, readers, read_time] = entries;
-    let (me, bit) = (PLAIN | u32::from(access.warp), 1 << access.warp);
-    let Time { now, known } = time;
-    let mut odd = false;
-    match access.touch {
-        Touch::Read => {
-            for at in 0..N {
-                odd |= (writer[at] & !0xff != PLAIN) | (writer[at] != me) & (write_time[at] >= known);
-                odd |= (readers[at] & !bit != 0) & (read_time[at] != now) & (read_time[at] >= known);
-            }
-            if !odd {
+impl Common {
+    /// Notes the access to `N` entries; false where it is not common, with nothing noted.
+    #[inline(always)]
+    fn note<const N: usize>(self, writes: &mut [u64; N], reads: &mut [u64; N]) -> bool {
+        let Self { access: Access { warp, touch, flight }, now, known } = self;
+        let (mine, bit) = (write_bits(PLAIN, warp, 0), 1 << warp);
+        // Without the mark of common kinds, a time orders those before all others.
+        let wrote = |write: u64| (write as u16 != mine as u16) & (write ^ COMMON >= write_bits(0, 0, known));
+        let read = |read: u64| (read as u32 & !bit != 0) & (read >= read_bits(known, 0));
+        let mut odd = false;
+        match touch {
+            Touch::Read => {
+                let now_too = |read: u64| read >> 32 == u64::from(now);
                 for at in 0..N {
-                    readers[at] = bit | if read_time[at] == now { readers[at] } else { 0 };
-                    read_time[at] = now;
+                    odd |= wrote(writes[at]) | read(reads[at]) & !now_too(reads[at]);
+                }
+                if !odd {
+                    for read in reads {
+                        *read = if now_too(*read) { *read | u64::from(bit) } else { read_bits(now, bit) };
+                    }
                 }
             }
-        }
-        Touch::Write => {
-            for at in 0..N {
-                let ordered = (writer[at] & !0xff == PLAIN) & ((writer[at] == me) | (write_time[at] < known));
-                odd |= (writer[at] != NEVER) & !ordered;
-                odd |= (readers[at] & !bit != 0) & (read_time[at] >= known);
+            Touch::Write => {
+                for at in 0..N {
+                    odd |= wrote(writes[at]) & (writes[at] != NEVER) | read(reads[at]);
+                }
+                if !odd {
+                    *writes = [if flight { write_bits(IN_FLIGHT, warp, 0) } else { write_bits(PLAIN, warp, now) }; N];
+                    *reads = [0; N];
+                }
             }
-            if !odd {
-                (*writer, *write_time) =
-                    if access.flight { ([IN_FLIGHT | me & 0xff; N], [0; N]) } else { ([me; N], [now; N]) };
-                (*readers, *read_time) = ([0; N], [0; N]);
-            }
+            Touch::Atomic | Touch::ReadOnly => odd = true,
         }
-        Touch::Atomic | Touch::ReadOnly => odd = true,
+        !odd
     }
-    !odd
 }
 
 /// The shadow of one block's shared memory.
@@ -211,8 +225,7 @@ impl Shadow {
 
     /// Another block starts.
     pub fn restart(&mut self) {
-        let Words { writer, write_time, readers, read_time } = &mut self.sixteens;
-        [writer, write_time, readers, read_time].into_iter().for_each(|part| part.fill(0));
+        self.sixteens.restart();
         self.bytes.clear();
         self.apart.clear();
         self.plain.clear();
@@ -221,15 +234,15 @@ impl Shadow {
         self.known_of_all = [0; WARPS];
     }
 
-    fn time(&self, access: Access) -> Time {
-        Time { now: self.now, known: self.known_of_all[access.warp as usize] }
+    fn common(&self, access: Access) -> Common {
+        Common { access, now: self.now, known: self.known_of_all[access.warp as usize] }
     }
 
     /// A warp touches 16 bytes at each of these.
     #[inline(always)]
     pub fn touch_rows(&mut self, access: Access, mut starts: &[u64]) -> Outcome {
-        let time = self.time(access);
-        while let Some(at) = self.sixteens.common_rows(access, time, starts) {
+        let common = self.common(access);
+        while let Some(at) = self.sixteens.common_rows(common, starts) {
             self.sixteen(access, (starts[at] / 16) as usize)?;
             starts = &starts[at + 1..];
         }
@@ -248,47 +261,39 @@ impl Shadow {
         Ok(())
     }
 
-    /// A copy of `warp` into the words has arrived.
+    /// A copy of `warp` into 16 bytes has arrived.
+    #[inline(always)]
+    pub fn land_row(&mut self, warp: u8, start: u64) {
+        self.sixteens.set((start / 16) as usize, Entry { write: Write::Plain(warp, self.now), ..Entry::default() });
+    }
+
+    /// A copy of `warp` into words has arrived.
     pub fn land(&mut self, warp: u8, start: u64, end: u64) {
         let entry = Entry { write: Write::Plain(warp, self.now), ..Entry::default() };
-        let mut at = start;
-        while at < end {
-            let sixteen = (at / 16) as usize;
-            if at.is_multiple_of(16) && end - at >= 16 {
-                self.sixteens.set(sixteen, entry);
-                at += 16;
-            } else {
-                self.split_sixteen(sixteen);
-                self.words.set((at / 4) as usize, entry);
-                at += 4;
-            }
-        }
+        self.split_sixteen((start / 16) as usize);
+        (start / 4..end / 4).for_each(|word| self.words.set(word as usize, entry));
     }
 
     /// An access by words or bytes.
     #[inline(always)]
     fn access(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         let sixteens = (start / 16) as usize..end.div_ceil(16) as usize;
-        if self
-            .sixteens
-            .writer
-            .get(sixteens.clone())
-            .is_none_or(|writers| writers.iter().any(|&writer| writer != SPLIT))
-        {
+        let writes = self.sixteens.writes.get(sixteens.clone());
+        if writes.is_none_or(|writes| writes.iter().any(|&write| write != SPLIT)) {
             sixteens.for_each(|at| self.split_sixteen(at));
         }
         if !start.is_multiple_of(4) || !end.is_multiple_of(4) {
             return self.access_bytes(access, start, end);
         }
         let (mut word, last) = ((start / 4) as usize, (end / 4) as usize);
-        let time = self.time(access);
+        let common = self.common(access);
         while word < last {
-            let (count, common) = match last - word {
-                8.. => (8, self.words.common::<8>(access, time, word)),
-                4.. => (4, self.words.common::<4>(access, time, word)),
-                _ => (1, self.words.common::<1>(access, time, word)),
+            let (count, is_common) = match last - word {
+                8.. => (8, self.words.common::<8>(common, word)),
+                4.. => (4, self.words.common::<4>(common, word)),
+                _ => (1, self.words.common::<1>(common, word)),
             };
-            if !common {
+            if !is_common {
                 self.whole_words(access, word, count)?;
             }
             word += count;
@@ -300,13 +305,13 @@ impl Shadow {
     #[inline(always)]
     fn access_sixteens(&mut self, access: Access, start: u64, end: u64) -> Outcome {
         let (mut at, last) = ((start / 16) as usize, (end / 16) as usize);
-        let time = self.time(access);
+        let common = self.common(access);
         while at < last {
-            let (count, common) = match last - at {
-                8.. => (8, self.sixteens.common::<8>(access, time, at)),
-                _ => (1, self.sixteens.common::<1>(access, time, at)),
+            let (count, is_common) = match last - at {
+                8.. => (8, self.sixteens.common::<8>(common, at)),
+                _ => (1, self.sixteens.common::<1>(common, at)),
             };
-            if !common {
+            if !is_common {
                 (at..at + count).try_for_each(|at| self.sixteen(access, at))?;
             }
             at += count;
@@ -317,12 +322,12 @@ impl Shadow {
     /// An access to sixteen bytes that may not be common, or where their words have entries of their own.
     #[inline(never)]
     fn sixteen(&mut self, access: Access, at: usize) -> Outcome {
-        let time = self.time(access);
-        if self.sixteens.common::<1>(access, time, at) {
+        let common = self.common(access);
+        if self.sixteens.common::<1>(common, at) {
             return Ok(());
         }
         self.split_sixteen(at);
-        if !self.words.common::<4>(access, time, 4 * at) {
+        if !self.words.common::<4>(common, 4 * at) {
             self.whole_words(access, 4 * at, 4)?;
         }
         if access.touch == Touch::Write {
@@ -379,7 +384,7 @@ impl Shadow {
             return;
         }
         if self.bytes.is_empty() {
-            self.bytes = vec![Entry::default(); 4 * self.words.writer.len()];
+            self.bytes = vec![Entry::default(); 4 * self.words.writes.len()];
         }
         let times = self.apart.get(&self.key(word, false)).cloned();
         for byte in 4 * word..4 * word + 4 {

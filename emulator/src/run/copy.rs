@@ -17,11 +17,14 @@ use crate::trap::Checked;
 pub(super) struct Copies {
     #[allow(clippy::vec_box, reason = "a copy is as long as many a vector, and is taken out of the middle")]
     pending: Vec<Box<Pending>>,
+    /// Copies that arrived, kept for what is issued next.
+    #[allow(clippy::vec_box, reason = "as above")]
+    arrived: Vec<Box<Pending>>,
     committed: [u32; LANES],
 }
 
 /// What lanes copy with one instruction.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 struct Pending {
     mask: u32,
     /// Bytes that each lane copies.
@@ -33,14 +36,28 @@ struct Pending {
 }
 
 impl Copies {
-    /// Notes what the lanes of `mask` copy, by groups.
-    fn issue(&mut self, mask: u32, bytes: u64, to: &[u64; LANES], data: &LaneBytes) {
-        let mut left = mask;
-        while left != 0 {
-            let group = self.committed[left.trailing_zeros() as usize];
-            let same = left & where_true(|lane| self.committed[lane] == group);
-            self.pending.push(Box::new(Pending { mask: same, bytes, group, to: *to, data: *data }));
-            left &= !same;
+    /// A copy to fill in, whose data is zero.
+    #[inline(always)]
+    fn fresh(&mut self, mask: u32, bytes: u64, to: [u64; LANES]) -> Box<Pending> {
+        let mut copy = self.arrived.pop().unwrap_or_default();
+        (copy.mask, copy.bytes, copy.to) = (mask, bytes, to);
+        copy.data = [[0; 2]; LANES];
+        copy
+    }
+
+    /// Notes a copy, by the groups of its lanes.
+    #[inline(always)]
+    fn issue(&mut self, mut copy: Box<Pending>) {
+        while copy.mask != 0 {
+            copy.group = self.committed[copy.mask.trailing_zeros() as usize];
+            let others = copy.mask & !where_true(|lane| self.committed[lane] == copy.group);
+            if others == 0 {
+                return self.pending.push(copy);
+            }
+            let mut part = copy.clone();
+            part.mask &= !others;
+            copy.mask = others;
+            self.pending.push(part);
         }
     }
 
@@ -50,17 +67,18 @@ impl Copies {
     }
 
     /// Lands the copies of `mask`'s lanes but those of the last `pending` groups; with `all`, every one.
+    #[inline(always)]
     fn land(&mut self, pending: u32, all: bool, mask: u32, shared: &mut Shared, warp: u8) {
-        let committed = &self.committed;
-        self.pending.retain_mut(|copy| {
+        let Self { pending: copies, arrived, committed } = self;
+        arrived.extend(copies.extract_if(.., |copy| {
             let ended = where_true(|lane| all || copy.group + pending < committed[lane]);
             let landing = mask & copy.mask & ended;
             if landing != 0 {
                 shared.land(&copy.to, landing, copy.bytes, &copy.data, warp);
             }
             copy.mask &= !landing;
-            copy.mask != 0
-        });
+            copy.mask == 0
+        }));
     }
 }
 
@@ -81,22 +99,27 @@ fn issue(warp: &mut Warp, env: &mut Env<'_, '_>, op: &CopyAsync, mask: u32) -> C
     let from = addresses(&warp.registers, &op.from);
     let sizes = source_sizes(warp, op);
     let whole = mask & where_true(|lane| sizes[lane] == op.bytes);
-    let mut data = if whole != 0 { read(env, &from, whole, op.bytes)? } else { [[0; 2]; LANES] };
+    let mut copy = warp.copies.fresh(mask, op.bytes, to);
+    let data = &mut copy.data;
+    if whole != 0 {
+        *data = read(env, &from, whole, op.bytes)?;
+    }
     for lane in lanes(mask & !whole).filter(|&lane| sizes[lane] > 0) {
-        read_part(env, &from, lane, sizes[lane], op.bytes, &mut data)?;
+        read_part(env, &from, lane, sizes[lane], op.bytes, data)?;
     }
     let touched = Touched::shared(&to, mask, op.bytes, &mut env.room)?;
-    if let Some(lanes) = touched.conflict(&data) {
+    if let Some(lanes) = touched.conflict(data) {
         return Err(lane_access::write_conflict(&touched, lanes));
     }
     env.shared.issue(&touched, warp.number as u8)?;
     count_shared(&mut env.counters, &touched);
     env.counters.async_copy_bytes += u64::from(mask.count_ones()) * op.bytes;
-    warp.copies.issue(mask, op.bytes, &to, &data);
+    warp.copies.issue(copy);
     Ok(())
 }
 
 /// How many bytes each lane reads.
+#[inline(always)]
 fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
     if let Some((row, negated)) = op.ignore {
         let ignored = if negated { !warp.registers.pred(row) } else { warp.registers.pred(row) };
@@ -114,6 +137,7 @@ fn source_sizes(warp: &Warp, op: &CopyAsync) -> [u64; LANES] {
     }
 }
 
+#[inline(always)]
 fn read(env: &mut Env<'_, '_>, from: &[u64; LANES], mask: u32, bytes: u64) -> Checked<LaneBytes> {
     let touched = Touched::new(from, mask, bytes, &mut env.room)?;
     let place = env.global.touch(&touched, Touch::Read)?;
@@ -145,6 +169,7 @@ fn read_part(
 }
 
 /// Waits for groups of copies.
+#[inline(always)]
 pub(super) fn wait(warp: &mut Warp, env: &mut Env<'_, '_>, pending: u32, all: bool, mask: u32) {
     warp.copies.land(pending, all, mask, env.shared, warp.number as u8);
 }

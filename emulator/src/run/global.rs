@@ -112,14 +112,7 @@ impl<'l> Global<'l> {
 
     /// Checks and notes runs of one allocation, one of them or some words of one line; `all` holds them.
     #[inline]
-    fn check(
-        &mut self,
-        touched: &Touched<'_>,
-        runs: &[Run],
-        all: &Run,
-        number: usize,
-        touch: Touch,
-    ) -> Checked<()> {
+    fn check(&mut self, touched: &Touched<'_>, runs: &[Run], all: &Run, number: usize, touch: Touch) -> Checked<()> {
         let allocation = &self.device.allocations()[number];
         let (start, end) = (all.start - allocation.base, all.end - allocation.base);
         let offsets = runs.iter().map(|run| (run.start - allocation.base, run.end - allocation.base));

@@ -109,11 +109,16 @@ impl Shared {
     pub fn store_lanes(&mut self, touched: &Touched<'_>, values: &LaneBytes) {
         for lane in lanes(touched.mask) {
             let (at, value) = (touched.addresses[lane], values[lane]);
-            self.store(at, touched.bytes.min(8), value[0]);
-            if touched.bytes == 16 {
-                self.store(at + 8, 8, value[1]);
+            match touched.bytes {
+                16 => self.store_row(at, value),
+                bytes => self.store(at, bytes, value[0]),
             }
         }
+    }
+
+    #[inline(always)]
+    fn store_row(&mut self, at: u64, value: [u64; 2]) {
+        self.data[at as usize..][..16].copy_from_slice(value.map(u64::to_le_bytes).as_flattened());
     }
 
     /// The bytes of a dense access; the place was checked.
@@ -132,15 +137,20 @@ impl Shared {
     }
 
     /// An asynchronous copy arrives: `bytes` of each lane of `mask`. The places were checked at its issue.
+    #[inline(always)]
     pub fn land(&mut self, to: &[u64; LANES], mask: u32, bytes: u64, data: &LaneBytes, warp: u8) {
         for lane in lanes(mask) {
-            self.store(to[lane], bytes.min(8), data[lane][0]);
+            let at = to[lane];
             if bytes == 16 {
-                self.store(to[lane] + 8, 8, data[lane][1]);
+                self.store_row(at, data[lane]);
+            } else {
+                self.store(at, bytes, data[lane][0]);
             }
-        }
-        if let Some(shadow) = &mut self.shadow {
-            lanes(mask).for_each(|lane| shadow.land(warp, to[lane], to[lane] + bytes));
+            match &mut self.shadow {
+                Some(shadow) if bytes == 16 => shadow.land_row(warp, at),
+                Some(shadow) => shadow.land(warp, at, at + bytes),
+                None => {}
+            }
         }
     }
 

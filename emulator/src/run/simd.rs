@@ -1,4 +1,4 @@
-//! Runs code compiled for AVX2 with FMA where the processor has them.
+//! Runs code compiled for AVX2 with FMA and instructions on bits where the processor has them.
 
 #![allow(unsafe_code)]
 
@@ -7,25 +7,31 @@ use crate::arith::float::one_nan;
 use crate::arith::half::half_to_f32;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+#[cfg(target_arch = "x86_64")]
+use std::sync::LazyLock;
 
-/// Whether the processor has AVX2 and FMA.
+/// Whether the processor has AVX2, FMA and the instructions on bits that came with them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    use std::arch::is_x86_feature_detected as has;
+    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
+        has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt")
+    });
+    *AVAILABLE
 }
 
-/// Calls `f`, with what is inlined into it compiled for AVX2 and FMA where the processor has both.
+/// Calls `f`, with what is inlined into it compiled for what [`available`] asks where the processor has that.
 #[inline(always)]
 pub(crate) fn run<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
         fn avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
         if available() {
-            // SAFETY: the processor has AVX2 and FMA, as just asked.
+            // SAFETY: the processor has all of these, as just asked.
             return unsafe { avx2(f) };
         }
     }
@@ -47,12 +53,12 @@ pub(super) trait Work {
 pub(super) fn work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
         fn avx2<W: Work>(work: W) -> W::Output {
             work.run(Some(Avx2(())))
         }
         if available() {
-            // SAFETY: the processor has AVX2 and FMA, as just asked.
+            // SAFETY: the processor has all of these, as just asked.
             return unsafe { avx2(work) };
         }
     }

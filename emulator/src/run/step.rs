@@ -85,7 +85,7 @@ fn other(warp: &mut Warp, env: &mut Env<'_, '_>, inst: &Inst, mask: u32) -> Chec
         Op::Atomic(op) => atomic::run(warp, env, op, mask)?,
         Op::CopyAsync(op) => simd::work(Access { warp, env, op: &**op, mask })?,
         Op::CopyCommit => warp.copies.commit(mask),
-        Op::CopyWait { pending, all } => copy::wait(warp, env, *pending, *all, mask),
+        Op::CopyWait { pending, all } => simd::run(|| copy::wait(warp, env, *pending, *all, mask)),
         Op::ActiveMask(row) => fill(&mut warp.registers, *row, mask, mask),
         _ => return together(warp, env, inst, mask),
     }
