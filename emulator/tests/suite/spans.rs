@@ -23,6 +23,8 @@ fn blocks(one: &str, two: &str) -> Bench {
 
 const LOAD: &str = "ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%wide];";
 const STORE: &str = "st.global.v4.u32 [%wide], {%r0, %r1, %r2, %r3};";
+const APART_LOAD: &str = "ld.global.u32 %r0, [%wide];";
+const APART_STORE: &str = "st.global.u32 [%wide], %r0;";
 
 #[test]
 fn one_byte_of_a_wide_access_races() {
@@ -31,9 +33,14 @@ fn one_byte_of_a_wide_access_races() {
         ("st.global.u8 [%at], %h;", STORE),
         ("ld.global.u8 %h, [%at];", STORE),
         ("st.global.u8 [%at], %h;", "ld.global.nc.v4.u32 {%r0, %r1, %r2, %r3}, [%wide];"),
+        ("st.global.u8 [%at], %h;", APART_LOAD),
+        ("st.global.u8 [%at], %h;", APART_STORE),
+        ("ld.global.u8 %h, [%at];", APART_STORE),
+        ("and.b64 %at, %at, -4; st.global.u32 [%at], %r0;", APART_STORE),
     ];
     for (one, two) in cases {
-        for byte in [0u32, 5, 254, 511] {
+        let apart = two == APART_LOAD || two == APART_STORE;
+        for byte in [0u32, 5, 254, 256, 304, 511].into_iter().filter(|byte| !apart || byte % 16 < 4) {
             for (first, threads, seed) in [(0u32, 1, 0), (1, 1, 0), (0, 2, 7)] {
                 let mut bench = blocks(one, two);
                 let data = bench.buffer(&[0u32; 128]);
@@ -45,6 +52,26 @@ fn one_byte_of_a_wide_access_races() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn words_that_lie_apart_are_looked_at_one_by_one() {
+    let mut bench = blocks(APART_STORE, "ld.global.u32 %r0, [%at];");
+    let data = bench.empty::<u32>(125);
+    bench.launch("k", grid(1, 32), args![data, 0u32, 0u32]).unwrap();
+    for word in 0..124 {
+        let launch = bench.launch("k", grid(1, 1), args![data, 4 * word, 1u32]);
+        assert_eq!(launch.is_ok(), word % 4 == 0, "{word}");
+    }
+    // A block between the words of another.
+    let mut bench = blocks(APART_STORE, "st.global.u32 [%wide+4], %r0;");
+    let data = bench.buffer(&[0u32; 126]);
+    bench.launch("k", grid(2, 32), args![data, 0u32, 0u32]).unwrap();
+    for (length, lane) in [(124, 31), (65, 17), (1, 1)] {
+        let data = bench.empty::<u32>(length);
+        let trap = bench.trap("k", grid(1, 32), args![data, 0u32, 0u32]);
+        assert_eq!((trap.kind, trap.lane), (TrapKind::OutOfBounds, Some(lane)), "{length}");
     }
 }
 
