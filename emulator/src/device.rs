@@ -234,19 +234,33 @@ impl Device {
     /// # Errors
     /// [`MemoryError::OutOfMemory`].
     pub fn alloc(&mut self, bytes: u64) -> Result<u64, MemoryError> {
-        let free = self.limit - self.used;
-        let none = MemoryError::OutOfMemory { asked: bytes, free };
-        if bytes > free {
-            return Err(none);
-        }
-        let room = |bytes: u64| usize::try_from(bytes).ok().and_then(Bytes::new);
-        let (Some(content), Some(written)) = (room(bytes), room(bytes.div_ceil(8))) else { return Err(none) };
+        self.alloc_at(self.next, bytes)?;
+        Ok(self.reserve(bytes))
+    }
+
+    /// Addresses for so many bytes, which [`Device::alloc_at`] makes memory of.
+    pub fn reserve(&mut self, bytes: u64) -> u64 {
         let base = self.next;
         self.next += (bytes.max(1) + GUARD).next_multiple_of(ALIGN);
+        base
+    }
+
+    /// Allocates memory at reserved addresses, for the first time or after it was freed: like any other it is fresh.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`], also where the addresses are in use.
+    pub fn alloc_at(&mut self, base: u64, bytes: u64) -> Result<(), MemoryError> {
+        let free = self.limit - self.used;
+        let none = MemoryError::OutOfMemory { asked: bytes, free };
+        let place = self.allocations.binary_search_by_key(&base, |allocation| allocation.base);
+        let room = |bytes: u64| usize::try_from(bytes).ok().filter(|_| bytes <= free).and_then(Bytes::new);
+        let (Err(at), Some(content), Some(written)) = (place, room(bytes), room(bytes.div_ceil(8))) else {
+            return Err(none);
+        };
         self.used += bytes;
         let whole = (0..bytes / PAGE).map(|_| AtomicBool::new(false)).collect();
-        self.allocations.push(Allocation { base, length: bytes, bytes: content, written, whole });
-        Ok(base)
+        self.allocations.insert(at, Allocation { base, length: bytes, bytes: content, written, whole });
+        Ok(())
     }
 
     /// Frees an allocation; its addresses stay dead.
