@@ -253,10 +253,9 @@ impl Device {
         let free = self.limit - self.used;
         let none = MemoryError::OutOfMemory { asked: bytes, free };
         let place = self.allocations.binary_search_by_key(&base, |allocation| allocation.base);
-        let room = |bytes: u64| usize::try_from(bytes).ok().filter(|_| bytes <= free).and_then(Bytes::new);
-        let (Err(at), Some(content), Some(written)) = (place, room(bytes), room(bytes.div_ceil(8))) else {
-            return Err(none);
-        };
+        let (Err(at), true) = (place, bytes <= free) else { return Err(none) };
+        let room = |bytes: u64| usize::try_from(bytes).ok().and_then(Bytes::new);
+        let (Some(content), Some(written)) = (room(bytes), room(bytes.div_ceil(8))) else { return Err(none) };
         self.used += bytes;
         let whole = (0..bytes / PAGE).map(|_| AtomicBool::new(false)).collect();
         self.allocations.insert(at, Allocation { base, length: bytes, bytes: content, written, whole });
