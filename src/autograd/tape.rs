@@ -1,7 +1,7 @@
 //! Recording and differentiation.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -112,9 +112,9 @@ pub fn record_nested<const N: usize, const M: usize>(
     })
 }
 
-/// Gradients of leaves.
+/// Gradients of leaves, in one order, so that the same passes launch the same kernels in the same order.
 #[derive(Default)]
-pub struct Gradients(HashMap<u64, Tensor>);
+pub struct Gradients(BTreeMap<u64, Tensor>);
 
 impl Gradients {
     /// The gradient of the leaf `x`, if one arrived.
