@@ -48,6 +48,11 @@ impl<T: Copy> Out<T> {
         NonNull::new(self.0).map_or_else(|| invalid("the place for a result is null"), |place| Ok(Place(place)))
     }
 
+    /// What stands in a place that the caller has filled.
+    pub fn get(self) -> Result<T> {
+        In(self.0.cast_const()).get()
+    }
+
     /// Writes where the caller gave a place.
     pub fn set_if_wanted(self, value: T) {
         if let Ok(place) = self.place() {

@@ -6,12 +6,14 @@
 //! driver's. Its README says how programs run on it.
 //!
 //! - `border` is the only module that follows a pointer of the caller, `names` has every name that is exported.
-//! - `machine` holds the state behind the handles, `queue` what streams have still to do, `api` the functions.
+//! - `machine` holds the state behind the handles, `queue` what streams have still to do, `graph` work that is launched
+//!   as one, `api` the functions.
 //! - A handle is a number that is looked up, never an address that is followed: a wrong one is an error.
 
 mod api;
 mod border;
 mod gpu;
+mod graph;
 mod machine;
 mod names;
 mod queue;

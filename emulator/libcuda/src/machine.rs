@@ -2,6 +2,7 @@
 
 use crate::border::entry;
 use crate::gpu::Gpu;
+use crate::graph::{Executable, Graph, Node};
 use crate::queue::{Event, Stream};
 use crate::report::Report;
 use crate::status::{Failure, Result, Status, invalid};
@@ -111,6 +112,11 @@ pub struct Machine {
     /// The pool that allocations come from which name none.
     pub pool: u64,
     pub pinned: Table<Pinned>,
+    pub graphs: Table<Graph>,
+    pub nodes: Table<Node>,
+    pub executables: Table<Executable>,
+    /// Start and bytes of memory that launches of graphs leave allocated, from the launch to the call that frees it.
+    pub owed: BTreeMap<u64, u64>,
     pub report: Report,
 }
 
@@ -152,6 +158,10 @@ impl Machine {
             pools,
             pool,
             pinned: Table::new("page-locked host memory"),
+            graphs: Table::new("graph"),
+            nodes: Table::new("node of a graph"),
+            executables: Table::new("graph that can be launched"),
+            owed: BTreeMap::new(),
             report: Report::new(),
         })
     }
@@ -186,6 +196,9 @@ impl Machine {
         self.events.forget(context);
         self.pools.forget(context);
         self.pinned.forget(context);
+        self.graphs.forget(context);
+        self.nodes.forget(context);
+        self.executables.forget(context);
         self.contexts.remove(context)?;
         settled
     }

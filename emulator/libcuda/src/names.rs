@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "exported names")]
 
 use crate::api::{
-    address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, init::*, launch::*,
+    address::*, context::*, copy::*, device::*, event::*, fill::*, function::*, graph::*, host::*, init::*, launch::*,
     library::*, memory::*, module::*, occupancy::*, pool::*, rows::*, stream::*,
 };
 use crate::status::{Failure, Status, say_once};

@@ -8,7 +8,7 @@ use ptx_emulator::MemoryError;
 
 /// One end of a copy.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum End {
+pub(crate) enum End {
     Device(u64),
     Host(Host),
 }
@@ -17,7 +17,7 @@ fn misplaced(error: MemoryError) -> Result {
     invalid(error.to_string())
 }
 
-fn copy(machine: &mut Machine, to: End, from: End, bytes: usize) -> Result {
+pub(crate) fn copy(machine: &mut Machine, to: End, from: End, bytes: usize) -> Result {
     match (to, from) {
         (End::Device(to), End::Device(from)) => machine.device.copy(to, from, bytes as u64).or_else(misplaced),
         (End::Device(to), End::Host(from)) => machine.device.write(to, from.read(bytes)?).or_else(misplaced),
@@ -35,7 +35,8 @@ fn check(machine: &Machine, end: End, bytes: usize) -> Result {
     match end {
         End::Device(address) => {
             let fits = |(base, length): (u64, u64)| address - base + bytes as u64 <= length;
-            if bytes == 0 || machine.device.allocation(address).is_some_and(fits) {
+            let there = || machine.device.allocation(address).or_else(|| machine.promised(address));
+            if bytes == 0 || there().is_some_and(fits) {
                 return Ok(());
             }
             misplaced(MemoryError::NotAllocated { address, length: bytes as u64 })

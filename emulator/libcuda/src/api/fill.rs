@@ -5,11 +5,11 @@ use crate::status::{Failure, Result, Status, invalid};
 
 /// Rows that are filled: their number, the elements of each, and the bytes from one to the next.
 #[derive(Debug, Clone, Copy)]
-struct Rows {
-    start: u64,
-    pitch: usize,
-    width: usize,
-    height: usize,
+pub(crate) struct Rows {
+    pub start: u64,
+    pub pitch: usize,
+    pub width: usize,
+    pub height: usize,
 }
 
 impl Rows {
@@ -18,7 +18,7 @@ impl Rows {
     }
 }
 
-fn fill(machine: &mut Machine, rows: Rows, pattern: &[u8]) -> Result {
+pub(crate) fn fill(machine: &mut Machine, rows: Rows, pattern: &[u8]) -> Result {
     if !rows.start.is_multiple_of(pattern.len() as u64) || !rows.pitch.is_multiple_of(pattern.len()) {
         return invalid(format!("elements of {} bytes at {:#x}", pattern.len(), rows.start));
     }

@@ -18,6 +18,13 @@ pub struct Config {
     attribute_count: u32,
 }
 
+impl Config {
+    /// A launch without attributes.
+    pub(super) fn new(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: u64) -> Self {
+        Self { grid, block, shared_bytes, stream, attributes: In::null(), attribute_count: 0 }
+    }
+}
+
 /// Marks in the list of the old way to pass arguments, whole in one buffer.
 const END: usize = 0;
 const BUFFER: usize = 1;
@@ -91,6 +98,42 @@ fn failure(error: LaunchError) -> Failure {
     }
 }
 
+/// A launch that was checked as far as it can be before it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    kernel: Kernel,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    args: Vec<u8>,
+}
+
+impl Checked {
+    pub(super) fn new(
+        machine: &Machine,
+        function: u64,
+        config: Config,
+        params: In<usize>,
+        extra: In<usize>,
+    ) -> Result<Self> {
+        let Config { grid, block, shared_bytes, .. } = config;
+        let function = machine.functions.get(function)?;
+        check_shared(function, shared_bytes)?;
+        let kernel = function.kernel.clone();
+        let args = arguments(&kernel, params, extra)?;
+        Ok(Self { kernel, grid, block, shared_bytes, args })
+    }
+
+    pub(crate) fn run(&self, machine: &mut Machine) -> Result {
+        let Self { kernel, grid, block, shared_bytes, args } = self;
+        let (grid, block, shared_bytes) = (*grid, *block, u64::from(*shared_bytes));
+        let launch = Launch { grid, block, shared_bytes, args, seed: machine.seed, ..Launch::default() };
+        let counters = machine.device.launch(kernel, &launch).map_err(failure)?;
+        machine.report.add(kernel.name(), &counters);
+        Ok(())
+    }
+}
+
 fn launch(
     machine: &mut Machine,
     context: u64,
@@ -99,23 +142,8 @@ fn launch(
     params: In<usize>,
     extra: In<usize>,
 ) -> Result {
-    let function = machine.functions.get(function)?;
-    check_shared(function, config.shared_bytes)?;
-    let kernel = function.kernel.clone();
-    let args = arguments(&kernel, params, extra)?;
-    machine.enqueue(context, config.stream, move |machine| {
-        let launch = Launch {
-            grid: config.grid,
-            block: config.block,
-            shared_bytes: config.shared_bytes.into(),
-            args: &args,
-            seed: machine.seed,
-            ..Launch::default()
-        };
-        let counters = machine.device.launch(&kernel, &launch).map_err(failure)?;
-        machine.report.add(kernel.name(), &counters);
-        Ok(())
-    })
+    let checked = Checked::new(machine, function, config, params, extra)?;
+    machine.enqueue(context, config.stream, move |machine| checked.run(machine))
 }
 
 #[unsafe(no_mangle)]
@@ -132,8 +160,7 @@ pub extern "C" fn cuLaunchKernel(
     params: In<usize>,
     extra: In<usize>,
 ) -> Status {
-    let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-    let config = Config { grid, block, shared_bytes, stream, attributes: In::null(), attribute_count: 0 };
+    let config = Config::new([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared_bytes, stream);
     within(|machine, context| launch(machine, context, function, config, params, extra))
 }
 

@@ -60,6 +60,7 @@ pub extern "C" fn cuMemAllocPitch_v2(
 pub extern "C" fn cuMemFree_v2(address: u64) -> Status {
     within(|machine, _| {
         machine.settle_all()?;
+        machine.owed.remove(&address);
         if address == 0 { Ok(()) } else { machine.release(address) }
     })
 }
@@ -93,9 +94,10 @@ pub extern "C" fn cuMemFreeAsync(address: u64, stream: u64) -> Status {
         if address == 0 {
             return Ok(());
         }
-        if machine.allocations.get(address).is_err() {
+        if machine.allocations.get(address).is_err() && !machine.owed.contains_key(&address) {
             return invalid(format!("{address:#x} is not the start of an allocation"));
         }
+        machine.owed.remove(&address);
         machine.enqueue(context, stream, move |machine| machine.release(address))
     })
 }

@@ -11,6 +11,7 @@ pub mod device;
 pub mod event;
 pub mod fill;
 pub mod function;
+pub mod graph;
 pub mod host;
 pub mod init;
 pub mod launch;
