@@ -1,10 +1,10 @@
 //! A GPU as the engine holds it: its driver, the kernels loaded on it, the bytes allocated on it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Arg, DevicePtr, Driver, Launch, Module, Stream};
+use super::driver::{Arg, DevicePtr, Driver, Launch, Module, Recorded, Stream};
 use super::{Device, params};
 use crate::error::{Error, Result};
 
@@ -16,6 +16,8 @@ pub struct Cuda {
     modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
     used: AtomicUsize,
     peak: AtomicUsize,
+    /// Whether work is recorded, all of it on the compute stream.
+    recording: AtomicBool,
 }
 
 /// A module on the device, and what its kernels take.
@@ -36,7 +38,7 @@ pub struct MemoryUse {
 
 impl Cuda {
     pub(super) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, modules: Mutex::default(), used: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+        Self { driver, modules: Mutex::default(), used: 0.into(), peak: 0.into(), recording: false.into() }
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -52,6 +54,11 @@ impl Cuda {
         self.driver.name()
     }
 
+    /// Whether it has CUDA graphs.
+    pub fn records(&self) -> bool {
+        self.driver.records()
+    }
+
     /// What tensors hold on it.
     pub fn memory_use(&self) -> MemoryUse {
         MemoryUse { used: self.used.load(Ordering::Relaxed), peak: self.peak.load(Ordering::Relaxed) }
@@ -63,6 +70,31 @@ impl Cuda {
     /// [`Error::Device`] if one of them failed.
     pub fn synchronize(&self) -> Result<()> {
         self.driver.synchronize(Stream::Compute)
+    }
+
+    /// Does work that is known by `key` and makes the same calls each time: if it was done before, recorded, and launched
+    /// as one. Whether it was that.
+    pub(super) fn as_graph<R>(&self, key: u64, work: impl FnOnce() -> Result<R>) -> Result<(R, bool)> {
+        /// Nothing is recorded any more, whatever happens.
+        struct Recording<'a>(&'a Cuda);
+        impl Drop for Recording<'_> {
+            fn drop(&mut self) {
+                self.0.recording.store(false, Ordering::Relaxed);
+                self.0.driver.drop_recording();
+            }
+        }
+        if !self.driver.begin_recording(key)? {
+            return Ok((work()?, false));
+        }
+        self.recording.store(true, Ordering::Relaxed);
+        let recording = Recording(self);
+        let done = work()?;
+        let ended = self.driver.end_recording()?;
+        drop(recording);
+        match ended {
+            Recorded::Queued => Ok((done, true)),
+            Recorded::NoRoom { bytes } => Err(self.out_of_memory(bytes)),
+        }
     }
 
     /// `bytes` of memory, of which there is at least one, so that every buffer has an address.
@@ -83,7 +115,7 @@ impl Cuda {
     /// of pageable memory without waiting for the stream's earlier work.
     pub(super) fn copy_to_device(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
         const LARGE: usize = 64 << 10;
-        if src.len() <= LARGE {
+        if src.len() <= LARGE || self.recording.load(Ordering::Relaxed) {
             return self.driver.copy_to_device(dst, src, Stream::Compute);
         }
         // The memory is there when the stream that allocates has come so far.

@@ -99,6 +99,18 @@ pub struct MemoryInfo {
     pub total: usize,
 }
 
+/// What became of work that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It was queued, as one launch.
+    Queued,
+    /// It was not, for want of so many bytes of device memory.
+    NoRoom {
+        /// The most that it holds at once.
+        bytes: usize,
+    },
+}
+
 /// What the engine asks of a GPU. All work on one [`Stream`] runs in the order it was given.
 pub trait Driver: std::fmt::Debug + Send + Sync {
     /// The device, as `--device` spells it.
@@ -125,4 +137,19 @@ pub trait Driver: std::fmt::Debug + Send + Sync {
     fn synchronize(&self, stream: Stream) -> Result<()>;
     /// Free and total device memory.
     fn memory_info(&self) -> Result<MemoryInfo>;
+    /// Whether work can be recorded and launched as one.
+    fn records(&self) -> bool {
+        false
+    }
+    /// Begins work that is known by `key`. Whether the calls on [`Stream::Compute`] from here on are recorded rather than
+    /// queued, until one of the next two; a driver may say no.
+    fn begin_recording(&self, _key: u64) -> Result<bool> {
+        Ok(false)
+    }
+    /// Queues what was recorded.
+    fn end_recording(&self) -> Result<Recorded> {
+        Ok(Recorded::Queued)
+    }
+    /// Forgets what was recorded: none of it was queued.
+    fn drop_recording(&self) {}
 }

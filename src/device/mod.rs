@@ -7,6 +7,7 @@ mod cuda;
 mod cudarc;
 mod driver;
 mod emulated;
+mod graphs;
 pub mod host;
 mod params;
 mod probe;
@@ -20,8 +21,9 @@ use crate::error::{Error, Result};
 
 pub use buffer::Buffer;
 pub use cuda::{Cuda, Kernels, MemoryUse};
-pub use driver::{Arg, DevicePtr, DeviceSlice, Driver, Launch, MemoryInfo, Module, Stream};
+pub use driver::{Arg, DevicePtr, DeviceSlice, Driver, Launch, MemoryInfo, Module, Recorded, Stream};
 pub use emulated::{Arch, Emulated, Emulation, Profiled};
+pub use graphs::Graphs;
 pub use probe::{Gpu, gpus};
 pub use timed::{Timed, TimedLaunch};
 
@@ -77,6 +79,12 @@ impl Device {
             Self::Cpu => None,
             Self::Cuda(cuda) => Some(cuda.memory_use().peak),
         }
+    }
+
+    /// What to tell those who want CUDA graphs on a device that has none.
+    pub fn without_graphs(&self, wanted: bool) -> Option<String> {
+        let has = matches!(self, Self::Cuda(cuda) if cuda.records());
+        (wanted && !has).then(|| format!("note: {self} has no CUDA graphs and runs kernels one by one"))
     }
 
     /// Whether both are the same device.

@@ -153,6 +153,10 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub activation_checkpointing: bool,
+    /// Launch a step whose shape recurs as one CUDA graph: less work between kernels, the same bits
+    #[arg(long)]
+    #[serde(default)]
+    pub cuda_graphs: bool,
     /// Steps between checkpoints; 0: one each epoch
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub save_every: u64,

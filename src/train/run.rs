@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::progress::Progress;
 use super::session::{Session, State};
 use super::weights::Trained;
-use crate::device::Device;
+use crate::device::{Device, Graphs};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterConfig, Modules};
@@ -72,6 +72,9 @@ pub struct Summary {
     /// The most that tensors held on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_device_bytes: Option<usize>,
+    /// Steps that were one launch, with `--cuda-graphs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_launches: Option<u64>,
     /// Numbers that were trained.
     pub trainable_parameters: usize,
     /// All numbers of the model, adapter included.
@@ -97,7 +100,10 @@ impl Run<'_> {
         let trained = Trained::new(&model, adapter);
         let (trainable_parameters, all_parameters) = trained.count();
         note(&trainable(trainable_parameters, all_parameters));
-        let state = self.train(&folder, &examples, trained, stop, progress)?;
+        if let Some(text) = self.device.without_graphs(self.options.cuda_graphs) {
+            note(&text);
+        }
+        let (state, graph_launches) = self.train(&folder, &examples, trained, stop, progress)?;
         let eval_loss = state.best.map(|(_, best)| best.loss);
         Ok(Summary {
             out: self.out,
@@ -109,6 +115,7 @@ impl Run<'_> {
             seconds: state.seconds,
             peak_rss_bytes: peak_rss_bytes(),
             peak_device_bytes: self.device.peak_bytes(),
+            graph_launches: self.options.cuda_graphs.then_some(graph_launches),
             trainable_parameters,
             all_parameters,
         })
@@ -137,7 +144,8 @@ impl Run<'_> {
         Ok(Some(adapter))
     }
 
-    /// Trains from the last checkpoint, or from the beginning, to the end, and writes the results.
+    /// Trains from the last checkpoint, or from the beginning, to the end, and writes the results. Where the run stands
+    /// then, and how many steps were one launch.
     fn train(
         &self,
         folder: &RunFolder,
@@ -145,13 +153,13 @@ impl Run<'_> {
         trained: Trained<'_>,
         stop: &AtomicBool,
         progress: Progress,
-    ) -> Result<State> {
+    ) -> Result<(State, u64)> {
         let fingerprint = fingerprint(&self.options, self.seed, examples, trained.model)?;
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
         let plan = Plan::new(&examples.training, &self.options, self.seed);
         let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
         if trained.is_result(folder.path()) {
-            return finished(found, plan.total(), folder.path(), &progress);
+            return Ok((finished(found, plan.total(), folder.path(), &progress)?, 0));
         }
         let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
         let (optimizer, state) = match found {
@@ -183,11 +191,12 @@ impl Run<'_> {
             folder,
             progress,
             stop,
+            graphs: Graphs::new(&self.device, self.options.cuda_graphs),
         };
         session.run()?;
         session.take_best()?;
         session.trained.write_result(folder.path(), self.files, self.dtype)?;
-        Ok(session.state)
+        Ok((session.state, session.graphs.launches()))
     }
 }
 

@@ -14,8 +14,9 @@ use super::plan::{Plan, StepBatches};
 use super::plot;
 use super::progress::Progress;
 use super::schedule::learning_rate;
-use super::step::differentiate;
+use super::step::{differentiate, shape};
 use super::weights::Trained;
+use crate::device::Graphs;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Checkpoints;
 use crate::nn::{BlockHook, Checkpoint, Plain, Sequence};
@@ -51,6 +52,8 @@ pub(super) struct Session<'a> {
     pub folder: &'a RunFolder,
     pub progress: Progress,
     pub stop: &'a AtomicBool,
+    /// Of its steps.
+    pub graphs: Graphs,
 }
 
 impl Session<'_> {
@@ -94,13 +97,17 @@ impl Session<'_> {
     fn step(&mut self, batches: &StepBatches<'_>, epoch: u64, within: f64) -> Result<()> {
         let (begun, number) = (Instant::now(), self.state.step);
         let hook: &dyn BlockHook = if self.options.activation_checkpointing { &Checkpoint } else { &Plain };
-        let mut found = differentiate(self.trained.model, batches, self.seed, number, hook)?;
-        let gradients = self.trained.take_gradients(&mut found.gradients)?;
-        let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
-        let max_norm = if self.options.max_grad_norm > 0.0 { self.options.max_grad_norm } else { f64::INFINITY };
         let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
         self.optimizer.options.learning_rate = learning_rate;
-        self.trained.update(&mut self.optimizer, &gradients, &norm.clip_scale(max_norm)?)?;
+        let max_norm = if self.options.max_grad_norm > 0.0 { self.options.max_grad_norm } else { f64::INFINITY };
+        let Self { graphs, trained, optimizer, seed, .. } = self;
+        let (found, norm) = graphs.run(shape(batches), || {
+            let mut found = differentiate(trained.model, batches, *seed, number, hook)?;
+            let gradients = trained.take_gradients(&mut found.gradients)?;
+            let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
+            trained.update(optimizer, &gradients, &norm.clip_scale(max_norm)?)?;
+            Ok((found, norm))
+        })?;
         // A GPU is waited for here and nowhere before. If this is refused, the update has changed nothing.
         let (loss, norm) = (found.loss(self.trained.model, number)?, norm.read()?);
         if !norm.total.is_finite() {

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::models::llama::Llama;
 use crate::nn::{Batch, BlockHook, DropoutSeed, Sequence};
+use crate::ops::cross_entropy::IGNORE;
 
 /// What a step found.
 pub(super) struct Differentiated {
@@ -61,6 +62,13 @@ pub(super) fn differentiate(
     Ok(found)
 }
 
+/// All that a step's launches and their sizes depend on, in a run: the lengths of the sequences of each batch, and which
+/// of their tokens have targets.
+pub(super) fn shape(batches: &StepBatches<'_>) -> Vec<Vec<Vec<bool>>> {
+    let of = |sequence: &&Sequence| sequence.labels.iter().map(|&label| label != IGNORE).collect();
+    batches.iter().map(|sequences| sequences.iter().map(of).collect()).collect()
+}
+
 /// Tokens of one forward and backward pass on the CPU: enough rows for its multiplications to reach their speed. More of
 /// them would cost memory, which grows with the tokens of a pass, and win nothing.
 const CPU_PASS: Capacity = Capacity::Tokens(512);
@@ -89,7 +97,6 @@ mod tests {
     use crate::io::adapter::{AdapterConfig, Modules};
     use crate::io::model::{ModelFiles, attach_new_adapter};
     use crate::nn::{Checkpoint, Plain};
-    use crate::ops::cross_entropy::IGNORE;
 
     fn model() -> Llama {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gqa");

@@ -1,5 +1,7 @@
 //! A real GPU, through cudarc and NVIDIA's driver library, which is looked for at run time.
 
+mod graph;
+mod recorder;
 mod staging;
 
 use std::ffi::c_void;
@@ -8,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 
-use crate::device::driver::{DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
+use crate::device::driver::{DevicePtr, Driver, Launch, MemoryInfo, Module, Recorded, Stream};
 use crate::device::probe::driver_present;
 use crate::error::{Error, Result};
+use graph::{Function, KernelCall};
+use recorder::{Call, Freed, Recorder, Refused};
 use staging::Staging;
 
 /// The driver's CUDA version that the checked-in PTX needs. 12.0 has its PTX version, but 12.0's assembler crashes on line
@@ -33,6 +37,7 @@ pub struct CudarcDriver {
     modules: Mutex<Vec<Loaded>>,
     /// The kernel queued last, for errors that come later.
     last: Mutex<String>,
+    recorder: Mutex<Recorder>,
 }
 
 #[derive(Debug)]
@@ -64,8 +69,8 @@ impl CudarcDriver {
         let pool = default_pool(&context).map_err(refused)?;
         pool.keep_all();
         let (compute, copy) = (context.new_stream().map_err(refused)?, context.new_stream().map_err(refused)?);
-        let (staging, modules, last) = Default::default();
-        Ok(Self { name, context, compute, copy, pool, staging, modules, last })
+        let (staging, modules, last, recorder) = Default::default();
+        Ok(Self { name, context, compute, copy, pool, staging, modules, last, recorder })
     }
 
     fn stream(&self, stream: Stream) -> &CudaStream {
@@ -96,6 +101,58 @@ impl CudarcDriver {
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(self.refused("entering the context"))
+    }
+
+    /// Records a call on a stream, if calls on it are recorded; the address of an allocation.
+    fn record(&self, stream: Stream, call: impl FnOnce() -> Call, data: &[u8]) -> Result<Option<u64>> {
+        if stream == Stream::Copy {
+            return Ok(None);
+        }
+        let mut recorder = lock(&self.recorder);
+        if !recorder.is_recording() {
+            return Ok(None);
+        }
+        recorder.call(call(), data).transpose().map_err(|refused| self.not_recorded(refused))
+    }
+
+    fn not_recorded(&self, refused: Refused) -> Error {
+        match refused {
+            Refused::Driver(error) => self.refused("recording a CUDA graph")(error),
+            Refused::Differs(detail) => {
+                Error::device(&self.name, format!("the work is not that of its CUDA graph: {detail}"))
+                    .with_hint("run without --cuda-graphs")
+            }
+        }
+    }
+
+    /// Refuses what waits for recorded work, which has not begun.
+    fn refuse_recording(&self, stream: Stream, what: &str) -> Result<()> {
+        if stream == Stream::Compute && lock(&self.recorder).is_recording() {
+            return Err(self.not_recorded(Refused::Differs(format!("{what} within it"))));
+        }
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn allocate_now(&self, bytes: usize) -> std::result::Result<u64, DriverError> {
+        // SAFETY: the stream is this driver's own and lives as long as it; what is allocated is not read as it is.
+        unsafe { result::malloc_async(self.compute.cu_stream(), bytes) }
+    }
+
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn free_now(&self, ptr: u64) {
+        // SAFETY: `ptr` came from `allocate`, and its one owner gives it back after all work that uses it.
+        let freed = unsafe { result::free_async(ptr, self.compute.cu_stream()) };
+        self.context.record_err(freed);
+    }
+
+    /// Gives the system what the pool and graphs hold back, of which neither lends the other any.
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn make_room(&self) {
+        self.context.record_err(self.compute.synchronize());
+        self.pool.trim();
+        // SAFETY: the device is that of a live context.
+        let _ = unsafe { sys::cuDeviceGraphMemTrim(self.context.cu_device()) };
     }
 
     fn function(&self, module: Module, kernel: &str) -> Result<CudaFunction> {
@@ -159,30 +216,38 @@ impl Driver for CudarcDriver {
         &self.name
     }
 
-    #[expect(unsafe_code, reason = "a call of the driver")]
     fn allocate(&self, bytes: usize) -> Result<Option<DevicePtr>> {
         self.bind()?;
-        // SAFETY: the stream is this driver's own and lives as long as it; what is allocated is not read as it is.
-        match unsafe { result::malloc_async(self.compute.cu_stream(), bytes) } {
+        if let Some(ptr) = self.record(Stream::Compute, || Call::Allocate { bytes }, &[])? {
+            return Ok(Some(DevicePtr(ptr)));
+        }
+        let full = |error: &DriverError| error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+        let mut allocated = self.allocate_now(bytes);
+        if allocated.as_ref().is_err_and(full) && lock(&self.recorder).has_graphs() {
+            self.make_room();
+            allocated = self.allocate_now(bytes);
+        }
+        match allocated {
             Ok(ptr) => Ok(Some(DevicePtr(ptr))),
-            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(error) if full(&error) => Ok(None),
             Err(error) => Err(self.refused("allocating")(error)),
         }
     }
 
-    #[expect(unsafe_code, reason = "a call of the driver")]
     fn free(&self, ptr: DevicePtr) {
         // What fails here, after a kernel did, is told by the next call that can.
-        if self.bind().is_ok() {
-            // SAFETY: `ptr` came from `allocate` on this stream, and its one owner gives it back.
-            let freed = unsafe { result::free_async(ptr.0, self.compute.cu_stream()) };
-            self.context.record_err(freed);
+        if self.bind().is_ok() && lock(&self.recorder).free(ptr.0) == Freed::Now {
+            self.free_now(ptr.0);
         }
     }
 
     #[expect(unsafe_code, reason = "a call of the driver")]
     fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
         self.bind()?;
+        let call = || Call::ToDevice { dst: dst.0, bytes: src.len() };
+        if src.is_empty() || self.record(stream, call, src)?.is_some() {
+            return Ok(());
+        }
         let copied = match stream {
             // SAFETY: `dst` is an allocation of at least `src.len()` bytes; `src` is pageable memory, which the driver has
             // copied when it returns.
@@ -195,6 +260,7 @@ impl Driver for CudarcDriver {
     #[expect(unsafe_code, reason = "a call of the driver")]
     fn copy_to_host(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()> {
         self.bind()?;
+        self.refuse_recording(stream, "bytes are read back")?;
         let handle = self.stream(stream).cu_stream();
         // SAFETY: `src` is an allocation of at least `dst.len()` bytes; `dst` is borrowed until the stream is empty.
         let copied = unsafe { result::memcpy_dtoh_async(dst, src.0, handle) };
@@ -205,6 +271,10 @@ impl Driver for CudarcDriver {
     #[expect(unsafe_code, reason = "a call of the driver")]
     fn copy_on_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {
         self.bind()?;
+        let call = || Call::OnDevice { dst: dst.0, src: src.0, bytes };
+        if bytes == 0 || self.record(stream, call, &[])?.is_some() {
+            return Ok(());
+        }
         let stream = self.stream(stream).cu_stream();
         // SAFETY: both are allocations of at least `bytes` bytes, and are freed after the work that is queued now.
         unsafe { result::memcpy_dtod_async(dst.0, src.0, bytes, stream) }.map_err(self.refused("copying on the device"))
@@ -213,6 +283,9 @@ impl Driver for CudarcDriver {
     #[expect(unsafe_code, reason = "a call of the driver")]
     fn set(&self, dst: DevicePtr, value: u8, bytes: usize, stream: Stream) -> Result<()> {
         self.bind()?;
+        if bytes == 0 || self.record(stream, || Call::Set { dst: dst.0, value, bytes }, &[])?.is_some() {
+            return Ok(());
+        }
         let stream = self.stream(stream).cu_stream();
         // SAFETY: `dst` is an allocation of at least `bytes` bytes.
         unsafe { result::memset_d8_async(dst.0, value, bytes, stream) }.map_err(self.refused("setting memory"))
@@ -240,6 +313,13 @@ impl Driver for CudarcDriver {
             set.map_err(self.refused(launch.kernel))?;
         }
         let values: Vec<u64> = launch.args.iter().map(|arg| arg.bits()).collect();
+        let call = || Call::Launch {
+            kernel: launch.kernel.into(),
+            call: KernelCall { function: Function(function.cu_function()), grid, block, shared, args: values.clone() },
+        };
+        if self.record(stream, call, &[])?.is_some() {
+            return Ok(());
+        }
         let config =
             cudarc::driver::LaunchConfig { grid_dim: grid.into(), block_dim: (block, 1, 1), shared_mem_bytes: shared };
         let mut builder = self.stream(stream).launch_builder(&function);
@@ -254,16 +334,48 @@ impl Driver for CudarcDriver {
     }
 
     fn wait(&self, stream: Stream, other: Stream) -> Result<()> {
+        self.refuse_recording(stream, "a stream is waited for")?;
+        self.refuse_recording(other, "a stream waits")?;
         self.stream(stream).join(self.stream(other)).map_err(self.refused("ordering streams"))
     }
 
     fn synchronize(&self, stream: Stream) -> Result<()> {
+        self.refuse_recording(stream, "the host waits")?;
         self.stream(stream).synchronize().map_err(self.refused("waiting"))
     }
 
     fn memory_info(&self) -> Result<MemoryInfo> {
         let (free, total) = self.context.mem_get_info().map_err(self.refused("asking for free memory"))?;
         Ok(MemoryInfo { free: free + self.pool.unused(), total })
+    }
+
+    fn records(&self) -> bool {
+        true
+    }
+
+    fn begin_recording(&self, key: u64) -> Result<bool> {
+        self.bind()?;
+        lock(&self.recorder).begin(key, &self.context).map_err(|refused| self.not_recorded(refused))
+    }
+
+    fn end_recording(&self) -> Result<Recorded> {
+        self.bind()?;
+        let mut recorder = lock(&self.recorder);
+        let (later, ended) = recorder.end(&self.compute, || self.make_room());
+        later.into_iter().for_each(|ptr| self.free_now(ptr));
+        match ended.map_err(|refused| self.not_recorded(refused))? {
+            Some(bytes) => Ok(Recorded::NoRoom { bytes }),
+            None => {
+                *lock(&self.last) = format!("a CUDA graph of {} kernels", recorder.last_kernels());
+                Ok(Recorded::Queued)
+            }
+        }
+    }
+
+    fn drop_recording(&self) {
+        if self.bind().is_ok() {
+            lock(&self.recorder).abandon().into_iter().for_each(|ptr| self.free_now(ptr));
+        }
     }
 }
 
@@ -287,6 +399,13 @@ impl Pool {
     fn keep_all(self) {
         let mut threshold = u64::MAX;
         let _ = self.attribute(result::mem_pool::set_attribute, RELEASE_THRESHOLD, &mut threshold);
+    }
+
+    /// Gives back what it keeps.
+    #[expect(unsafe_code, reason = "a call of the driver")]
+    fn trim(self) {
+        // SAFETY: the pool is the device's.
+        let _ = unsafe { result::mem_pool::trim_to(self.0, 0) };
     }
 
     /// Bytes that it keeps and nobody uses.
