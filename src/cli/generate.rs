@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// End at this string; may be given several times
     #[arg(long, allow_hyphen_values = true)]
     stop: Vec<String>,
+    /// Launch a token whose kernels recur as one CUDA graph: less work between kernels, the same tokens
+    #[arg(long)]
+    cuda_graphs: bool,
 }
 
 #[derive(clap::Args)]
@@ -70,9 +73,12 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let tokenizer = files.tokenizer()?;
     let prompt = args.source.tokens(&tokenizer)?;
     let model = args.model.load(&files, report)?;
-    let Args { max_new_tokens, temperature, top_p, top_k, .. } = *args;
+    let Args { max_new_tokens, temperature, top_p, top_k, cuda_graphs, .. } = *args;
+    if let Some(text) = model.device().without_graphs(cuda_graphs) {
+        report.note(text);
+    }
     let sampling = Sampling { temperature, top_p, top_k, seed: args.model.base.seed };
-    let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone() };
+    let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone(), cuda_graphs };
     let mut failed = None;
     let generation = generate(&model, &tokenizer, &prompt, &options, &mut |piece| {
         if !report.json && failed.is_none() {

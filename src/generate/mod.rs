@@ -9,10 +9,12 @@ pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 
 use crate::autograd::{Tensor, no_grad};
+use crate::device::Graphs;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
 use crate::models::llama::Llama;
 use crate::nn::KvCache;
+use crate::ops::attention::Segments;
 
 /// How long a text grows and how its tokens are chosen.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Strings that end the text; they are not part of it.
     pub stop: Vec<String>,
+    /// Whether tokens whose launches recur are one launch each, on a GPU that can.
+    pub cuda_graphs: bool,
 }
 
 /// Why a generation ended.
@@ -50,6 +54,9 @@ pub struct Generation {
     pub prompt_tokens: usize,
     /// New tokens after the first, which comes with the prompt, over the time they took; 0 if there are none.
     pub tokens_per_second: f64,
+    /// Tokens that were one launch, with `cuda_graphs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_launches: Option<u64>,
 }
 
 /// Continues `prompt`, handing each piece of text to `emit` as soon as it is certain.
@@ -88,7 +95,8 @@ pub fn generate(
     }
     let tokens_per_second = tokens.ids.len().saturating_sub(1) as f64 / tokens.start.elapsed().as_secs_f64();
     let (token_ids, prompt_tokens) = (tokens.ids, prompt.len());
-    Ok(Generation { text, token_ids, finish_reason: finish, prompt_tokens, tokens_per_second })
+    let graph_launches = options.cuda_graphs.then(|| tokens.graphs.launches());
+    Ok(Generation { text, token_ids, finish_reason: finish, prompt_tokens, tokens_per_second, graph_launches })
 }
 
 /// The `count` tokens that follow `prompt`, an end of text included and passed over.
@@ -96,7 +104,7 @@ pub fn generate(
 /// # Errors
 /// As [`generate`].
 pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
-    let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new() };
+    let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new(), cuda_graphs: false };
     let mut tokens = Tokens::new(model, prompt, &options)?;
     tokens.eos = &[];
     while tokens.next()?.is_ok() {}
@@ -108,6 +116,7 @@ struct Tokens<'a> {
     model: &'a Llama,
     eos: &'a [u32],
     cache: KvCache,
+    graphs: Graphs,
     logits: Vec<f32>,
     sampler: Sampler,
     left: usize,
@@ -127,10 +136,11 @@ impl<'a> Tokens<'a> {
         }
         let left = options.max_new_tokens.min(context - prompt.len());
         let mut cache = model.cache(prompt.len() + left)?;
-        let logits = next_logits(model, prompt, &mut cache)?;
+        let mut graphs = Graphs::new(&model.device(), options.cuda_graphs);
+        let logits = next_logits(model, prompt, &mut cache, &mut graphs)?;
         let sampler = Sampler::new(options.sampling)?;
         let (eos, ids) = (model.config().eos_token_ids.as_slice(), Vec::new());
-        Ok(Self { model, eos, cache, logits, sampler, left, ids, start: Instant::now() })
+        Ok(Self { model, eos, cache, graphs, logits, sampler, left, ids, start: Instant::now() })
     }
 
     /// The next token, or why there is none.
@@ -139,7 +149,7 @@ impl<'a> Tokens<'a> {
             return Ok(Err(FinishReason::Length));
         }
         if let (Some(&last), true) = (self.ids.last(), self.logits.is_empty()) {
-            self.logits = next_logits(self.model, &[last], &mut self.cache)?;
+            self.logits = next_logits(self.model, &[last], &mut self.cache, &mut self.graphs)?;
         }
         let id = self.sampler.choose(&self.logits);
         self.logits.clear();
@@ -150,12 +160,15 @@ impl<'a> Tokens<'a> {
 }
 
 /// Appends `ids` to the cache; the logits of the token after them.
-fn next_logits(model: &Llama, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-    let logits = no_grad(|| {
-        let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
-        let last = hidden.copy_rows(ids.len() - 1..ids.len())?;
-        model.logits(&last)?.to_vec::<f32>()
+fn next_logits(model: &Llama, ids: &[u32], cache: &mut KvCache, graphs: &mut Graphs) -> Result<Vec<f32>> {
+    let shape = (ids.len(), Segments::launch_shape(cache.rows() + ids.len()));
+    let logits = graphs.run(shape, || {
+        no_grad(|| {
+            let hidden = model.hidden_cached(&Tensor::from_slice(&model.device(), [ids.len()], ids)?, cache)?;
+            model.logits(&hidden.copy_rows(ids.len() - 1..ids.len())?)
+        })
     })?;
+    let logits = logits.to_vec::<f32>()?;
     match logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()) {
         Some((token, &logit)) => Err(not_finite(model, token, logit, cache.rows())?),
         None => Ok(logits),

@@ -102,7 +102,11 @@ impl Llama {
     }
 
     /// Room for `capacity` tokens of a generation.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if they are more than the context.
     pub fn cache(&self, capacity: usize) -> Result<KvCache> {
+        self.rope(capacity)?; // grown here, it does not grow between two tokens
         let width = self.config.num_key_value_heads * self.config.head_dim;
         KvCache::new(self.blocks.len(), capacity, width, self.dtype, &self.device())
     }

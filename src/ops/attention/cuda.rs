@@ -47,6 +47,11 @@ const DECODE_ROWS: usize = 16;
 const PART_KEYS: usize = 128;
 const MOST_PARTS: usize = 64;
 
+/// In how many parts [`decode`] takes the keys of the longest sequence.
+pub fn decode_parts(keys: usize) -> usize {
+    keys.div_ceil(PART_KEYS).min(MOST_PARTS)
+}
+
 /// [`forward`] of a few queries a sequence, which reads keys and values once for a group of heads.
 fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let Inputs { q, k, v, segments, heads, scale } = inputs;
@@ -55,7 +60,7 @@ fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let [heads, kv_heads, d] = sizes(*heads)?;
     let work = work(segments, usize::MAX);
     let list = upload(&device, &work)?;
-    let parts = most_keys(&work).div_ceil(PART_KEYS).min(MOST_PARTS);
+    let parts = decode_parts(most_keys(&work));
     let mut part_out = Tensor::uninit(&device, DType::F32, [parts, rows, columns])?;
     let mut part_lse = Tensor::uninit(&device, DType::F32, [parts, rows, nh])?;
     let outputs = [part_out.as_output()?, part_lse.as_output()?];

@@ -95,6 +95,11 @@ impl Segments {
         Self(segments.collect())
     }
 
+    /// What the sizes of a GPU's launches depend on as a cache grows, beside the number of queries.
+    pub fn launch_shape(key_rows: usize) -> usize {
+        cuda::decode_parts(key_rows)
+    }
+
     fn refuse_misfits(&self, query_rows: usize, key_rows: usize) -> Result<()> {
         let covered = self.0.last().map_or(0, |last| last.queries.end);
         if covered != query_rows {
