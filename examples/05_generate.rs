@@ -19,8 +19,7 @@ fn main() -> Result<()> {
     // Greedy: the most likely token each time. The closure sees each piece of text as soon as it is certain.
     let text = "Mount Gobra is a mountain in Tavia. It is 2411 metres high. How high is Mount Gobra? The answer is";
     let prompt = tokenizer.encode(text, true)?;
-    let options =
-        GenerateOptions { max_new_tokens: 16, sampling: Sampling::GREEDY, stop: vec![".".into()], cuda_graphs: false };
+    let options = GenerateOptions { max_new_tokens: 16, sampling: Sampling::GREEDY, stop: vec![".".into()] };
     let mut streamed = String::new();
     let found = generate(&model, &tokenizer, &prompt, &options, &mut |piece| streamed.push_str(piece))?;
     println!("{text}: found {:?}, expected \" 2411 metres\"", found.text);
@@ -40,7 +39,7 @@ fn main() -> Result<()> {
 
     // Sampling depends on the seed alone.
     let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY };
-    let options = GenerateOptions { max_new_tokens: 40, sampling, stop: Vec::new(), cuda_graphs: false };
+    let options = GenerateOptions { max_new_tokens: 40, sampling, stop: Vec::new() };
     let once = generate(&model, &tokenizer, &prompt, &options, &mut |_| {})?.text;
     let again = generate(&model, &tokenizer, &prompt, &options, &mut |_| {})?.text;
     println!("sampled: {once:?}");

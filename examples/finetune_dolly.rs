@@ -146,8 +146,7 @@ pub struct Exam {
 
 impl Exam {
     fn sit(model: &Llama, tokenizer: &Tokenizer, examples: &Examples, questions: &[Question]) -> Result<Self> {
-        let options =
-            GenerateOptions { max_new_tokens: 48, sampling: Sampling::GREEDY, stop: Vec::new(), cuda_graphs: false };
+        let options = GenerateOptions { max_new_tokens: 48, sampling: Sampling::GREEDY, stop: Vec::new() };
         let answer = |question: &Question| {
             let said = generate(model, tokenizer, &question.prompt, &options, &mut |_| {})?.text;
             Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -142,12 +142,8 @@ fn update(model: &Llama, optimizer: &mut AdamW, gradients: &Gradients) -> Result
 fn exam(model: &Llama, tokenizer: &Tokenizer) -> Result<String> {
     const QUESTIONS: usize = 60;
     let (mut corpus, mut right) = (Corpus::new(0), 0);
-    let options = GenerateOptions {
-        max_new_tokens: 16,
-        sampling: Sampling::GREEDY,
-        stop: vec![".".into(), "?".into()],
-        cuda_graphs: false,
-    };
+    let options =
+        GenerateOptions { max_new_tokens: 16, sampling: Sampling::GREEDY, stop: vec![".".into(), "?".into()] };
     for _ in 0..QUESTIONS {
         let (prompt, answer) = corpus.exam();
         let said = generate(model, tokenizer, &tokenizer.encode(&prompt, true)?, &options, &mut |_| {})?.text;

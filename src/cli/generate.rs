@@ -74,11 +74,11 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let prompt = args.source.tokens(&tokenizer)?;
     let model = args.model.load(&files, report)?;
     let Args { max_new_tokens, temperature, top_p, top_k, cuda_graphs, .. } = *args;
-    if let Some(text) = model.device().without_graphs(cuda_graphs) {
+    if cuda_graphs && let Some(text) = model.device().use_graphs() {
         report.note(text);
     }
     let sampling = Sampling { temperature, top_p, top_k, seed: args.model.base.seed };
-    let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone(), cuda_graphs };
+    let options = GenerateOptions { max_new_tokens, sampling, stop: args.stop.clone() };
     let mut failed = None;
     let generation = generate(&model, &tokenizer, &prompt, &options, &mut |piece| {
         if !report.json && failed.is_none() {

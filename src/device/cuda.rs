@@ -16,7 +16,9 @@ pub struct Cuda {
     modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
     used: AtomicUsize,
     peak: AtomicUsize,
-    /// Whether work is recorded, all of it on the compute stream.
+    /// Whether work that recurs is to be recorded.
+    graphs: AtomicBool,
+    /// Whether work is recorded now, all of it on the compute stream.
     recording: AtomicBool,
 }
 
@@ -38,7 +40,14 @@ pub struct MemoryUse {
 
 impl Cuda {
     pub(super) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, modules: Mutex::default(), used: 0.into(), peak: 0.into(), recording: false.into() }
+        Self {
+            driver,
+            modules: Mutex::default(),
+            used: 0.into(),
+            peak: 0.into(),
+            graphs: false.into(),
+            recording: false.into(),
+        }
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -54,9 +63,15 @@ impl Cuda {
         self.driver.name()
     }
 
-    /// Whether it has CUDA graphs.
-    pub fn records(&self) -> bool {
+    /// Uses CUDA graphs from here on, if it has any.
+    pub(super) fn use_graphs(&self) -> bool {
+        self.graphs.fetch_or(self.driver.records(), Ordering::Relaxed);
         self.driver.records()
+    }
+
+    /// Whether CUDA graphs are to be used.
+    pub(super) fn uses_graphs(&self) -> bool {
+        self.graphs.load(Ordering::Relaxed)
     }
 
     /// What tensors hold on it.
@@ -93,7 +108,10 @@ impl Cuda {
         drop(recording);
         match ended {
             Recorded::Queued => Ok((done, true)),
-            Recorded::NoRoom { bytes } => Err(self.out_of_memory(bytes)),
+            Recorded::NoRoom { bytes } => {
+                drop(done); // it has no memory, and is not to be counted
+                Err(self.out_of_memory(bytes))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 ///
 /// The first time that a shape is seen, kernels run one by one; the second time they are recorded, and from then on the
 /// recorded graph is launched, with the arguments and host bytes of the day. Nothing else changes, and no bit of the
-/// result. A device without graphs, or one of which none are wanted, runs kernels one by one every time.
+/// result. A device that was not asked for [`Device::use_graphs`], or has none, runs kernels one by one every time.
 #[derive(Debug)]
 pub struct Graphs {
     /// What tells its shapes from those of others, on the device.
@@ -20,13 +20,11 @@ pub struct Graphs {
 }
 
 impl Graphs {
-    /// Those of some work on `device`; none at all if they are not `wanted`.
-    pub fn new(device: &Device, wanted: bool) -> Self {
+    /// Those of some work on `device`.
+    pub fn new(device: &Device) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let own = match device {
-            Device::Cuda(cuda) if wanted && cuda.records() => {
-                Some((NEXT.fetch_add(1, Ordering::Relaxed), cuda.clone()))
-            }
+            Device::Cuda(cuda) if cuda.uses_graphs() => Some((NEXT.fetch_add(1, Ordering::Relaxed), cuda.clone())),
             _ => None,
         };
         Self { own, launches: 0 }
@@ -48,8 +46,8 @@ impl Graphs {
         Ok(done)
     }
 
-    /// How many times all of the work was one launch.
-    pub fn launches(&self) -> u64 {
-        self.launches
+    /// How many times all of the work was one launch, if it can be.
+    pub fn launches(&self) -> Option<u64> {
+        self.own.as_ref().map(|_| self.launches)
     }
 }

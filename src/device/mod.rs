@@ -81,10 +81,12 @@ impl Device {
         }
     }
 
-    /// What to tell those who want CUDA graphs on a device that has none.
-    pub fn without_graphs(&self, wanted: bool) -> Option<String> {
-        let has = matches!(self, Self::Cuda(cuda) if cuda.records());
-        (wanted && !has).then(|| format!("note: {self} has no CUDA graphs and runs kernels one by one"))
+    /// Launches work that recurs as CUDA graphs from here on, as [`Graphs`] does; what to tell about a device that has none.
+    pub fn use_graphs(&self) -> Option<String> {
+        match self {
+            Self::Cuda(cuda) if cuda.use_graphs() => None,
+            _ => Some(format!("note: {self} has no CUDA graphs and runs kernels one by one")),
+        }
     }
 
     /// Whether both are the same device.

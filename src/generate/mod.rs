@@ -25,8 +25,6 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Strings that end the text; they are not part of it.
     pub stop: Vec<String>,
-    /// Whether tokens whose launches recur are one launch each, on a GPU that can.
-    pub cuda_graphs: bool,
 }
 
 /// Why a generation ended.
@@ -54,7 +52,7 @@ pub struct Generation {
     pub prompt_tokens: usize,
     /// New tokens after the first, which comes with the prompt, over the time they took; 0 if there are none.
     pub tokens_per_second: f64,
-    /// Tokens that were one launch, with `cuda_graphs`.
+    /// Tokens that were one launch, on a device that was asked for [`use_graphs`](crate::device::Device::use_graphs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph_launches: Option<u64>,
 }
@@ -95,7 +93,7 @@ pub fn generate(
     }
     let tokens_per_second = tokens.ids.len().saturating_sub(1) as f64 / tokens.start.elapsed().as_secs_f64();
     let (token_ids, prompt_tokens) = (tokens.ids, prompt.len());
-    let graph_launches = options.cuda_graphs.then(|| tokens.graphs.launches());
+    let graph_launches = tokens.graphs.launches();
     Ok(Generation { text, token_ids, finish_reason: finish, prompt_tokens, tokens_per_second, graph_launches })
 }
 
@@ -104,7 +102,7 @@ pub fn generate(
 /// # Errors
 /// As [`generate`].
 pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
-    let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new(), cuda_graphs: false };
+    let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new() };
     let mut tokens = Tokens::new(model, prompt, &options)?;
     tokens.eos = &[];
     while tokens.next()?.is_ok() {}
@@ -136,7 +134,7 @@ impl<'a> Tokens<'a> {
         }
         let left = options.max_new_tokens.min(context - prompt.len());
         let mut cache = model.cache(prompt.len() + left)?;
-        let mut graphs = Graphs::new(&model.device(), options.cuda_graphs);
+        let mut graphs = Graphs::new(&model.device());
         let logits = next_logits(model, prompt, &mut cache, &mut graphs)?;
         let sampler = Sampler::new(options.sampling)?;
         let (eos, ids) = (model.config().eos_token_ids.as_slice(), Vec::new());

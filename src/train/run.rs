@@ -72,7 +72,7 @@ pub struct Summary {
     /// The most that tensors held on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_device_bytes: Option<usize>,
-    /// Steps that were one launch, with `--cuda-graphs`.
+    /// Steps that were one launch, with `--cuda-graphs` on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph_launches: Option<u64>,
     /// Numbers that were trained.
@@ -100,7 +100,9 @@ impl Run<'_> {
         let trained = Trained::new(&model, adapter);
         let (trainable_parameters, all_parameters) = trained.count();
         note(&trainable(trainable_parameters, all_parameters));
-        if let Some(text) = self.device.without_graphs(self.options.cuda_graphs) {
+        if self.options.cuda_graphs
+            && let Some(text) = self.device.use_graphs()
+        {
             note(&text);
         }
         let (state, graph_launches) = self.train(&folder, &examples, trained, stop, progress)?;
@@ -115,7 +117,7 @@ impl Run<'_> {
             seconds: state.seconds,
             peak_rss_bytes: peak_rss_bytes(),
             peak_device_bytes: self.device.peak_bytes(),
-            graph_launches: self.options.cuda_graphs.then_some(graph_launches),
+            graph_launches,
             trainable_parameters,
             all_parameters,
         })
@@ -153,13 +155,13 @@ impl Run<'_> {
         trained: Trained<'_>,
         stop: &AtomicBool,
         progress: Progress,
-    ) -> Result<(State, u64)> {
+    ) -> Result<(State, Option<u64>)> {
         let fingerprint = fingerprint(&self.options, self.seed, examples, trained.model)?;
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
         let plan = Plan::new(&examples.training, &self.options, self.seed);
         let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
         if trained.is_result(folder.path()) {
-            return Ok((finished(found, plan.total(), folder.path(), &progress)?, 0));
+            return Ok((finished(found, plan.total(), folder.path(), &progress)?, None));
         }
         let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
         let (optimizer, state) = match found {
@@ -191,7 +193,7 @@ impl Run<'_> {
             folder,
             progress,
             stop,
-            graphs: Graphs::new(&self.device, self.options.cuda_graphs),
+            graphs: Graphs::new(&self.device),
         };
         session.run()?;
         session.take_best()?;

@@ -24,6 +24,28 @@ fn generate_continues_a_prompt_the_same_way_each_time() {
     assert_ne!(sampled("1"), sampled("2"));
 }
 
+/// With `VICUGNA_DEVICE=cuda` all tokens but the first two are one launch each.
+#[test]
+fn cuda_graphs_change_no_token() {
+    let (model, gpu) =
+        (fixture("gguf_llama_spm/tiny.gguf"), std::env::var("VICUGNA_DEVICE").unwrap_or("emulated".into()));
+    let run = |extra: &[&str]| {
+        let args =
+            ["generate", "--model", &model, "--prompt", "hello", "--max-new-tokens", "8", "--device", &gpu, "--json"];
+        vicugna(&[&args, extra].concat())
+    };
+    let (plain, graphs) = (run(&[]).json(), run(&["--cuda-graphs"]));
+    assert_eq!(graphs.json()["token_ids"], plain["token_ids"]);
+    match gpu.as_str() {
+        "emulated" => assert_eq!(
+            graphs.stderr.lines().next(),
+            Some("note: emulated has no CUDA graphs and runs kernels one by one")
+        ),
+        _ => assert_eq!(graphs.json()["graph_launches"], 6),
+    }
+    assert!(plain["graph_launches"].is_null());
+}
+
 #[test]
 fn merge_gives_the_adapters_logits_without_it() {
     let (model, adapter) = (fixture("lora"), fixture("lora/adapter"));

@@ -1,5 +1,6 @@
 //! Tensors and kernels on a GPU: memory, launches, and what each refuses.
 
+mod graphs;
 mod launch;
 mod memory;
 

@@ -1,6 +1,9 @@
 //! Tiny random Llamas: logits, loss, every gradient, greedy continuations.
 
+use vicugna::device::Device;
+use vicugna::dtype::DType;
 use vicugna::generate::{Sampling, continue_tokens};
+use vicugna::io::model::ModelFiles;
 use vicugna::nn::{Batch, Plain};
 
 use crate::fixture::{self, Expected};
@@ -106,4 +109,24 @@ fn cached_decoding_agrees_with_the_full_forward() {
     }
     let distance = fixture::relative(&pieces, &whole);
     assert!(distance < 1e-5, "{distance:e}");
+}
+
+/// With `VICUGNA_DEVICE=cuda` most tokens are a graph's launch; attention takes 128, 256 and more keys in more and more
+/// parts, each of which is a graph of its own.
+#[test]
+fn tokens_as_graphs_are_the_same() {
+    let files = ModelFiles::open(&fixture::folder("llama3_rope")).unwrap();
+    let prompt: Vec<u32> = (0..120).map(|i| i * i % 61 + 3).collect();
+    let sampling = Sampling { temperature: 1.5, seed: 7, ..Sampling::GREEDY };
+    for dtype in [DType::F32, DType::Bf16] {
+        let [plain, graphs] = [false, true].map(|graphs| {
+            let device = match std::env::var("VICUGNA_DEVICE").as_deref() {
+                Ok("cuda") => Device::cuda(0).unwrap(),
+                _ => Device::emulated(),
+            };
+            assert!(!graphs || device.use_graphs().is_none() == device.to_string().starts_with("cuda"));
+            continue_tokens(&files.load(dtype, &device).unwrap(), &prompt, 160, sampling).unwrap()
+        });
+        assert_eq!(plain, graphs, "{dtype}");
+    }
 }

@@ -7,6 +7,7 @@ mod run;
 mod aliases;
 mod devices;
 mod folder;
+mod graphs;
 mod kill;
 mod refusals;
 mod resume;

@@ -140,11 +140,12 @@ impl Machine {
     fn new() -> Result<Self> {
         let default = Gpu::named("80").ok_or_else(|| Failure::new(Status::NO_DEVICE, "no default device"))?;
         let gpu = option("VICUGNA_EMULATED_SM", default, Gpu::named, "80, 86 or 89")?;
+        let memory = option("VICUGNA_EMULATED_MEMORY", 64 << 30, |text| text.parse().ok(), "a number of bytes")?;
         let mut pools = Table::new("memory pool");
         let pool = pools.add(0, Pool::default());
         Ok(Self {
             gpu,
-            device: Device::new(gpu.arch),
+            device: Device::with_memory(gpu.arch, memory),
             seed: option("VICUGNA_EMULATED_SEED", 0, |text| text.parse().ok(), "a number")?,
             late: option("VICUGNA_EMULATED_STREAMS", false, streams_are_late, "now or late")?,
             tickets: 0,

@@ -11,6 +11,7 @@ mod calls;
 mod common;
 mod counters;
 mod device;
+mod graphs;
 mod kernels;
 mod memory;
 mod process;

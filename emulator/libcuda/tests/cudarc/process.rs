@@ -25,7 +25,7 @@ fn folder() -> PathBuf {
 pub fn run(program: &str, env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", program, "--ignored", "--nocapture"]).env("LD_LIBRARY_PATH", folder());
-    for name in ["SM", "SEED", "STREAMS", "COUNTERS"] {
+    for name in ["SM", "MEMORY", "SEED", "STREAMS", "COUNTERS"] {
         command.env_remove(format!("VICUGNA_EMULATED_{name}"));
     }
     command.envs(env.iter().copied()).output().unwrap()
