@@ -6,8 +6,8 @@
 //! changed are changed in the graph, and in the end it is launched again. A call of another kind, kernel or size is
 //! refused: nothing of the work has been queued then.
 //!
-//! A graph of its own frees what it allocates, or leaves it to be freed after the launch, before the next one: while any
-//! of it is held, its work runs as ever. Other memory that the work drops is freed after the launch.
+//! Work frees what it allocates, or leaves it to be freed after the launch and before the next one: while any of it is
+//! held, the work runs as ever. Other memory that it drops is freed after the launch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -174,7 +174,7 @@ impl Work {
     }
 }
 
-/// Host memory is freed that a launch may read.
+/// Waits for the launch that may still read its host memory.
 impl Drop for Work {
     fn drop(&mut self) {
         if let Some(launched) = &self.launched {
@@ -193,7 +193,7 @@ struct Section {
     held: HashSet<u64>,
     /// Memory of others to be freed after it.
     later: Vec<u64>,
-    /// What went wrong where nothing could be said.
+    /// What went wrong, after which nothing of it can be launched.
     broken: Option<String>,
 }
 
@@ -209,8 +209,11 @@ impl Section {
                 self.work.follow(*next - 1, call, data)
             }
         };
-        if let Err(Refused::Differs(text)) = &done {
-            self.broken = Some(text.clone());
+        if let Err(refused) = &done {
+            self.broken = Some(match refused {
+                Refused::Differs(text) => text.clone(),
+                Refused::Driver(error) => format!("the driver refused a call of it: {error:?}"),
+            });
         }
         done
     }
@@ -304,9 +307,7 @@ impl Recorder {
     pub fn free(&mut self, ptr: u64) -> Freed {
         if let Some(section) = &mut self.section {
             if section.held.remove(&ptr) {
-                if let Err(Refused::Driver(error)) = section.call(Call::Free { ptr }, &[]) {
-                    section.broken = Some(format!("freeing was refused: {error:?}"));
-                }
+                let _ = section.call(Call::Free { ptr }, &[]); // what is refused is told by the next call
             } else if !self.void.remove(&ptr) {
                 section.later.push(ptr);
             }
