@@ -148,6 +148,22 @@ fn work_that_waits_or_fails_leaves_the_device_as_it_was() {
     assert_eq!(memory_use(&device).used, 0);
 }
 
+#[test]
+fn of_more_shapes_than_are_kept_some_stay_until_they_are_old() {
+    let (device, has) = with_graphs();
+    let mut graphs = Graphs::new(&device);
+    let mut round = |times, shapes: std::ops::Range<usize>| {
+        for first in (0..times).flat_map(|_| shapes.clone()) {
+            let n = 10 + first % 100;
+            assert_fourfold(&graphs.run((n, first), || fourfold(&device, first, n)).unwrap(), first, n);
+        }
+        graphs.launches().unwrap_or(0)
+    };
+    // Of 70 shapes, 64 are kept; a new one has to wait until the oldest was not used for 1024 times.
+    let counts = [round(3, 0..70), round(2, 100..101), round(1100, 0..1), round(1, 100..101)];
+    assert_eq!(counts, if has { [128, 128, 1228, 1229] } else { [0; 4] });
+}
+
 /// In a process of its own, since it takes all memory there is: on the driver library 256 MiB.
 #[test]
 fn without_room_for_all_of_it_the_error_is_the_usual_one() {

@@ -17,8 +17,11 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
 
 use super::graph::{Graph, KernelCall, Node, Source, Staged};
 
-/// Graphs that are kept; the one that was not used for longest goes.
+/// Graphs that are kept.
 const MOST_GRAPHS: usize = 64;
+/// Another takes the place of the one that was not used for longest, if that is so many times of work ago. Sooner would
+/// cost more than it wins: where shapes come round that are more than are kept, none would be there when it is needed.
+const KEPT_FOR: u64 = 1024;
 /// Keys that are remembered.
 const MOST_KEYS: usize = 1 << 16;
 
@@ -94,9 +97,15 @@ struct Work {
     entries: Vec<Entry>,
     /// When its last launch is over.
     launched: Option<CudaEvent>,
+    /// When it was begun last, in times of work.
+    begun: u64,
 }
 
 impl Work {
+    fn new(key: u64, context: &Arc<CudaContext>) -> Result<Self> {
+        Ok(Self { key, graph: Graph::new(context)?, entries: Vec::new(), launched: None, begun: 0 })
+    }
+
     /// Adds a call.
     fn record(&mut self, call: Call, data: &[u8]) -> Result<u64> {
         let (graph, mut ptr, mut staged) = (&mut self.graph, 0, None);
@@ -242,6 +251,8 @@ pub enum Freed {
 #[derive(Debug, Default)]
 pub struct Recorder {
     section: Option<Section>,
+    /// How many times work was begun.
+    clock: u64,
     /// The one used last is the last.
     kept: Vec<Work>,
     seen: HashSet<u64>,
@@ -267,29 +278,36 @@ impl Recorder {
         if self.section.is_some() {
             return Err(Refused::Differs("recorded work lies within other recorded work".into()));
         }
-        let (work, next) = match self.kept.iter().position(|work| work.key == key) {
+        self.clock += 1;
+        let (mut work, next) = match self.kept.iter().position(|work| work.key == key) {
             Some(_) if self.left.values().any(|owner| *owner == key) => return Ok(false),
-            Some(at) => {
-                let work = self.kept.remove(at);
-                if let Some(launched) = &work.launched {
-                    launched.synchronize()?; // it may still read the host bytes that are written now
-                }
-                (work, Some(0))
-            }
-            None if self.seen.contains(&key) => {
-                (Work { key, graph: Graph::new(context)?, entries: Vec::new(), launched: None }, None)
-            }
-            None => {
-                if self.seen.len() >= MOST_KEYS {
-                    self.seen.clear();
-                }
-                self.seen.insert(key);
-                return Ok(false);
-            }
+            Some(at) => (self.kept.remove(at), Some(0)),
+            None if self.is_worth_it(key) => (Work::new(key, context)?, None),
+            None => return Ok(false),
         };
+        work.begun = self.clock;
+        if let Some(launched) = &work.launched {
+            launched.synchronize()?; // it may still read the host bytes that are written now
+        }
         let (held, later) = (HashSet::new(), Vec::new());
         self.section = Some(Section { work, next, held, later, broken: None });
         Ok(true)
+    }
+
+    /// Whether work that is not kept was seen before, and there is a place for it.
+    fn is_worth_it(&mut self, key: u64) -> bool {
+        if self.seen.len() >= MOST_KEYS {
+            self.seen.clear();
+        }
+        let is_new = self.seen.insert(key);
+        if is_new || self.kept.len() < MOST_GRAPHS {
+            return !is_new;
+        }
+        let is_old = self.kept.first().is_some_and(|oldest| self.clock - oldest.begun > KEPT_FOR);
+        if is_old {
+            self.kept.remove(0);
+        }
+        is_old
     }
 
     /// Records or follows a call, where calls are recorded. The address of an allocation.
@@ -339,9 +357,6 @@ impl Recorder {
         };
         if result.as_ref().is_ok_and(Option::is_none) {
             self.left.extend(section.held.drain().map(|ptr| (ptr, section.work.key)));
-            if self.kept.len() >= MOST_GRAPHS {
-                self.kept.remove(0);
-            }
             self.kept.push(section.work);
         } else {
             self.void.extend(section.held);
