@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// End at this string; may be given several times
     #[arg(long, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Launch a token whose kernels recur as one CUDA graph: less work between kernels, the same tokens
+    /// Launch each token from the third on as one CUDA graph: less work between kernels, the same tokens
     #[arg(long)]
     cuda_graphs: bool,
 }

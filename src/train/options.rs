@@ -153,7 +153,7 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub activation_checkpointing: bool,
-    /// Launch a step whose shape recurs as one CUDA graph: less work between kernels, the same bits
+    /// Launch a step whose shape recurs, as plain text's do, as one CUDA graph: less work between kernels, the same bits
     #[arg(long)]
     #[serde(default)]
     pub cuda_graphs: bool,

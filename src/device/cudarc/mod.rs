@@ -117,7 +117,7 @@ impl CudarcDriver {
 
     fn not_recorded(&self, refused: Refused) -> Error {
         match refused {
-            Refused::Driver(error) => self.refused("recording a CUDA graph")(error),
+            Refused::Driver(error) => self.refused("a CUDA graph")(error),
             Refused::Differs(detail) => {
                 Error::device(&self.name, format!("the work is not that of its CUDA graph: {detail}"))
                     .with_hint("run without --cuda-graphs")

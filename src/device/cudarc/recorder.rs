@@ -372,7 +372,9 @@ impl Recorder {
     }
 
     fn forget(&mut self, later: Vec<u64>) -> Vec<u64> {
-        self.left.retain(|ptr, _| !later.contains(ptr));
+        for ptr in &later {
+            self.left.remove(ptr);
+        }
         later
     }
 
