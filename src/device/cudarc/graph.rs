@@ -224,6 +224,8 @@ impl Graph {
                 (CUmemorytype::CU_MEMORYTYPE_HOST, 0, src.cast())
             }
         };
+        // The row's length, which the reference asks for; of one row the driver needs none, and takes none above this.
+        let pitch = if bytes <= i32::MAX as usize { bytes } else { 0 };
         Ok(CUDA_MEMCPY3D {
             srcXInBytes: 0,
             srcY: 0,
@@ -234,8 +236,8 @@ impl Graph {
             srcDevice,
             srcArray: std::ptr::null_mut(),
             reserved0: std::ptr::null_mut(),
-            srcPitch: 0,
-            srcHeight: 0,
+            srcPitch: pitch,
+            srcHeight: 1,
             dstXInBytes: 0,
             dstY: 0,
             dstZ: 0,
@@ -245,8 +247,8 @@ impl Graph {
             dstDevice: dst,
             dstArray: std::ptr::null_mut(),
             reserved1: std::ptr::null_mut(),
-            dstPitch: 0,
-            dstHeight: 0,
+            dstPitch: pitch,
+            dstHeight: 1,
             WidthInBytes: bytes,
             Height: 1,
             Depth: 1,
