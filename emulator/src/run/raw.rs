@@ -20,15 +20,17 @@ unsafe impl Send for Bytes {}
 // SAFETY: as above.
 unsafe impl Sync for Bytes {}
 
-/// How the memory is aligned, and what its size is rounded up to.
-const ALIGN: usize = 256;
+/// What the size is rounded up to.
+const LINE: usize = 256;
+/// How the memory is aligned: for more, the standard library would write the zeros that a fresh page has anyway.
+const ALIGN: usize = 16;
 
 impl Bytes {
     /// `length` zeroed bytes; nothing where the machine has no memory for them.
     pub fn new(length: usize) -> Option<Self> {
-        let size = length.checked_next_multiple_of(ALIGN)?.max(ALIGN);
+        let size = length.checked_next_multiple_of(LINE)?.max(LINE);
         let layout = Layout::from_size_align(size, ALIGN).ok()?;
-        // SAFETY: the layout's size is at least ALIGN, so not zero.
+        // SAFETY: the layout's size is at least LINE, so not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self { start, layout })
     }

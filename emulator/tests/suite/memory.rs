@@ -4,7 +4,7 @@ use crate::args;
 use crate::harness::{Bench, Random, grid, ptx};
 use crate::opcodes::Reg::{B16, B32, B64};
 use crate::opcodes::{product, run_text};
-use ptx_emulator::{Launch, LaunchError, Module, TrapKind};
+use ptx_emulator::{Arch, Device, Launch, LaunchError, Module, TrapKind};
 
 #[test]
 fn vectors_of_every_width() {
@@ -245,4 +245,18 @@ fn a_store_through_a_parameter_address_is_told() {
         Err(LaunchError::Trap(trap)) => assert_eq!(trap.kind, TrapKind::BadSpace),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_that_nothing_touches_costs_none() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() // KiB
+    };
+    let (mut device, before) = (Device::new(Arch::Sm80), resident());
+    device.alloc(8 << 30).unwrap();
+    let taken = resident().saturating_sub(before);
+    assert!(taken < 2 << 20, "8 GiB of device memory took {taken} KiB of the machine's");
 }
