@@ -67,6 +67,7 @@ def counted(launch, warps):
     moved = 32 * (counters["global_load_sectors"] + counters["global_store_sectors"])
     blocks = " x ".join(str(blocks) for blocks in launch["grid"] if blocks > 1) or "1"
     return [
+        launch["op"],
         f"`{launch['kernel']}`",
         f"{blocks} of {launch['block']}",
         f"{short(asked)}, {asked / launch['compulsory_bytes']:.3f}",
@@ -80,7 +81,7 @@ def counted(launch, warps):
 def page():
     warps, gpu = occupancy(), json.loads(MEASURED.read_text()) if MEASURED.exists() else None
     times = {kernel["kernel"]: f"{kernel['milliseconds']:.4f}" for step in (gpu or {}).get("compared", []) for kernel in step.get("kernels", [])}
-    columns = ["kernel", "blocks", "asked", "sectors", "excess", "mma", "warps sm_80", "sm_90", "GPU, ms"]
+    columns = ["op", "kernel", "blocks", "asked", "sectors", "excess", "mma", "warps sm_80", "sm_90", "GPU, ms"]
     counts = [[*counted(launch, warps), times.get(launch["kernel"], "not measured")] for launch in profile()]
     return "\n".join([HEAD, *table(columns, counts), "", *measured(gpu)]) + "\n"
 

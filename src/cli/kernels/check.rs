@@ -12,6 +12,7 @@ use crate::expected;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::dropout::Dropout;
+use crate::reference::lora::Lora;
 use crate::reference::tolerance::{Errors, Expected};
 use crate::reference::{self, Real};
 
@@ -178,6 +179,40 @@ pub(super) fn matmul(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
         results.push(found("dweight", dw, backward)?);
     }
     Ok(results)
+}
+
+pub(super) fn lora(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    const SCALING: f64 = 2.0;
+    let (dtype, rows, n, k, r) = (draw.dtype, draw.size(200), draw.size(200), draw.size(1500), draw.size(40));
+    let [x, w, dy] = [rows * k, n * k, rows * n].map(|n| draw.values(n, dtype));
+    let [a, b] = [r * k, n * r].map(|n| draw.values(n, DType::F32));
+    let leaves = [
+        ("dx", draw.tensor(&x, dtype, [rows, k])?.with_grad()),
+        ("dweight", draw.tensor(&w, dtype, [n, k])?.with_grad()),
+        ("dlora_a", draw.tensor(&a, DType::F32, [r, k])?.with_grad()),
+        ("dlora_b", draw.tensor(&b, DType::F32, [n, r])?.with_grad()),
+    ];
+    let [tx, tw, ta, tb] = leaves.each_ref().map(|(_, leaf)| leaf);
+    let y = ops::lora::lora(tx, tw, ta, tb, SCALING as f32, None)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
+    let ones = vec![1.0; rows * k];
+    let layer = Lora { w, a, b, scaling: SCALING, mask: ones };
+    let mut results = vec![found("y", &y, expected!(R => cast_layer::<R>(&layer).forward(&cast(&x), k)))?];
+    for (i, (name, leaf)) in leaves.iter().enumerate() {
+        let backward = expected!(R => {
+            let gradients = cast_layer::<R>(&layer).backward(&cast(&dy), &cast(&x), k);
+            gradients.into_iter().nth(i).unwrap_or_default()
+        });
+        if let Some(gradient) = gradients.get(leaf) {
+            // The adapter's side is rounded as x is.
+            results.push(Found { dtype, ..found(name, gradient, backward)? });
+        }
+    }
+    Ok(results)
+}
+
+fn cast_layer<R: Real>(Lora { w, a, b, scaling, mask }: &Lora<f64>) -> Lora<R> {
+    Lora { w: cast(w), a: cast(a), b: cast(b), scaling: R::from_f64(*scaling), mask: cast(mask) }
 }
 
 pub(super) fn attention(draw: &mut Draw<'_>) -> Result<Vec<Found>> {

@@ -13,32 +13,9 @@ use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::cross_entropy::IGNORE;
 use crate::ops::dropout::Dropout;
 
-/// Runs an op on so many rows on a device; what each of its launches must do, in their order.
-pub(super) type Work = fn(&Device, DType, usize) -> Result<Vec<Cost>>;
-
-/// The least that a launch must do.
-#[derive(Clone, Copy)]
-pub(super) struct Cost {
-    /// Bytes that must cross the memory's bus: every operand once.
-    pub(super) moved: usize,
-    /// Bytes that threads must ask for beside those: what all rows share, once for each block.
-    pub(super) shared: usize,
-}
-
-impl Cost {
-    fn moved(moved: usize) -> Self {
-        Self { moved, shared: 0 }
-    }
-
-    fn shared(self, shared: usize) -> Self {
-        Self { shared, ..self }
-    }
-
-    /// Bytes that threads must ask for.
-    fn asked(&self) -> usize {
-        self.moved + self.shared
-    }
-}
+/// Runs an op on a device; the bytes that each of its launches must ask for, in their order: every operand once, and what
+/// all rows share once for each block.
+pub(super) type Work = fn(&Device, DType) -> Result<Vec<usize>>;
 
 /// Tokens that the emulated device is given.
 const ROWS: usize = 64;
@@ -56,11 +33,11 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
     for op in ops {
         for dtype in DTYPES {
             let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
-            let costs = (op.profile)(&Device::new(emulated.clone()), dtype, ROWS)?;
+            let costs = (op.profile)(&Device::new(emulated.clone()), dtype)?;
             let mut launches = emulated.take_profile();
             // Those of other ops that it uses are theirs.
             launches.retain(|launch| op.kernels.ptx.contains(&format!(".entry {}(", launch.kernel)));
-            rows.extend(launches.into_iter().zip(costs).map(|(launch, cost)| (op.kernels.name, launch, cost.asked())));
+            rows.extend(launches.into_iter().zip(costs).map(|(launch, cost)| (op.name, launch, cost)));
         }
     }
     let json = rows.iter().map(|(op, launch, bytes)| json(op, launch, *bytes)).collect::<Result<Vec<_>>>()?;
@@ -112,158 +89,170 @@ fn tensor(device: &Device, dtype: DType, shape: [usize; 2]) -> Result<Tensor> {
 }
 
 /// Ids or positions: `i * stride` below `end`.
-fn ids(device: &Device, rows: usize, stride: usize, end: usize) -> Result<Tensor> {
-    let ids: Vec<u32> = (0..rows).map(|i| (i * stride % end) as u32).collect();
-    Tensor::from_slice(device, [rows], &ids)
+fn ids(device: &Device, stride: usize, end: usize) -> Result<Tensor> {
+    let ids: Vec<u32> = (0..ROWS).map(|i| (i * stride % end) as u32).collect();
+    Tensor::from_slice(device, [ROWS], &ids)
 }
 
-pub(super) fn rmsnorm(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
-    let (x, residual) = (tensor(device, dtype, [rows, H])?.with_grad(), tensor(device, dtype, [rows, H])?);
+pub(super) fn rmsnorm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let (x, residual) = (tensor(device, dtype, [ROWS, H])?.with_grad(), tensor(device, dtype, [ROWS, H])?);
     let weight = tensor(device, dtype, [1, H])?.reshape([H])?.with_grad();
     let y = ops::rmsnorm::rmsnorm(&x, &weight, 1e-5)?;
     backward_from([(&y, y.detach())])?;
     let (y, sum) = ops::rmsnorm::rmsnorm_residual(&x, &residual, &weight.detach(), 1e-5)?;
     backward_from([(&y, y.detach()), (&sum, sum.detach())])?;
     // Every block reads the weight; each slice of 64 rows makes a row of partial sums.
-    let (tensor, weights, rstd) = (rows * H * dtype.size(), rows * H * dtype.size(), rows * 4);
-    let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), rows.div_ceil(64) * H * 4);
-    let by_row = |tensors: usize| Cost::moved(tensors * tensor + rstd).shared(weights);
-    let bwd_weight = Cost::moved(2 * tensor + rstd + partial).shared((column_blocks - 1) * rstd);
-    Ok(vec![by_row(2), by_row(3), bwd_weight, Cost::moved(partial + H * dtype.size()), by_row(4), by_row(4)])
+    let (tensor, weights, rstd) = (ROWS * H * dtype.size(), ROWS * H * dtype.size(), ROWS * 4);
+    let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), ROWS.div_ceil(64) * H * 4);
+    let by_row = |tensors: usize| tensors * tensor + rstd + weights;
+    let bwd_weight = 2 * tensor + column_blocks * rstd + partial;
+    Ok(vec![by_row(2), by_row(3), bwd_weight, partial + H * dtype.size(), by_row(4), by_row(4)])
 }
 
-pub(super) fn rope(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn rope(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let table = ops::rope::RopeTable::new(device, D, 8192, 500_000.0, None)?;
-    let (q, k) = (tensor(device, dtype, [rows, NH * D])?, tensor(device, dtype, [rows, NKV * D])?);
-    ops::rope::rope(q, k, &table, &ids(device, rows, 100, 8192)?)?;
+    let (q, k) = (tensor(device, dtype, [ROWS, NH * D])?, tensor(device, dtype, [ROWS, NKV * D])?);
+    ops::rope::rope(q, k, &table, &ids(device, 100, 8192)?)?;
     // One lane of each of a block's 8 warps reads the position.
-    Ok(vec![Cost::moved(rows * (2 * (NH + NKV) * D * dtype.size() + D * 4)).shared(rows * 8 * 4)])
+    Ok(vec![ROWS * (2 * (NH + NKV) * D * dtype.size() + D * 4 + 8 * 4)])
 }
 
-pub(super) fn swiglu(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
-    let [gate, up] = [tensor(device, dtype, [rows, I])?.with_grad(), tensor(device, dtype, [rows, I])?.with_grad()];
+pub(super) fn swiglu(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let [gate, up] = [tensor(device, dtype, [ROWS, I])?.with_grad(), tensor(device, dtype, [ROWS, I])?.with_grad()];
     let y = ops::swiglu::swiglu(&gate, &up)?;
     backward_from([(&y, y.detach())])?;
-    Ok([3, 5].map(|tensors| Cost::moved(tensors * rows * I * dtype.size())).into())
+    Ok([3, 5].map(|tensors| tensors * ROWS * I * dtype.size()).into())
 }
 
 /// A layer's product with its weight and both gradients, then the product of a few rows.
-pub(super) fn matmul(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     const FEW: usize = 8;
     let (n, k) = (NKV * D, H);
-    let (x, weight) = (tensor(device, dtype, [rows, k])?.with_grad(), tensor(device, dtype, [n, k])?.with_grad());
+    let (x, weight) = (tensor(device, dtype, [ROWS, k])?.with_grad(), tensor(device, dtype, [n, k])?.with_grad());
     let y = ops::matmul::matmul(&x, &weight)?;
     backward_from([(&y, y.detach())])?;
     ops::matmul::matmul(&tensor(device, dtype, [FEW, k])?, &weight.detach())?;
+    let product = |m, n, k| product([dtype; 2], m, n, [k, 0]);
     let few = match dtype {
-        DType::Bf16 => vec![Cost::moved((FEW * k + n * k + FEW * n) * 2).shared((n / 16 - 1) * FEW * k * 2)],
-        _ => product(dtype, FEW, n, k),
+        DType::Bf16 => vec![(n / 16 * FEW * k + n * k + FEW * n) * 2],
+        _ => product(FEW, n, k),
     };
-    Ok([product(dtype, rows, n, k), product(dtype, rows, k, n), product(dtype, n, k, rows), few].concat())
+    Ok([product(ROWS, n, k), product(ROWS, k, n), product(n, k, ROWS), few].concat())
 }
 
-/// Of `[m, k]` by `[k, n]` in tiles: each reads its rows and its columns; slices of K are stored apart, then added.
-fn product(dtype: DType, m: usize, n: usize, k: usize) -> Vec<Cost> {
+/// A layer's product with an adapter, and the gradients of what goes in and of the adapter.
+pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let (n, k, r) = (NKV * D, H, 16);
+    let (x, weight) = (tensor(device, dtype, [ROWS, k])?.with_grad(), tensor(device, dtype, [n, k])?);
+    let [a, b] = [tensor(device, DType::F32, [r, k])?.with_grad(), tensor(device, DType::F32, [n, r])?.with_grad()];
+    let y = ops::lora::lora(&x, &weight, &a, &b, 2.0, None)?;
+    backward_from([(&y, y.detach())])?;
+    let [alike, in_f32] = [[dtype; 2], [dtype, DType::F32]];
+    let forward = [product(alike, ROWS, r, [k, 0]), product(alike, ROWS, n, [k, r])];
+    let backward = [product(alike, ROWS, r, [n, 0]), product(alike, ROWS, k, [n, r])];
+    let of_adapter = [product(in_f32, r, k, [ROWS, 0]), product(in_f32, n, r, [ROWS, 0])];
+    Ok([forward, backward, of_adapter].concat().concat())
+}
+
+/// Of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K
+/// are stored apart, then added.
+fn product([dtype, out]: [DType; 2], m: usize, n: usize, [k, k2]: [usize; 2]) -> Vec<usize> {
     let cut = ops::matmul::Cut::new(dtype, m, n, k);
-    let (operands, out, sums) = ((m + n) * k * dtype.size(), m * n * dtype.size(), cut.slices * m * n * 4);
-    let asked = (m * n.div_ceil(cut.tile) + n * m.div_ceil(cut.tile)) * k * dtype.size();
-    let stored = if cut.slices == 1 { out } else { sums };
-    let tiles = Cost::moved(operands + stored).shared(asked - operands);
-    if cut.slices == 1 { vec![tiles] } else { vec![tiles, Cost::moved(sums + out)] }
+    let (out, sums) = (m * n * out.size(), cut.slices * m * n * 4);
+    let operands = (m * n.div_ceil(cut.tile) + n * m.div_ceil(cut.tile)) * (k + k2) * dtype.size();
+    if cut.slices == 1 { vec![operands + out] } else { vec![operands + sums, sums + out] }
 }
 
 /// One sequence, and a token after it.
-pub(super) fn attention(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn attention(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let heads = ops::attention::Heads { num_attention_heads: NH, num_key_value_heads: NKV, head_dim: D };
-    let q = tensor(device, dtype, [rows, NH * D])?.with_grad();
+    let q = tensor(device, dtype, [ROWS, NH * D])?.with_grad();
     let [k, v] =
-        [tensor(device, dtype, [rows, NKV * D])?.with_grad(), tensor(device, dtype, [rows, NKV * D])?.with_grad()];
+        [tensor(device, dtype, [ROWS, NKV * D])?.with_grad(), tensor(device, dtype, [ROWS, NKV * D])?.with_grad()];
     let attend = |q: &Tensor, queries| {
-        let segments = ops::attention::Segments::cached(queries, rows);
+        let segments = ops::attention::Segments::cached(queries, ROWS);
         ops::attention::attention(q, &k, &v, &segments, heads, 0.088)
     };
-    let out = attend(&q, rows)?;
+    let out = attend(&q, ROWS)?;
     backward_from([(&out, out.detach())])?;
     attend(&tensor(device, dtype, [1, NH * D])?, 1)?;
-    let [q, kv, sums] = [rows * NH * D * dtype.size(), rows * NKV * D * dtype.size(), rows * NH * 4];
-    let (delta, one) = (Cost::moved(2 * q + sums), NH * D * dtype.size());
+    let [q, kv, sums] = [ROWS * NH * D * dtype.size(), ROWS * NKV * D * dtype.size(), ROWS * NH * 4];
+    let (delta, one) = (2 * q + sums, NH * D * dtype.size());
     let (fwd, dq, dkv) = (2 * q + 2 * kv + sums, 3 * q + 2 * kv + 2 * sums, 2 * q + 4 * kv + 2 * sums);
     let decode = 2 * one + 2 * kv + NH * 4;
     if dtype == DType::F32 {
-        return Ok([fwd, 2 * q + sums, dq, dkv, decode].map(Cost::moved).into());
+        return Ok(vec![fwd, delta, dq, dkv, decode]);
     }
     let parts = NH * (D + 1) * 4; // of one part of the keys, and of one slice of dq
-    let slices = rows * NH * D * 4;
-    let costs = [fwd, delta.moved, dkv + slices, slices + q, one + 2 * kv + parts, parts + one + NH * 4];
-    Ok(costs.map(Cost::moved).into())
+    let slices = ROWS * NH * D * 4;
+    Ok(vec![fwd, delta, dkv + slices, slices + q, one + 2 * kv + parts, parts + one + NH * 4])
 }
 
-pub(super) fn embedding(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn embedding(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let weight = tensor(device, dtype, [V, H])?.with_grad();
-    let y = ops::embedding::embedding(&ids(device, rows, 7, 40)?, &weight)?;
+    let y = ops::embedding::embedding(&ids(device, 7, 40)?, &weight)?;
     backward_from([(&y, y.detach())])?;
     let (row, warps) = (H * dtype.size(), (H * dtype.size() / 16).min(256) / 32);
     // 40 different ids: so many rows are read, so many sums stored. A row's warps each read its id; backward, a run's
     // warps each read its length, its id and its rows' numbers.
-    let tensor = Cost::moved(rows * row + 40 * row);
-    let fwd = tensor.shared((rows - 40) * row + rows * 4 * warps);
-    let bwd = tensor.shared(rows * 4 * warps + 40 * 8 * warps + rows * 4 * warps);
-    Ok(vec![fwd, Cost::moved(rows * 4 * 3), bwd])
+    let fwd = 2 * ROWS * row + ROWS * 4 * warps;
+    let bwd = ROWS * row + 40 * row + (2 * ROWS * 4 + 40 * 8) * warps;
+    Ok(vec![fwd, ROWS * 4 * 3, bwd])
 }
 
-pub(super) fn elementwise(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
-    let x = tensor(device, dtype, [rows, H])?;
+pub(super) fn elementwise(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let x = tensor(device, dtype, [ROWS, H])?;
     ops::elementwise::add(&x, &x)?;
     let other = if dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
     ops::elementwise::cast(&x, other)?;
-    Ok(vec![Cost::moved(3 * rows * H * dtype.size()), Cost::moved(rows * H * (4 + 2))])
+    Ok(vec![3 * ROWS * H * dtype.size(), ROWS * H * (4 + 2)])
 }
 
-pub(super) fn dropout(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn dropout(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let key = Dropout { p: 0.1, seed: 1, step: 1, site: 0, first_element: 0 };
-    ops::dropout::dropout(&tensor(device, dtype, [rows, H])?, key)?;
-    Ok(vec![Cost::moved(2 * rows * H * dtype.size())])
+    ops::dropout::dropout(&tensor(device, dtype, [ROWS, H])?, key)?;
+    Ok(vec![2 * ROWS * H * dtype.size()])
 }
 
 /// A quarter of the vocabulary and a sixteenth of the width: the products count as matmul's.
-pub(super) fn cross_entropy(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
+pub(super) fn cross_entropy(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     const V: usize = 128_256 / 4;
     const H: usize = 4096 / 16;
-    let (hidden, lm_head) = (tensor(device, dtype, [rows, H])?.with_grad(), tensor(device, dtype, [V, H])?);
+    let (hidden, lm_head) = (tensor(device, dtype, [ROWS, H])?.with_grad(), tensor(device, dtype, [V, H])?);
     let target = |row: usize| if row.is_multiple_of(4) { IGNORE } else { (row * 2003 % V) as i32 };
-    let targets = Tensor::from_slice(&Device::Cpu, [rows], &(0..rows).map(target).collect::<Vec<_>>())?;
+    let targets = Tensor::from_slice(&Device::Cpu, [ROWS], &(0..ROWS).map(target).collect::<Vec<_>>())?;
     no_grad(|| ops::cross_entropy::cross_entropy(&hidden, &lm_head, &targets, 1.0))?;
     let loss = ops::cross_entropy::cross_entropy(&hidden, &lm_head, &targets, 1.0)?;
     backward_from([(&loss, Tensor::from_slice(device, [], &[2f32])?)])?;
     // One thread of a row reads its target and that logit. Of what registers cannot hold, all but the last 8192 logits
     // or less, the gradient is a second read.
-    let counted = rows - rows.div_ceil(4);
-    let (again, row) = (counted * (V / 8192 * 8192) * 4, Cost::moved(counted * (V * 4 + 4 + 4)).shared(counted * 4));
-    let (row_bytes, sum) = (H * dtype.size(), Cost::moved(counted * 4 + 4));
+    let counted = ROWS - ROWS.div_ceil(4);
+    let (again, row) = (counted * (V / 8192 * 8192) * 4, counted * (V * 4 + 4 + 4 + 4));
+    let (row_bytes, sum) = (H * dtype.size(), counted * 4 + 4);
     let warps = (row_bytes / 16).div_ceil(32);
     Ok(vec![
         row,
         sum,
-        Cost::moved(row.moved + counted * V * dtype.size()).shared(row.shared + again),
-        Cost::moved((rows + counted) * row_bytes + rows * 4).shared(rows * (warps - 1) * 4),
+        row + counted * V * dtype.size() + again,
+        (ROWS + counted) * row_bytes + ROWS * 4 * warps,
         sum,
-        Cost::moved(2 * rows * row_bytes).shared(rows * row_bytes / 16 / 32 * 8),
+        2 * ROWS * row_bytes + ROWS * row_bytes / 16 / 32 * 8,
     ])
 }
 
-pub(super) fn adamw(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
-    let [mut parameter, mut m] = [tensor(device, DType::F32, [rows, H])?, tensor(device, DType::F32, [rows, H])?];
-    let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [rows, H])?, tensor(device, dtype, [rows, H])?);
+pub(super) fn adamw(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let [mut parameter, mut m] = [tensor(device, DType::F32, [ROWS, H])?, tensor(device, DType::F32, [ROWS, H])?];
+    let (mut v, gradient) = (Tensor::zeros(device, DType::F32, [ROWS, H])?, tensor(device, dtype, [ROWS, H])?);
     let update = AdamWUpdate { name: "w", parameter: &mut parameter, m: &mut m, v: &mut v, gradient: &gradient };
     ops::adamw::adamw(&mut [update], &AdamWOptions::default(), 1, &Tensor::from_slice(device, [], &[1f32])?)?;
     // Every block reads its places in the tables, 4 and 48 bytes, and one lane of each of its 8 warps the scale.
-    let (chunks, places) = (rows * H / 8192, 4 + 48);
-    Ok(vec![Cost::moved(rows * H * (6 * 4 + dtype.size()) + chunks * places).shared(chunks * 8 * 4)])
+    let (chunks, places) = (ROWS * H / 8192, 4 + 48);
+    Ok(vec![ROWS * H * (6 * 4 + dtype.size()) + chunks * (places + 8 * 4)])
 }
 
-pub(super) fn grad_norm(device: &Device, dtype: DType, rows: usize) -> Result<Vec<Cost>> {
-    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [rows, H])?])?.clip_scale(1.0)?;
-    let (chunks, pair) = (rows * H / 8192, 8);
-    let partial = rows * H * dtype.size() + chunks * (4 + 48 + pair);
-    Ok([partial, 4 + 8 + chunks * pair + pair, pair + 4].map(Cost::moved).into())
+pub(super) fn grad_norm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    ops::grad_norm::grad_norm(&[&tensor(device, dtype, [ROWS, H])?])?.clip_scale(1.0)?;
+    let (chunks, pair) = (ROWS * H / 8192, 8);
+    let partial = ROWS * H * dtype.size() + chunks * (4 + 48 + pair);
+    Ok(vec![partial, 4 + 8 + chunks * pair + pair, pair + 4])
 }
