@@ -1,31 +1,26 @@
-use criterion::Criterion;
 use vicugna::autograd::Tensor;
-use vicugna::device::Device;
+use vicugna::dtype::DType;
 use vicugna::ops::adamw::{AdamWOptions, AdamWUpdate, adamw};
 
-use crate::floor;
+use crate::device::{Bench, Cost};
 
 /// One parameter with its state and gradient.
 type Operands = [Tensor; 4];
 
-/// SmolLM2-135M: LoRA of rank 8 on q and v (120 small tensors), and one layer trained in full; the floor is four reads
-/// and three writes.
-pub fn bench(c: &mut Criterion) {
-    let lora = (0..30).flat_map(|_| [8 * 576, 576 * 8, 8 * 576, 192 * 8]).collect();
-    let layer = vec![576 * 576, 192 * 576, 192 * 576, 576 * 576, 1536 * 576, 1536 * 576, 576 * 1536];
-    let mut group = c.benchmark_group("adamw");
-    for (name, sizes) in [("120xlora", lora), ("layer", layer)] {
-        let n: usize = sizes.iter().sum();
-        floor::copy(&mut group, 7 * n * size_of::<f32>());
-        let mut state: Vec<Operands> = sizes.into_iter().map(operands).collect();
-        let scale = Tensor::from_slice(&Device::Cpu, [], &[1.0f32]).unwrap();
-        group.bench_function(format!("step_f32/{name}"), |b| b.iter(|| step(&mut state, &scale)));
+/// LoRA of rank 8 on q and v, many small tensors, and one layer trained in full: parameter and state are read and
+/// written, the gradient is read.
+pub fn bench(bench: &mut Bench) {
+    let scale = bench.tensor_of(DType::F32, []);
+    for (name, sizes) in [("lora", bench.model.lora()), ("layer", bench.model.layer())] {
+        let bytes = sizes.iter().sum::<usize>() * (6 * size_of::<f32>() + bench.dtype.size());
+        let mut state: Vec<Operands> = sizes.iter().map(|n| operands(bench, *n)).collect();
+        bench.measure("step", format!("{}_of_{name}", sizes.len()), Cost::Bytes(bytes), || step(&mut state, &scale));
     }
-    group.finish();
 }
 
-fn operands(n: usize) -> Operands {
-    [0.1f32, 0.0, 0.0, 0.01].map(|value| Tensor::from_slice(&Device::Cpu, [n], &vec![value; n]).unwrap())
+fn operands(bench: &Bench, n: usize) -> Operands {
+    let [parameter, m] = [0, 1].map(|_| bench.tensor_of(DType::F32, [n]));
+    [parameter, m, Tensor::zeros(&bench.device, DType::F32, [n]).unwrap(), bench.tensor([n])]
 }
 
 fn step(state: &mut [Operands], scale: &Tensor) {

@@ -1,22 +1,17 @@
-use criterion::{Criterion, Throughput};
-use vicugna::autograd::{Tensor, backward};
+use vicugna::autograd::{Tensor, backward, no_grad};
 use vicugna::device::Device;
 use vicugna::ops::cross_entropy::cross_entropy;
 
-use crate::floor;
-use crate::matmul::filled;
+use crate::device::{Bench, Cost};
 
-/// SmolLM2-135M's head, 256 counted tokens: logits and the gradient of the hidden states.
-pub fn bench(c: &mut Criterion) {
-    let (rows, h, v) = (256, 576, 49152);
-    let (hidden, lm_head) = (filled([rows, h]).with_grad(), filled([v, h]));
-    let targets: Vec<i32> = (0..rows as i32).map(|i| i * 191).collect();
+/// A sequence's loss, and with it the gradient of the hidden states.
+pub fn bench(bench: &mut Bench) {
+    let (rows, h, v) = (bench.model.t, bench.model.h, bench.model.v);
+    let (hidden, lm_head) = (bench.tensor([rows, h]).with_grad(), bench.tensor([v, h]));
+    let targets: Vec<i32> = (0..rows).map(|i| (i * 191 % v) as i32).collect();
     let targets = Tensor::from_slice(&Device::Cpu, [rows], &targets).unwrap();
-    let mut group = c.benchmark_group("cross_entropy");
-    floor::flops(&mut group);
-    group.sample_size(10).throughput(Throughput::Elements(4 * (rows * h * v) as u64));
-    group.bench_function("fwd+bwd_f32/256x576x49152", |b| {
-        b.iter(|| backward(&cross_entropy(&hidden, &lm_head, &targets, rows as f32).unwrap()).unwrap());
-    });
-    group.finish();
+    let (product, size) = (2 * rows * h * v, format!("{rows}x{h}x{v}"));
+    let loss = || cross_entropy(&hidden, &lm_head, &targets, rows as f32).unwrap();
+    bench.measure("fwd", &size, Cost::Operations(product), || no_grad(loss));
+    bench.measure("fwd+bwd", &size, Cost::Operations(2 * product), || backward(&loss()).unwrap());
 }

@@ -1,25 +1,16 @@
-use criterion::{Criterion, Throughput};
-use vicugna::autograd::backward_from;
+use vicugna::dtype::DType;
 use vicugna::ops::lora::lora;
 
-use crate::floor;
-use crate::matmul::filled;
+use crate::device::{Bench, Cost, backward_of};
 
-/// SmolLM2-135M's q_proj with rank 8 at 4 x 256 tokens. Only the base products are counted, so the distance to the floor
-/// shows what the adapter costs.
-pub fn bench(c: &mut Criterion) {
-    let (rows, k, n, r) = (1024, 576, 576, 8);
-    let (x, weight) = (filled([rows, k]).with_grad(), filled([n, k]));
-    let (a, b) = (filled([r, k]).with_grad(), filled([n, r]).with_grad());
-    let mut group = c.benchmark_group("lora");
-    floor::flops(&mut group);
-    group.throughput(Throughput::Elements(4 * (rows * k * n) as u64));
-    group.bench_function("fwd+bwd_f32/1024x576x576_r8", |bench| {
-        bench.iter(|| {
-            let y = lora(&x, &weight, &a, &b, 4.0, None).unwrap();
-            let dy = y.detach();
-            backward_from([(&y, dy)]).unwrap()
-        });
-    });
-    group.finish();
+/// The q projection with rank 8, its base frozen. Only the base products are counted, so the distance to the floor shows
+/// what the adapter costs.
+pub fn bench(bench: &mut Bench) {
+    let (rows, k, n, r) = (bench.model.rows, bench.model.h, bench.model.nh * bench.model.d, 8);
+    let (x, weight) = (bench.tensor([rows, k]).with_grad(), bench.tensor([n, k]));
+    let [a, b] = [[r, k], [n, r]].map(|shape| bench.tensor_of(DType::F32, shape).with_grad());
+    let (product, size) = (2 * rows * k * n, format!("{rows}x{k}x{n}_r{r}"));
+    let run = || lora(&x, &weight, &a, &b, 4.0, None).unwrap();
+    bench.measure("fwd", &size, Cost::Operations(product), run);
+    bench.measure("fwd+bwd", &size, Cost::Operations(2 * product), || backward_of(&run()));
 }

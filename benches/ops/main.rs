@@ -1,10 +1,13 @@
-//! Every op at a real Llama's size, with the floor that it is held against.
+//! Every op at a real Llama's size on the device that `VICUGNA_DEVICE` names: timed beside the floor that it is held
+//! against on `cpu`, the default, and on `cuda[:N]`; counted on `emulated`, where time says nothing.
 
-use criterion::{criterion_group, criterion_main};
+use criterion::Criterion;
+use device::{Bench, Place};
 
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod device;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -16,19 +19,30 @@ mod rmsnorm;
 mod rope;
 mod swiglu;
 
-criterion_group!(
-    benches,
-    adamw::bench,
-    attention::bench,
-    cross_entropy::bench,
-    dropout::bench,
-    elementwise::bench,
-    embedding::bench,
-    grad_norm::bench,
-    lora::bench,
-    matmul::bench,
-    rmsnorm::bench,
-    rope::bench,
-    swiglu::bench,
-);
-criterion_main!(benches);
+type Run = fn(&mut Bench);
+
+const OPS: [(&str, Run); 12] = [
+    ("adamw", adamw::bench),
+    ("attention", attention::bench),
+    ("cross_entropy", cross_entropy::bench),
+    ("dropout", dropout::bench),
+    ("elementwise", elementwise::bench),
+    ("embedding", embedding::bench),
+    ("grad_norm", grad_norm::bench),
+    ("lora", lora::bench),
+    ("matmul", matmul::bench),
+    ("rmsnorm", rmsnorm::bench),
+    ("rope", rope::bench),
+    ("swiglu", swiglu::bench),
+];
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let place = Place::from_env();
+    for (op, bench) in OPS {
+        for &dtype in place.dtypes() {
+            bench(&mut Bench::new(&mut criterion, &place, op, dtype));
+        }
+    }
+    criterion.final_summary();
+}

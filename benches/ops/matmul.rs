@@ -1,31 +1,21 @@
-use criterion::{Criterion, Throughput};
-use vicugna::autograd::{Tensor, backward_from};
-use vicugna::device::Device;
 use vicugna::ops::matmul::matmul;
 
-use crate::floor;
+use crate::device::{Bench, Cost, backward_of};
 
-/// SmolLM2-135M's products at 4 x 256 tokens; elements are floating-point operations, the floor what the machine can do.
-pub fn bench(c: &mut Criterion) {
-    let mut group = c.benchmark_group("matmul");
-    floor::flops(&mut group);
-    for (rows, k, n) in [(1024, 576, 576), (1024, 576, 1536), (1024, 1536, 576), (1, 576, 1536)] {
-        let x = filled([rows, k]).with_grad();
-        let weight = filled([n, k]);
-        group.throughput(Throughput::Elements(2 * (rows * k * n) as u64));
-        group.bench_function(format!("fwd_f32/{rows}x{k}x{n}"), |b| b.iter(|| matmul(&x.detach(), &weight).unwrap()));
-        group.throughput(Throughput::Elements(4 * (rows * k * n) as u64));
-        group.bench_function(format!("fwd+dx_f32/{rows}x{k}x{n}"), |b| {
-            b.iter(|| {
-                let y = matmul(&x, &weight).unwrap();
-                let dy = y.detach();
-                backward_from([(&y, dy)]).unwrap()
-            });
+/// A layer's products, with one gradient at a time; and of one row, which reads the weight.
+pub fn bench(bench: &mut Bench) {
+    let (rows, h, i) = (bench.model.rows, bench.model.h, bench.model.i);
+    for (k, n) in [(h, h), (h, i), (i, h)] {
+        let (x, weight) = (bench.tensor([rows, k]), bench.tensor([n, k]));
+        let (product, size) = (2 * rows * k * n, format!("{rows}x{k}x{n}"));
+        bench.measure("fwd", &size, Cost::Operations(product), || matmul(&x, &weight).unwrap());
+        let tracked = x.clone().with_grad();
+        bench.measure("fwd+dx", &size, Cost::Operations(2 * product), || {
+            backward_of(&matmul(&tracked, &weight).unwrap())
         });
+        let tracked = weight.clone().with_grad();
+        bench.measure("fwd+dw", &size, Cost::Operations(2 * product), || backward_of(&matmul(&x, &tracked).unwrap()));
     }
-    group.finish();
-}
-
-pub fn filled(shape: [usize; 2]) -> Tensor {
-    Tensor::from_slice(&Device::Cpu, shape, &vec![0.01f32; shape[0] * shape[1]]).unwrap()
+    let (row, weight) = (bench.tensor([1, h]), bench.tensor([i, h]));
+    bench.measure("fwd", format!("1x{h}x{i}"), bench.bytes(i * h), || matmul(&row, &weight).unwrap());
 }

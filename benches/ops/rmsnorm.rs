@@ -1,15 +1,14 @@
-use criterion::{Criterion, Throughput};
-use vicugna::autograd::Tensor;
-use vicugna::device::Device;
-use vicugna::ops::rmsnorm::rmsnorm;
+use vicugna::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
 
-/// SmolLM2-135M, 4 x 256 tokens; the floor is one read and one write of the rows.
-pub fn bench(c: &mut Criterion) {
-    let (rows, h) = (1024, 576);
-    let x = Tensor::from_slice(&Device::Cpu, [rows, h], &vec![0.5f32; rows * h]).unwrap();
-    let w = Tensor::from_slice(&Device::Cpu, [h], &vec![1.0f32; h]).unwrap();
-    let mut group = c.benchmark_group("rmsnorm");
-    group.throughput(Throughput::Bytes((2 * rows * h * size_of::<f32>()) as u64));
-    group.bench_function("fwd_f32/1024x576", |b| b.iter(|| rmsnorm(&x, &w, 1e-5).unwrap()));
-    group.finish();
+use crate::device::{Bench, backward_of};
+
+/// One read and one write of the rows, and with a residual two of each; backward reads dy and x for each of two gradients
+/// and writes dx.
+pub fn bench(bench: &mut Bench) {
+    let (rows, h) = (bench.model.rows, bench.model.h);
+    let (x, weight, size) = (bench.tensor([rows, h]), bench.tensor([h]), format!("{rows}x{h}"));
+    bench.measure("fwd", &size, bench.bytes(2 * rows * h), || rmsnorm(&x, &weight, 1e-5).unwrap());
+    bench.measure("residual", &size, bench.bytes(4 * rows * h), || rmsnorm_residual(&x, &x, &weight, 1e-5).unwrap());
+    let (x, weight) = (x.with_grad(), weight.with_grad());
+    bench.measure("fwd+bwd", &size, bench.bytes(7 * rows * h), || backward_of(&rmsnorm(&x, &weight, 1e-5).unwrap()));
 }
