@@ -14,15 +14,15 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// Appends rows `[n, NKV*D]`; returns all keys, all values, and how many of their rows count.
+    /// Appends rows `[n, NKV*D]`; returns all keys and all values.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::error::Error::Shape) if they do not fit the cache.
-    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(&Tensor, &Tensor, usize)> {
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(&Tensor, &Tensor)> {
         self.keys.write_rows(self.rows, k)?;
         self.values.write_rows(self.rows, v)?;
         self.rows += k.shape().rows();
-        Ok((&self.keys, &self.values, self.rows))
+        Ok((&self.keys, &self.values))
     }
 }
 

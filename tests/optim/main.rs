@@ -10,10 +10,13 @@ use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::io::adapter::AdapterConfig;
 use vicugna::io::model::{ModelFiles, attach_new_adapter};
+use vicugna::models::llama::{Llama, LlamaConfig};
 use vicugna::nn::{Batch, Checkpoint, DropoutSeed, Sequence};
-use vicugna::ops::grad_norm::grad_norm;
+use vicugna::ops::elementwise::cast;
+use vicugna::ops::grad_norm::{GradNorm, grad_norm};
 use vicugna::ops::matmul::matmul;
 use vicugna::optim::{AdamW, AdamWOptions, Trained};
+use vicugna::shape::Shape;
 
 const OPTIONS: AdamWOptions =
     AdamWOptions { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
@@ -138,31 +141,69 @@ fn a_step_on_a_gpu_never_waits_for_it() {
     }
 }
 
+/// One step of training; its loss and its gradients' norm, which are still to be waited for.
+fn step(model: &Llama, batch: &Batch, optimizer: &mut AdamW) -> (Tensor, GradNorm) {
+    let dropout = DropoutSeed { seed: 7, step: optimizer.steps(), first_row: 0 };
+    let loss = model.loss(batch, batch.supervised as f32, Some(dropout), &Checkpoint).unwrap();
+    let gradients = backward(&loss).unwrap();
+    let trained = model.trained();
+    let mut locked: Vec<_> = trained.iter().map(|(name, parameter)| (name, parameter.lock())).collect();
+    let found: Vec<Tensor> = locked.iter().map(|(_, weight)| gradients.get(weight).unwrap().clone()).collect();
+    let norm = grad_norm(&found.iter().collect::<Vec<_>>()).unwrap();
+    let updates = locked.iter_mut().zip(&found);
+    let updates = updates.map(|((name, parameter), gradient)| Trained { name, parameter, gradient });
+    optimizer.step(updates.collect(), &norm.clip_scale(1.0).unwrap()).unwrap();
+    (loss, norm)
+}
+
+fn batch(device: &Device) -> Batch {
+    let sequence =
+        |n: u32| Sequence { input_ids: (3..n).collect(), labels: (3..n as i32).map(|id| id - id % 3).collect() };
+    Batch::new(&[sequence(20), sequence(35)], device).unwrap()
+}
+
+fn fixture() -> ModelFiles {
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gqa")).unwrap()
+}
+
 /// The first of two makes what later ones keep, such as the rotary table.
 #[test]
 fn nor_does_a_step_of_a_whole_model() {
     let gpu = Arc::new(watched::Watched::default());
     let device = Device::new(gpu.clone());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gqa");
-    let model = ModelFiles::open(&path).unwrap().load(DType::Bf16, &device).unwrap();
+    let model = fixture().load(DType::Bf16, &device).unwrap();
     attach_new_adapter(&model, &AdapterConfig { lora_dropout: 0.1, ..AdapterConfig::default() }, 5).unwrap();
-    let sequence =
-        |n: u32| Sequence { input_ids: (3..n).collect(), labels: (3..n as i32).map(|id| id - id % 3).collect() };
     let mut optimizer = AdamW::new(OPTIONS);
-    for step in 0..2 {
+    for n in 0..2 {
         let waits = gpu.waits();
-        let batch = Batch::new(&[sequence(20), sequence(35)], &device).unwrap();
-        let dropout = DropoutSeed { seed: 7, step, first_row: 0 };
-        let loss = model.loss(&batch, batch.supervised as f32, Some(dropout), &Checkpoint).unwrap();
-        let gradients = backward(&loss).unwrap();
-        let trained = model.trained();
-        let mut locked: Vec<_> = trained.iter().map(|(name, parameter)| (name, parameter.lock())).collect();
-        let found: Vec<Tensor> = locked.iter().map(|(_, weight)| gradients.get(weight).unwrap().clone()).collect();
-        let norm = grad_norm(&found.iter().collect::<Vec<_>>()).unwrap();
-        let updates = locked.iter_mut().zip(&found);
-        let updates = updates.map(|((name, parameter), gradient)| Trained { name, parameter, gradient });
-        optimizer.step(updates.collect(), &norm.clip_scale(1.0).unwrap()).unwrap();
-        assert_eq!(gpu.waits(), waits, "step {step}");
+        let (loss, norm) = step(&model, &batch(&device), &mut optimizer);
+        assert_eq!(gpu.waits(), waits, "step {n}");
         assert!(norm.read().unwrap().total > 0.0 && loss.to_vec::<f32>().unwrap()[0] > 0.0);
+    }
+}
+
+/// What all layers read, as attention's lists of work, is copied to the GPU once.
+#[test]
+fn copies_of_a_step_do_not_grow_with_the_layers() {
+    let copies = |layers: usize, dtype: DType| {
+        let gpu = Arc::new(watched::Watched::default());
+        let device = Device::new(gpu.clone());
+        let config = LlamaConfig { num_hidden_layers: layers, ..fixture().config().clone() };
+        let mut weight = |_: &str, shape: Shape| {
+            let values: Vec<f32> = (0..shape.numel()).map(|i| (i % 7) as f32 / 40.0).collect();
+            cast(&Tensor::from_slice(&Device::Cpu, shape, &values)?, dtype)?.to_device(&device)
+        };
+        let model = Llama::new(config, &mut weight).unwrap();
+        model.train_weights().unwrap();
+        let mut optimizer = AdamW::new(OPTIONS);
+        step(&model, &batch(&device), &mut optimizer);
+        let before = gpu.copies();
+        step(&model, &batch(&device), &mut optimizer);
+        gpu.copies() - before
+    };
+    for dtype in [DType::F32, DType::Bf16] {
+        let one = copies(1, dtype);
+        assert!(one > 0);
+        assert_eq!(copies(3, dtype), one, "{dtype}");
     }
 }

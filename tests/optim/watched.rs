@@ -1,4 +1,4 @@
-//! An emulated GPU that counts how often the host waits for it.
+//! An emulated GPU that counts how often the host waits for it, and copies to it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,17 +9,22 @@ use vicugna::error::Result;
 pub struct Watched {
     gpu: Emulated,
     waits: AtomicUsize,
+    copies: AtomicUsize,
 }
 
 impl Default for Watched {
     fn default() -> Self {
-        Self { gpu: Emulated::new(Emulation::default()), waits: AtomicUsize::new(0) }
+        Self { gpu: Emulated::new(Emulation::default()), waits: AtomicUsize::new(0), copies: AtomicUsize::new(0) }
     }
 }
 
 impl Watched {
     pub fn waits(&self) -> usize {
         self.waits.load(Ordering::Relaxed)
+    }
+
+    pub fn copies(&self) -> usize {
+        self.copies.load(Ordering::Relaxed)
     }
 
     fn count(&self) {
@@ -47,6 +52,7 @@ impl Driver for Watched {
         self.gpu.free(ptr);
     }
     fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
+        self.copies.fetch_add(1, Ordering::Relaxed);
         self.gpu.copy_to_device(dst, src, stream)
     }
     fn copy_on_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {

@@ -4,7 +4,7 @@ use super::{LlamaConfig, Load};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm};
-use crate::ops::attention::{Heads, Segments, attention};
+use crate::ops::attention::{Heads, attention};
 use crate::ops::elementwise::add;
 use crate::ops::rope::rope;
 use crate::ops::swiglu::swiglu;
@@ -57,13 +57,11 @@ impl Block {
         let v = self.v_proj.forward(&normed, pass)?;
         let (q, k) = rope(q, k, &pass.rope, &pass.positions)?;
         let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
-        let attended = match cache {
-            None => attention(&q, &k, &v, &pass.segments, self.heads, scale)?,
-            Some(cache) => {
-                let (k, v, rows) = cache.append(&k, &v)?;
-                attention(&q, k, v, &Segments::cached(q.shape().rows(), rows), self.heads, scale)?
-            }
+        let (k, v) = match cache {
+            None => (&k, &v),
+            Some(cache) => cache.append(&k, &v)?,
         };
+        let attended = attention(&q, k, v, &pass.segments, self.heads, scale)?;
         let projected = self.o_proj.forward(&attended, pass)?;
         let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
         let gated = swiglu(&self.gate_proj.forward(&normed, pass)?, &self.up_proj.forward(&normed, pass)?)?;

@@ -74,7 +74,7 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
         let views = inputs.views::<T>()?;
         let (mut out, mut lse) = (out.slice_mut::<T>()?, lse.slice_mut::<f32>()?);
         let mut tasks = Vec::new();
-        for segment in &segments.0 {
+        for segment in segments.sequences.iter() {
             for (queries, kv_heads) in blocks(segment, *heads) {
                 let n = queries.len() * kv_heads.len() * heads.group();
                 let lse = lse.split_off_mut(..n).unwrap_or_default();
@@ -95,7 +95,7 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
 
 fn multiplications(segments: &Segments, heads: Heads) -> usize {
     let rows = |segment: &Segment| (segment.queries.len() * heads.group()).next_multiple_of(LANES);
-    let pairs: usize = segments.0.iter().map(|segment| rows(segment) * segment.keys.len()).sum();
+    let pairs: usize = segments.sequences.iter().map(|segment| rows(segment) * segment.keys.len()).sum();
     2 * pairs * heads.num_key_value_heads * heads.head_dim
 }
 

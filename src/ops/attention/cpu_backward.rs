@@ -36,7 +36,7 @@ pub fn backward(
             lse: lse.slice()?,
         };
         let width = saved.views.width();
-        let mut blocks: Vec<Vec<KeyBlock>> = inputs.segments.0.iter().map(|s| key_blocks(s, inputs.heads)).collect();
+        let mut blocks: Vec<Vec<KeyBlock>> = inputs.segments.sequences.iter().map(|s| key_blocks(s, inputs.heads)).collect();
         let floats = blocks.iter().flatten().map(|block| block.floats(inputs.heads, width).iter().sum::<usize>()).sum();
         let mut sums = Tensor::uninit(&Device::Cpu, DType::F32, [floats])?;
         let mut rest = sums.slice_mut::<f32>()?;
@@ -229,7 +229,7 @@ fn collect_dq<T: Float>(inputs: &Inputs, blocks: &[Vec<KeyBlock>]) -> Result<Ten
     host::par_rows(dq.slice_mut::<T>()?, nh * d, |first, dq| {
         let mut sum = vec![0.0; d];
         for (row, dq) in (first..).zip(dq.chunks_mut(nh * d)) {
-            let segment = inputs.segments.0.partition_point(|segment| segment.queries.end <= row);
+            let segment = inputs.segments.sequences.partition_point(|segment| segment.queries.end <= row);
             for (head, dq) in dq.chunks_mut(d).enumerate() {
                 sum.fill(0.0);
                 for block in blocks[segment].iter().filter(|b| b.kv_head == head / group && b.queries.contains(&row)) {
@@ -255,7 +255,7 @@ fn collect_keys<T: Float>(
     host::par_rows(dx.slice_mut::<T>()?, nkv * d, |first, dx| {
         for (row, dx) in (first..).zip(dx.chunks_mut(nkv * d)) {
             dx.fill(T::from_f32(0.0));
-            let segment = inputs.segments.0.partition_point(|segment| segment.keys.end <= row);
+            let segment = inputs.segments.sequences.partition_point(|segment| segment.keys.end <= row);
             for block in blocks.get(segment).into_iter().flatten() {
                 let Some(key) = row.checked_sub(block.segment.keys.start + block.keys.start) else { continue };
                 if key < block.keys.len() {

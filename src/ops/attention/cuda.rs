@@ -1,8 +1,9 @@
-//! Launches over lists of work, which are made of the segments alone: a block a head of some query rows.
+//! Launches over lists of work: a block a head of some query rows.
 
-use super::{Heads, Inputs, OP, Segment, Segments};
+use super::cuda_work::{Cut, Work};
+use super::{Heads, Inputs, OP, Segment};
 use crate::autograd::Tensor;
-use crate::device::{Arg, Device, Kernels, Launch};
+use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -22,7 +23,7 @@ fn width(heads: Heads) -> Result<usize> {
 pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let width = width(inputs.heads)?;
     let few = |segment: &Segment| segment.queries.len() * inputs.heads.group() <= DECODE_ROWS;
-    if inputs.q.dtype() == DType::Bf16 && inputs.segments.0.iter().all(few) {
+    if inputs.q.dtype() == DType::Bf16 && inputs.segments.sequences.iter().all(few) {
         return decode(inputs, width);
     }
     let Inputs { q, k, v, segments, heads, scale } = inputs;
@@ -31,10 +32,11 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let mut out = Tensor::uninit(&device, dtype, q.shape())?;
     let mut lse = Tensor::uninit(&device, DType::F32, [nh, rows])?;
     let Forward { kernel, block_rows, block, shared } = Forward::new(dtype, *heads)?;
-    let work = work(segments, block_rows);
-    let list = upload(&device, &work)?;
-    let [outputs, inputs] =
-        [&[out.as_output()?, lse.as_output()?][..], &[q.as_input()?, k.as_input()?, v.as_input()?, list.as_input()?]];
+    let work = segments.work(Cut::Queries(block_rows), &device)?;
+    let [outputs, inputs] = [
+        &[out.as_output()?, lse.as_output()?][..],
+        &[q.as_input()?, k.as_input()?, v.as_input()?, work.list.as_input()?],
+    ];
     let args = [outputs, inputs, &[Arg::I64(rows as i64)], &sizes(*heads)?, &[Arg::F32(*scale)]].concat();
     let grid = [work.len() * nh, 1, 1];
     KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block, shared, args: &args })?;
@@ -58,9 +60,9 @@ fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
     let Heads { num_attention_heads: nh, num_key_value_heads: nkv, .. } = *heads;
     let [heads, kv_heads, d] = sizes(*heads)?;
-    let work = work(segments, usize::MAX);
-    let list = upload(&device, &work)?;
-    let parts = decode_parts(most_keys(&work));
+    let work = segments.work(Cut::Queries(usize::MAX), &device)?;
+    let list = &work.list;
+    let parts = decode_parts(work.most_keys);
     let mut part_out = Tensor::uninit(&device, DType::F32, [parts, rows, columns])?;
     let mut part_lse = Tensor::uninit(&device, DType::F32, [parts, rows, nh])?;
     let outputs = [part_out.as_output()?, part_lse.as_output()?];
@@ -111,33 +113,6 @@ fn sizes(heads: Heads) -> Result<[Arg; 3]> {
     Ok([Arg::size(nh)?, Arg::size(nkv)?, Arg::size(d)?])
 }
 
-/// Blocks of at most `block_rows` query rows of one segment, those that see the most keys first: the first query row,
-/// how many there are, the first key row, how many keys the first query sees.
-fn work(segments: &Segments, block_rows: usize) -> Vec<[usize; 4]> {
-    let blocks = |segment: &Segment| {
-        let (segment, queries) = (segment.clone(), segment.queries.clone());
-        queries.step_by(block_rows).map(move |first| {
-            let rows = block_rows.min(segment.queries.end - first);
-            [first, rows, segment.keys.start, segment.visible(first)]
-        })
-    };
-    let mut work: Vec<_> = segments.0.iter().flat_map(blocks).collect();
-    work.sort_by_key(|&[_, rows, _, visible]| std::cmp::Reverse(rows + visible));
-    work
-}
-
-/// The keys of the item that has the most.
-fn most_keys(work: &[[usize; 4]]) -> usize {
-    work.iter().map(|[_, rows, _, visible]| rows + visible - 1).max().unwrap_or(0)
-}
-
-fn upload<const N: usize>(device: &Device, list: &[[usize; N]]) -> Result<Tensor> {
-    let too_large = |_| Error::shape(OP, "a GPU takes fewer than 2^31 rows");
-    let words =
-        list.as_flattened().iter().map(|&n| i32::try_from(n)).collect::<Result<Vec<_>, _>>().map_err(too_large)?;
-    Tensor::from_slice(device, [list.len(), N], &words)
-}
-
 /// `dq`, `dk` and `dv`, each where `wanted`.
 pub fn backward(
     dout: &Tensor,
@@ -146,14 +121,14 @@ pub fn backward(
     lse: &Tensor,
     wanted: [bool; 3],
 ) -> Result<[Option<Tensor>; 3]> {
-    let saved = Saved { dout, inputs, lse, delta: &row_products(dout, out, inputs.heads)? };
+    let saved = Saved { dout, inputs, lse, delta: &delta(dout, out, inputs.heads)? };
     let gradients = if dout.dtype() == DType::F32 { saved.backward_f32(wanted) } else { saved.backward_bf16() }?;
     let mut wanted = wanted.into_iter();
     Ok(gradients.map(|gradient| gradient.filter(|_| wanted.next() == Some(true))))
 }
 
 /// The sums of `dout * out` of each row of each head, `[NH, query rows]`.
-fn row_products(dout: &Tensor, out: &Tensor, heads: Heads) -> Result<Tensor> {
+fn delta(dout: &Tensor, out: &Tensor, heads: Heads) -> Result<Tensor> {
     let (device, rows, nh) = (out.device(), out.shape().rows(), heads.num_attention_heads);
     let mut delta = Tensor::uninit(&device, DType::F32, [nh, rows])?;
     let [heads, _, d] = sizes(heads)?;
@@ -194,7 +169,8 @@ impl Saved<'_> {
 
     /// For a gradient like `x` that kernels fill where some query sees the key.
     fn key_gradient(&self, x: &Tensor) -> Result<Tensor> {
-        let seen: usize = self.inputs.segments.0.iter().filter(|s| !s.queries.is_empty()).map(|s| s.keys.len()).sum();
+        let seen: usize =
+            self.inputs.segments.sequences.iter().filter(|s| !s.queries.is_empty()).map(|s| s.keys.len()).sum();
         let new = if seen == x.shape().rows() { Tensor::uninit } else { Tensor::zeros };
         new(&x.device(), x.dtype(), x.shape())
     }
@@ -202,13 +178,12 @@ impl Saved<'_> {
     fn backward_bf16(&self) -> Result<[Option<Tensor>; 3]> {
         let Inputs { q, k, v, segments, heads, scale } = self.inputs;
         let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
-        let sequences = work(segments, usize::MAX);
-        let most_slices = most_keys(&sequences).div_ceil(SLICE_KEYS).min(MOST_SLICES);
+        let sequences = segments.work(Cut::Queries(usize::MAX), &device)?;
+        let most_slices = sequences.most_keys.div_ceil(SLICE_KEYS).min(MOST_SLICES);
         let mut slices = Tensor::uninit(&device, DType::F32, [most_slices, rows, columns])?;
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [slices.as_output()?, dk.as_output()?, dv.as_output()?];
-        let list = upload(&device, &sequences)?;
-        let args = [&outputs[..], &self.args(&list)?].concat();
+        let args = [&outputs[..], &self.args(&sequences.list)?].concat();
         let (width, query_rows, warps) = match width(*heads)? {
             width @ 64 => (width, 64, 4),
             width @ 128 => (width, 32, 4),
@@ -220,11 +195,10 @@ impl Saved<'_> {
         KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block: 32 * warps, shared, args: &args })?;
 
         let mut dq = Tensor::uninit(&device, q.dtype(), q.shape())?;
-        let blocks = work(segments, 32);
-        let list = upload(&device, &blocks)?;
+        let blocks = segments.work(Cut::Queries(32), &device)?;
         let [outputs, inputs] = [dq.as_output()?, slices.as_input()?];
         let sizes = [Arg::I64(rows as i64), Arg::size(columns)?, Arg::size(most_slices)?, Arg::F32(*scale)];
-        let args = [&[outputs, inputs, list.as_input()?][..], &sizes].concat();
+        let args = [&[outputs, inputs, blocks.list.as_input()?][..], &sizes].concat();
         let (kernel, grid) = ("attention_bwd_q_bf16", [blocks.len(), columns.div_ceil(4 * 256), 1]);
         KERNELS.launch(&device, &Launch { kernel, grid, block: 256, shared: 0, args: &args })?;
         Ok([Some(dq), Some(dk), Some(dv)])
@@ -235,9 +209,8 @@ impl Saved<'_> {
         let device = q.device();
         width(*heads)?;
         let shared = 2 * (F32_ROWS + 32) * (heads.head_dim + 4) * 4;
-        let launch = |kernel, outputs: &[Arg], work: &[[usize; 4]], heads: usize| {
-            let list = upload(&device, work)?;
-            let args = [outputs, &self.args(&list)?].concat();
+        let launch = |kernel, outputs: &[Arg], work: &Work, heads: usize| {
+            let args = [outputs, &self.args(&work.list)?].concat();
             let grid = [work.len() * heads, 1, 1];
             KERNELS.launch(&device, &Launch { kernel, grid, block: 128, shared, args: &args })
         };
@@ -245,7 +218,8 @@ impl Saved<'_> {
         if want_dq {
             let mut gradient = Tensor::uninit(&device, DType::F32, q.shape())?;
             let outputs = [gradient.as_output()?];
-            launch("attention_bwd_q_f32", &outputs, &work(segments, F32_ROWS), heads.num_attention_heads)?;
+            let work = segments.work(Cut::Queries(F32_ROWS), &device)?;
+            launch("attention_bwd_q_f32", &outputs, &work, heads.num_attention_heads)?;
             dq = Some(gradient);
         }
         if !want_dk && !want_dv {
@@ -253,22 +227,8 @@ impl Saved<'_> {
         }
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [dk.as_output()?, dv.as_output()?];
-        launch("attention_bwd_kv_f32", &outputs, &key_work(segments, F32_ROWS), heads.num_key_value_heads)?;
+        let work = segments.work(Cut::Keys(F32_ROWS), &device)?;
+        launch("attention_bwd_kv_f32", &outputs, &work, heads.num_key_value_heads)?;
         Ok([dq, Some(dk), Some(dv)])
     }
-}
-
-/// Blocks of at most `block_rows` keys of one segment, with the queries that see any of them, in the words of [`work`]:
-/// the block's keys are the first.
-fn key_work(segments: &Segments, block_rows: usize) -> Vec<[usize; 4]> {
-    let blocks = |segment: &Segment| {
-        let Segment { queries, keys } = segment.clone();
-        let earlier = keys.len() - queries.len(); // than the first query's own
-        let starts = (0..if queries.is_empty() { 0 } else { keys.len() }).step_by(block_rows);
-        starts.map(move |start| {
-            let skipped = start.saturating_sub(earlier);
-            [queries.start + skipped, queries.len() - skipped, keys.start + start, earlier + 1 + skipped - start]
-        })
-    };
-    segments.0.iter().flat_map(blocks).collect()
 }

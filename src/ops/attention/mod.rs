@@ -4,10 +4,12 @@ mod cpu;
 mod cpu_backward;
 mod cpu_tile;
 mod cuda;
+mod cuda_work;
 
 pub(crate) use cuda::KERNELS;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -47,10 +49,14 @@ impl Heads {
 /// The rows of each sequence of a packed batch: its queries, and the keys they look at.
 ///
 /// The last query sees every key of its sequence, the one before it all but the last, and so on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segments(Vec<Segment>);
+#[derive(Clone, Debug)]
+pub struct Segments {
+    sequences: Arc<[Segment]>,
+    /// What GPUs have of them, shared by all clones.
+    lists: Arc<cuda_work::Lists>,
+}
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Segment {
     queries: Range<usize>,
     keys: Range<usize>,
@@ -69,6 +75,10 @@ impl Segment {
 }
 
 impl Segments {
+    fn new(sequences: impl IntoIterator<Item = Segment>) -> Self {
+        Self { sequences: sequences.into_iter().collect(), lists: Arc::default() }
+    }
+
     /// Sequences of these lengths, one after another, whose queries and keys are the same rows.
     pub fn packed(lengths: &[usize]) -> Self {
         let mut end = 0;
@@ -76,23 +86,22 @@ impl Segments {
             end += length;
             end - length..end
         });
-        Self(rows.map(|rows| Segment { queries: rows.clone(), keys: rows }).collect())
+        Self::new(rows.map(|rows| Segment { queries: rows.clone(), keys: rows }))
     }
 
     /// One sequence whose `query_rows` latest tokens look at the first `key_rows` rows of a cache.
     pub fn cached(query_rows: usize, key_rows: usize) -> Self {
-        Self(vec![Segment { queries: 0..query_rows, keys: 0..key_rows }])
+        Self::new([Segment { queries: 0..query_rows, keys: 0..key_rows }])
     }
 
     /// Sequences with caches of their own: the number of query rows of each, and its key rows in a shared buffer,
     /// in ascending order; rows between them are skipped.
     pub fn caches(sequences: impl IntoIterator<Item = (usize, Range<usize>)>) -> Self {
         let mut end = 0;
-        let segments = sequences.into_iter().map(|(query_rows, keys)| {
+        Self::new(sequences.into_iter().map(|(query_rows, keys)| {
             end += query_rows;
             Segment { queries: end - query_rows..end, keys }
-        });
-        Self(segments.collect())
+        }))
     }
 
     /// What the sizes of a GPU's launches depend on as a cache grows, beside the number of queries.
@@ -101,12 +110,12 @@ impl Segments {
     }
 
     fn refuse_misfits(&self, query_rows: usize, key_rows: usize) -> Result<()> {
-        let covered = self.0.last().map_or(0, |last| last.queries.end);
+        let covered = self.sequences.last().map_or(0, |last| last.queries.end);
         if covered != query_rows {
             return Err(Error::shape(OP, format!("the segments cover {covered} query rows, q has {query_rows}")));
         }
         let mut end = 0;
-        for (i, Segment { queries, keys }) in self.0.iter().enumerate() {
+        for (i, Segment { queries, keys }) in self.sequences.iter().enumerate() {
             if keys.start < end || keys.end < keys.start || keys.end > key_rows {
                 let detail = format!("key rows {keys:?} of segment {i} must lie in {end}..{key_rows}");
                 return Err(Error::shape(OP, detail));
