@@ -8,7 +8,7 @@ use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::cast;
 use crate::ops::embedding::embedding;
-use crate::ops::matmul::matmul;
+use crate::ops::matmul::matmul_residual;
 use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
 
 /// `x Wᵀ`, with an adapter or without.
@@ -45,10 +45,15 @@ impl Linear {
 
     /// `[rows, in]` → `[rows, out]`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.forward_residual(x, None, pass)
+    }
+
+    /// That plus `residual`, `[rows, out]`.
+    pub fn forward_residual(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
         let weight = cast(&self.weight.get(), x.dtype())?;
         match self.lora.get() {
-            Some(lora) => lora.forward(x, &weight, pass.dropout),
-            None => matmul(x, &weight),
+            Some(lora) => lora.forward(x, &weight, residual, pass.dropout),
+            None => matmul_residual(x, &weight, residual),
         }
     }
 }

@@ -61,10 +61,16 @@ impl Lora {
         })
     }
 
-    /// The layer with its adapter: `x` `[rows, in]`, `weight` `[out, in]` → `[rows, out]`.
-    pub fn forward(&self, x: &Tensor, weight: &Tensor, dropout: Option<DropoutSeed>) -> Result<Tensor> {
+    /// The layer with its adapter, plus `residual`: `x` `[rows, in]`, `weight` `[out, in]` → `[rows, out]`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        residual: Option<&Tensor>,
+        dropout: Option<DropoutSeed>,
+    ) -> Result<Tensor> {
         let key = dropout.filter(|_| self.dropout > 0.0);
         let key = key.map(|seed| seed.key(self.dropout, self.site, x.shape().last()));
-        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, key)
+        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, key, residual)
     }
 }

@@ -6,6 +6,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
+use super::gemm::with_last;
+
 /// Refuses `tensor` unless it has `shape`.
 pub fn shape(op: &'static str, name: &str, tensor: &Tensor, shape: impl Into<Shape>) -> Result<()> {
     let shape = shape.into();
@@ -32,6 +34,13 @@ pub fn float(op: &'static str, dtype: DType) -> Result<()> {
 pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
     dtype(op, name, tensor, like.dtype())?;
     same_device(op, name, tensor, like)
+}
+
+/// Refuses `residual` unless it is like `x · weightᵀ`.
+pub fn residual(op: &'static str, residual: Option<&Tensor>, x: &Tensor, weight: &Tensor) -> Result<()> {
+    let Some(residual) = residual else { return Ok(()) };
+    shape(op, "residual", residual, with_last(op, x.shape(), weight.shape().rows())?)?;
+    alike(op, "residual", residual, x)
 }
 
 /// Refuses `tensor` unless it lives on the device of `like`.

@@ -67,7 +67,7 @@ impl Case {
     }
 
     fn run(&self, [x, w, a, b]: &[Tensor; 4]) -> (Tensor, Gradients) {
-        let y = lora(x, w, a, b, SCALING as f32, self.dropout).unwrap();
+        let y = lora(x, w, a, b, SCALING as f32, self.dropout, None).unwrap();
         let dy = tensor(&self.dy, self.dtypes[0], y.shape());
         let gradients = backward_from([(&y, dy)]).unwrap();
         (y, gradients)
@@ -113,6 +113,28 @@ on_devices! {
             // On a GPU the adapter's side is rounded as x is.
             let rounded = i >= 2 && !matches!(device(), Device::Cpu);
             check_as(name, found, if rounded { dtypes[0] } else { found.dtype() }, &expected)?;
+        }
+    }
+
+    #[test]
+    fn a_residual_is_added(
+        shape in shapes(), dtypes in [float_dtype(), float_dtype()], dropout in dropouts(), seed: u64
+    ) {
+        let case = Case::new(shape, dtypes, dropout, seed);
+        let ([x, w, a, b], size) = (case.leaves(), [shape[0], shape[1]]);
+        let residual = random(seed ^ 5, shape[0] * shape[1], dtypes[0]);
+        let (added, dy) = (tensor(&residual, dtypes[0], size).with_grad(), tensor(&case.dy, dtypes[0], size));
+        let y = lora(&x, &w, &a, &b, SCALING as f32, dropout, Some(&added)).unwrap();
+        check("y", &y, &expected!(R => {
+            let product = case.reference::<R>().forward(&cast(&case.x), shape[2]);
+            reference::elementwise::add::<R>(&cast(&residual), &product)
+        }))?;
+        let gradients = backward_from([(&y, dy.clone())]).unwrap();
+        check_bits("dresidual", gradients.get(&added).unwrap(), &dy)?;
+        let leaves = [x, w, a, b];
+        let (_, without) = case.run(&leaves);
+        for leaf in &leaves {
+            check_bits("gradient", gradients.get(leaf).unwrap(), without.get(leaf).unwrap())?;
         }
     }
 
@@ -181,8 +203,8 @@ on_devices! {
         let case = Case::new([6, 4, 5, 3], [DType::F32; 2], None, 11);
         let [x, _, a, b] = case.leaves();
         let nothing = tensor(&[0.0; 20], DType::F32, [4, 5]);
-        let fused = lora(&x, &nothing, &a, &b, 1.0, Some(key)).unwrap();
-        let apart = lora(&dropout(&x, key).unwrap(), &nothing, &a, &b, 1.0, None).unwrap();
+        let fused = lora(&x, &nothing, &a, &b, 1.0, Some(key), None).unwrap();
+        let apart = lora(&dropout(&x, key).unwrap(), &nothing, &a, &b, 1.0, None, None).unwrap();
         check_bits("y", &fused, &apart).unwrap();
     }
 
@@ -191,7 +213,7 @@ on_devices! {
         let zeros = |shape: [usize; 2], dtype| tensor(&vec![0.0; shape[0] * shape[1]], dtype, shape);
         let [x, w] = [[2, 4], [3, 4]].map(|shape| zeros(shape, DType::F32));
         let refusal = |a: [usize; 2], b: [usize; 2], dtype| {
-            lora(&x, &w, &zeros(a, DType::F32), &zeros(b, dtype), 1.0, None).unwrap_err()
+            lora(&x, &w, &zeros(a, DType::F32), &zeros(b, dtype), 1.0, None, None).unwrap_err()
         };
         let error = refusal([2, 5], [3, 2], DType::F32);
         assert_eq!(error.to_string(), "lora: lora_a must be [2, 4], got [2, 5]");
@@ -200,7 +222,7 @@ on_devices! {
         let error = refusal([2, 4], [3, 2], DType::Bf16);
         assert!(matches!(error, Error::DType { .. }), "{error}");
         let key = Dropout { p: 1.0, seed: 0, step: 0, site: 0, first_element: 0 };
-        let error = lora(&x, &w, &zeros([2, 4], DType::F32), &zeros([3, 2], DType::F32), 1.0, Some(key)).unwrap_err();
+        let error = lora(&x, &w, &zeros([2, 4], DType::F32), &zeros([3, 2], DType::F32), 1.0, Some(key), None).unwrap_err();
         assert!(matches!(error, Error::Input { .. }), "{error}");
     }
 }

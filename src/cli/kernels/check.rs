@@ -193,7 +193,7 @@ pub(super) fn lora(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
         ("dlora_b", draw.tensor(&b, DType::F32, [n, r])?.with_grad()),
     ];
     let [tx, tw, ta, tb] = leaves.each_ref().map(|(_, leaf)| leaf);
-    let y = ops::lora::lora(tx, tw, ta, tb, SCALING as f32, None)?;
+    let y = ops::lora::lora(tx, tw, ta, tb, SCALING as f32, None, None)?;
     let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
     let ones = vec![1.0; rows * k];
     let layer = Lora { w, a, b, scaling: SCALING, mask: ones };

@@ -145,7 +145,7 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let (n, k, r) = (NKV * D, H, 16);
     let (x, weight) = (tensor(device, dtype, [ROWS, k])?.with_grad(), tensor(device, dtype, [n, k])?);
     let [a, b] = [tensor(device, DType::F32, [r, k])?.with_grad(), tensor(device, DType::F32, [n, r])?.with_grad()];
-    let y = ops::lora::lora(&x, &weight, &a, &b, 2.0, None)?;
+    let y = ops::lora::lora(&x, &weight, &a, &b, 2.0, None, None)?;
     backward_from([(&y, y.detach())])?;
     let [alike, in_f32] = [[dtype; 2], [dtype, DType::F32]];
     let forward = [product(alike, ROWS, r, [k, 0]), product(alike, ROWS, n, [k, r])];

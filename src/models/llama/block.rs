@@ -5,7 +5,6 @@ use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm};
 use crate::ops::attention::{Heads, attention};
-use crate::ops::elementwise::add;
 use crate::ops::rope::rope;
 use crate::ops::swiglu::swiglu;
 use crate::shape::Shape;
@@ -65,7 +64,7 @@ impl Block {
         let projected = self.o_proj.forward(&attended, pass)?;
         let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
         let gated = swiglu(&self.gate_proj.forward(&normed, pass)?, &self.up_proj.forward(&normed, pass)?)?;
-        add(&x, &self.down_proj.forward(&gated, pass)?)
+        self.down_proj.forward_residual(&gated, Some(&x), pass)
     }
 
     pub(super) fn linears(&self) -> [(&'static str, &Linear); 7] {

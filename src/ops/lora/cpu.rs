@@ -5,19 +5,22 @@ use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::dropout::dropout;
-use crate::ops::elementwise::cast;
+use crate::ops::elementwise::{add, cast};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
 use crate::shape::Shape;
 
-/// `y = x · weightᵀ + xa · bᵀ` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
-pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor)> {
+/// `y = x · weightᵀ + xa · bᵀ + residual` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
+pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     let Adapter { a, b, .. } = adapter;
     let dropped = dropped(adapter, x)?;
     let xa = product(OP, [x.shape().rows(), a.shape().rows()], DType::F32, &[[matrix(&dropped)?, matrix(a)?.t()]])?;
     let xa = scaled(adapter, xa)?;
     let terms = [[matrix(x)?, matrix(weight)?.t()], [matrix(&xa)?, matrix(b)?.t()]];
     let y = product(OP, with_last(OP, x.shape(), weight.shape().rows())?, x.dtype(), &terms)?;
-    Ok((y, xa))
+    match residual {
+        Some(residual) => Ok((add(&residual.detach(), &y)?, xa)),
+        None => Ok((y, xa)),
+    }
 }
 
 /// `dxa = scaling * dy · b` `[rows, R]`, the gradient of `dropout(x) · aᵀ`.

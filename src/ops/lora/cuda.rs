@@ -10,15 +10,16 @@ use crate::ops::gemm::cuda::{Matrix, gemm, product};
 use crate::ops::gemm::with_last;
 use crate::shape::Shape;
 
-/// `y = [x | xa] · [weight | b]ᵀ` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
-pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor)> {
+/// `y = [x | xa] · [weight | b]ᵀ + residual` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
+pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     let (device, dtype) = (x.device(), x.dtype());
     let (weight, Adapter { a, b, .. }) = (cast(weight, dtype)?, adapter);
     let dropped = dropped(adapter, x)?;
     let shape = [x.shape().rows(), a.shape().rows()];
     let xa = product(OP, &device, shape, dtype, adapter.scaling, &[[matrix(&dropped)?, matrix(a)?.t()]])?;
     let terms = [[matrix(x)?, matrix(&weight)?.t()], [matrix(&xa)?, matrix(b)?.t()]];
-    let y = product(OP, &device, with_last(OP, x.shape(), weight.shape().rows())?, dtype, 1.0, &terms)?;
+    let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
+    gemm(&device, Matrix::output(OP, &mut y)?, 1.0, &terms, residual.map(matrix).transpose()?)?;
     Ok((y, xa))
 }
 

@@ -25,15 +25,17 @@ struct Adapter {
     dropout: Option<Dropout>,
 }
 
-/// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ`: [`matmul`](super::matmul::matmul) with a low-rank adapter.
+/// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ + residual`: [`matmul`](super::matmul::matmul) with a low-rank
+/// adapter.
 ///
-/// Base and adapter are summed in f32 and rounded once. `lora_b · lora_a` is never formed, neither forward nor backward.
+/// Base and adapter, and on a GPU `residual`, are summed in f32 and rounded once. `lora_b · lora_a` is never formed,
+/// neither forward nor backward.
 ///
-/// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]` → `[.., N]`
-/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; the result as `x`; the adapter's side is f32 throughout
-///   on the CPU, on a GPU it is rounded to the dtype of `x`
-/// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, each like its tensor; saves what those need of the operands, and
-///   `dropout(x) · lora_aᵀ` `[rows, R]`; the dropout is drawn again
+/// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]`, `residual` `[.., N]` → `[.., N]`
+/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; the result and `residual` as `x`; the adapter's
+///   side is f32 throughout on the CPU, on a GPU it is rounded to the dtype of `x`
+/// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, `residual`, each like its tensor; saves what those need of the
+///   operands, and `dropout(x) · lora_aᵀ` `[rows, R]`; the dropout is drawn again
 /// - Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>
 ///
 /// # Errors
@@ -46,27 +48,30 @@ pub fn lora(
     lora_b: &Tensor,
     scaling: f32,
     dropout: Option<Dropout>,
+    residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     refuse_misfits(x, weight, lora_a, lora_b)?;
+    check::residual(OP, residual, x, weight)?;
     let operand = |matrix: &Tensor| match x.device() {
         Device::Cpu => Ok(matrix.detach()),
         Device::Cuda(_) => cast(&matrix.detach(), x.dtype()),
     };
     let adapter = Adapter { a: operand(lora_a)?, b: operand(lora_b)?, scaling, dropout };
-    let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight))?;
+    let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight, residual))?;
     let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
     let saved_x = (want_dw || want_da).then(|| x.detach());
     let saved_weight = want_dx.then(|| weight.detach());
     let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
-    let [y] = record([x, weight, lora_a, lora_b], [y], move |[dy]| {
-        let Some(dy) = dy else { return Ok([None, None, None, None]) };
+    let none = y.detach();
+    let [y] = record([x, weight, lora_a, lora_b, residual.unwrap_or(&none)], [y], move |[dy]| {
+        let Some(dy) = dy else { return Ok([None, None, None, None, None]) };
         let dxa = on_device!(dy, backward_xa(&adapter, &dy))?;
         let dx = saved_weight.map(|weight| on_device!(dy, backward_x(&adapter, &dy, &dxa, &weight, x_shape)));
         let x = saved_x.as_ref();
         let dw = x.filter(|_| want_dw).map(|x| on_device!(dy, backward_weight(&dy, x, weight_dtype)));
         let da = x.filter(|_| want_da).map(|x| on_device!(dy, backward_a(&adapter, &dxa, x)));
         let db = want_db.then(|| on_device!(dy, backward_b(&dy, &xa)));
-        Ok([dx.transpose()?, dw.transpose()?, da.transpose()?, db.transpose()?])
+        Ok([dx.transpose()?, dw.transpose()?, da.transpose()?, db.transpose()?, Some(dy)])
     });
     Ok(y)
 }

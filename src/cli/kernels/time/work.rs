@@ -106,7 +106,7 @@ fn lora(bench: &mut Bench) -> Result<()> {
     let [a, b] = [bench.tensor_of(DType::F32, [r, h])?.with_grad(), bench.tensor_of(DType::F32, [h, r])?.with_grad()];
     let (base, adapter) = (2 * bench.rows * h * h, 4 * bench.rows * h * r);
     let forward = Cost::Operations(base + adapter);
-    let y = bench.step("lora forward", forward, || ops::lora::lora(&x, &weight, &a, &b, 2.0, None))?;
+    let y = bench.step("lora forward", forward, || ops::lora::lora(&x, &weight, &a, &b, 2.0, None, None))?;
     bench.step("lora backward", Cost::Operations(base + 2 * adapter), || backward_from([(&y, y.detach())]))?;
     Ok(())
 }
