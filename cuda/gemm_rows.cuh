@@ -23,7 +23,7 @@ template <bool ALIGNED> DEVICE Pack<bf16, 8> load_eight(const bf16* matrix, int 
 
 // sums += the warp's share of K: every ROWS_WARPS-th stretch. HALVES of a: 8 rows each.
 template <int HALVES, bool ALIGNED>
-DEVICE void multiply_rows(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
+DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
     constexpr int UNROLL = ALIGNED ? 4 : 1, STRETCH = 32 * UNROLL;
     const int r = lane_id() / 4;
 #pragma unroll 1
@@ -59,9 +59,9 @@ DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<b
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
         const Term<bf16> term = i == 0 ? base : extension;
-        if (term.K % 8 != 0) multiply_rows<2, false>(sums, term, n0, M, N);
-        else if (M > 8) multiply_rows<2, true>(sums, term, n0, M, N);
-        else multiply_rows<1, true>(sums, term, n0, M, N);
+        if (term.K % 8 != 0) accumulate<2, false>(sums, term, n0, M, N);
+        else if (M > 8) accumulate<2, true>(sums, term, n0, M, N);
+        else accumulate<1, true>(sums, term, n0, M, N);
     }
     // Element (m, n) of a warp's sums, so that neither writing pairs of m nor reading rows of n meets a bank twice.
     const auto at = [](int warp, int half, int n, int m) {

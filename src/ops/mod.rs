@@ -14,6 +14,7 @@ macro_rules! on_device {
 mod check;
 mod gemm;
 mod math;
+mod pack;
 mod philox;
 mod tensor_table;
 

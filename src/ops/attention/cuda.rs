@@ -1,6 +1,6 @@
 //! Launches over lists of work: a block a head of some query rows.
 
-use super::cuda_work::{Cut, Work};
+use super::cuda_work::{Tiling, Work};
 use super::{Heads, Inputs, OP, Segment};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Kernels, Launch};
@@ -32,7 +32,7 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let mut out = Tensor::uninit(&device, dtype, q.shape())?;
     let mut lse = Tensor::uninit(&device, DType::F32, [nh, rows])?;
     let Forward { kernel, block_rows, block, shared } = Forward::new(dtype, *heads)?;
-    let work = segments.work(Cut::Queries(block_rows), &device)?;
+    let work = segments.work(Tiling::Queries(block_rows), &device)?;
     let [outputs, inputs] = [
         &[out.as_output()?, lse.as_output()?][..],
         &[q.as_input()?, k.as_input()?, v.as_input()?, work.list.as_input()?],
@@ -60,7 +60,7 @@ fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
     let Heads { num_attention_heads: nh, num_key_value_heads: nkv, .. } = *heads;
     let [heads, kv_heads, d] = sizes(*heads)?;
-    let work = segments.work(Cut::Queries(usize::MAX), &device)?;
+    let work = segments.work(Tiling::Queries(usize::MAX), &device)?;
     let list = &work.list;
     let parts = decode_parts(work.most_keys);
     let mut part_out = Tensor::uninit(&device, DType::F32, [parts, rows, columns])?;
@@ -178,7 +178,7 @@ impl Saved<'_> {
     fn backward_bf16(&self) -> Result<[Option<Tensor>; 3]> {
         let Inputs { q, k, v, segments, heads, scale } = self.inputs;
         let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
-        let sequences = segments.work(Cut::Queries(usize::MAX), &device)?;
+        let sequences = segments.work(Tiling::Queries(usize::MAX), &device)?;
         let most_slices = sequences.most_keys.div_ceil(SLICE_KEYS).min(MOST_SLICES);
         let mut slices = Tensor::uninit(&device, DType::F32, [most_slices, rows, columns])?;
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
@@ -195,7 +195,7 @@ impl Saved<'_> {
         KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block: 32 * warps, shared, args: &args })?;
 
         let mut dq = Tensor::uninit(&device, q.dtype(), q.shape())?;
-        let blocks = segments.work(Cut::Queries(32), &device)?;
+        let blocks = segments.work(Tiling::Queries(32), &device)?;
         let [outputs, inputs] = [dq.as_output()?, slices.as_input()?];
         let sizes = [Arg::I64(rows as i64), Arg::size(columns)?, Arg::size(most_slices)?, Arg::F32(*scale)];
         let args = [&[outputs, inputs, blocks.list.as_input()?][..], &sizes].concat();
@@ -218,7 +218,7 @@ impl Saved<'_> {
         if want_dq {
             let mut gradient = Tensor::uninit(&device, DType::F32, q.shape())?;
             let outputs = [gradient.as_output()?];
-            let work = segments.work(Cut::Queries(F32_ROWS), &device)?;
+            let work = segments.work(Tiling::Queries(F32_ROWS), &device)?;
             launch("attention_bwd_q_f32", &outputs, &work, heads.num_attention_heads)?;
             dq = Some(gradient);
         }
@@ -227,7 +227,7 @@ impl Saved<'_> {
         }
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [dk.as_output()?, dv.as_output()?];
-        let work = segments.work(Cut::Keys(F32_ROWS), &device)?;
+        let work = segments.work(Tiling::Keys(F32_ROWS), &device)?;
         launch("attention_bwd_kv_f32", &outputs, &work, heads.num_key_value_heads)?;
         Ok([dq, Some(dk), Some(dv)])
     }

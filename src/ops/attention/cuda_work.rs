@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// How segments are cut into blocks, each of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum Tiling {
     /// Into blocks of at most so many query rows.
     Queries(usize),
     /// Into blocks of at most so many keys.
@@ -23,7 +23,7 @@ pub struct Lists(Mutex<Vec<Arc<Work>>>);
 /// The blocks of segments, on a device.
 #[derive(Debug)]
 pub struct Work {
-    cut: Cut,
+    tiling: Tiling,
     /// i32 `[blocks, 4]`.
     pub list: Tensor,
     /// The keys of the block that has the most.
@@ -31,16 +31,16 @@ pub struct Work {
 }
 
 impl Work {
-    fn new(segments: &Segments, cut: Cut, device: &Device) -> Result<Self> {
-        let blocks = match cut {
-            Cut::Queries(rows) => by_queries(segments, rows),
-            Cut::Keys(rows) => by_keys(segments, rows),
+    fn new(segments: &Segments, tiling: Tiling, device: &Device) -> Result<Self> {
+        let blocks = match tiling {
+            Tiling::Queries(rows) => by_queries(segments, rows),
+            Tiling::Keys(rows) => by_keys(segments, rows),
         };
         let too_large = |_| Error::shape(OP, "a GPU takes fewer than 2^31 rows");
         let words = blocks.as_flattened().iter().map(|&n| i32::try_from(n)).collect::<Result<Vec<_>, _>>();
         let list = Tensor::from_slice(device, [blocks.len(), 4], &words.map_err(too_large)?)?;
         let most_keys = blocks.iter().map(|[_, rows, _, visible]| rows + visible - 1).max().unwrap_or(0);
-        Ok(Self { cut, list, most_keys })
+        Ok(Self { tiling, list, most_keys })
     }
 
     /// How many blocks there are.
@@ -51,12 +51,12 @@ impl Work {
 
 impl Segments {
     /// Their blocks on `device`; copied there the first time.
-    pub(super) fn work(&self, cut: Cut, device: &Device) -> Result<Arc<Work>> {
+    pub(super) fn work(&self, tiling: Tiling, device: &Device) -> Result<Arc<Work>> {
         let mut lists = self.lists.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lists.iter().find(|work| work.cut == cut && work.list.device().is_same(device)) {
+        if let Some(known) = lists.iter().find(|work| work.tiling == tiling && work.list.device().is_same(device)) {
             return Ok(known.clone());
         }
-        let work = Arc::new(Work::new(self, cut, device)?);
+        let work = Arc::new(Work::new(self, tiling, device)?);
         lists.push(work.clone());
         Ok(work)
     }

@@ -9,6 +9,7 @@ use crate::kernels;
 use crate::ops::elementwise::cast;
 use crate::ops::embedding::embedding;
 use crate::ops::gemm::cuda::{Matrix, gemm, product};
+use crate::ops::pack;
 
 pub const KERNELS: Kernels = kernels!("cross_entropy");
 
@@ -121,9 +122,7 @@ fn scatter(dhidden: &mut Tensor, drows: &Tensor, counted: &[(usize, usize)], fir
     let (device, dtype) = (drows.device(), drows.dtype());
     let places = upload(&device, places.into_iter())?;
     let args = [dhidden.as_output()?, drows.as_input()?, places.as_input()?, Arg::size(begin)?, Arg::size(h)?];
-    let pack = if h.is_multiple_of(16 / dtype.size()) { 16 / dtype.size() } else { 1 };
-    let block = h.div_ceil(pack).next_multiple_of(32).clamp(32, 256);
-    let kernel = format!("cross_entropy_scatter_{dtype}");
+    let (kernel, block) = (format!("cross_entropy_scatter_{dtype}"), pack::block(h, dtype));
     KERNELS.launch(&device, &Launch { kernel: &kernel, grid: [end - begin, 1, 1], block, shared: 0, args: &args })
 }
 

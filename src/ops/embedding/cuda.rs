@@ -5,6 +5,7 @@ use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
+use crate::ops::pack;
 
 pub const KERNELS: Kernels = kernels!("embedding");
 
@@ -30,11 +31,9 @@ pub fn backward(dy: &Tensor, ids: &Tensor, [v, h]: [usize; 2]) -> Result<Tensor>
     Ok(dweight)
 }
 
-/// A block for each row, of as many threads as take one 16-byte pack each, up to 256.
+/// A block for each row.
 fn launch_rows(kernel: &str, like: &Tensor, [rows, h]: [usize; 2], args: &[Arg]) -> Result<()> {
-    let dtype = like.dtype();
-    let pack = if h.is_multiple_of(16 / dtype.size()) { 16 / dtype.size() } else { 1 };
-    let block = h.div_ceil(pack).next_multiple_of(32).clamp(32, 256);
+    let (dtype, block) = (like.dtype(), pack::block(h, like.dtype()));
     let kernel = format!("embedding_{kernel}_{dtype}");
     KERNELS.launch(&like.device(), &Launch { kernel: &kernel, grid: [rows, 1, 1], block, shared: 0, args })
 }

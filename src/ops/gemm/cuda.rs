@@ -88,15 +88,15 @@ pub fn gemm(
     if operands.are_few_rows() {
         return operands.launch_rows(device, result);
     }
-    let cut = Cut::new(operands.a.dtype, out.rows, out.columns, operands.a.columns);
-    if cut.slices == 1 {
-        return operands.launch_tiles(device, result, &cut);
+    let split = SplitK::new(operands.a.dtype, out.rows, out.columns, operands.a.columns);
+    if split.slices == 1 {
+        return operands.launch_tiles(device, result, &split);
     }
     let n = out.rows * out.columns;
-    let mut sums = Tensor::uninit(device, DType::F32, [cut.slices, n.next_multiple_of(4)])?;
-    operands.launch_tiles(device, [sums.as_output()?, NULL, Arg::F32(1.0), Arg::I32(1)], &cut)?;
+    let mut sums = Tensor::uninit(device, DType::F32, [split.slices, n.next_multiple_of(4)])?;
+    operands.launch_tiles(device, [sums.as_output()?, NULL, Arg::F32(1.0), Arg::I32(1)], &split)?;
     let [out, addend, alpha, out_f32] = result;
-    let args = [out, addend, sums.as_input()?, Arg::I64(n as i64), Arg::size(cut.slices)?, alpha, out_f32];
+    let args = [out, addend, sums.as_input()?, Arg::I64(n as i64), Arg::size(split.slices)?, alpha, out_f32];
     KERNELS.launch_flat(device, "matmul_sum", n, 4, &args)
 }
 
@@ -109,9 +109,9 @@ struct Operands<'a> {
     extension: Option<[Matrix<'a>; 2]>,
 }
 
-/// How a product is cut into blocks: by shape alone, whatever the GPU.
+/// How a product is cut into blocks, tiles of the result and slices of K: by shape alone, whatever the GPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct SplitK {
     /// Rows and columns of the tile of the result that a block makes.
     pub tile: usize,
     tiles: usize,
@@ -121,7 +121,7 @@ pub struct Cut {
     depth: usize,
 }
 
-impl Cut {
+impl SplitK {
     /// That of `[m, k]` by `[k, n]`.
     pub fn new(dtype: DType, m: usize, n: usize, k: usize) -> Self {
         /// Fewer blocks leave most GPUs idle: an H100 holds 264 of the larger tiles at once.
@@ -153,16 +153,16 @@ impl<'a> Operands<'a> {
         KERNELS.launch(device, &launch)
     }
 
-    fn launch_tiles(&self, device: &Device, result: [Arg; 4], cut: &Cut) -> Result<()> {
+    fn launch_tiles(&self, device: &Device, result: [Arg; 4], split: &SplitK) -> Result<()> {
         let layout = match (self.a.transposed, self.b.transposed) {
             (false, true) => "nt",
             (false, false) => "nn",
             _ => "tn",
         };
         let mut args = self.arguments(result)?;
-        args.push(Arg::size(cut.depth)?);
-        let kernel = format!("matmul_{layout}_{}_{}", self.a.dtype, cut.tile);
-        let grid = [cut.tiles, cut.slices, 1];
+        args.push(Arg::size(split.depth)?);
+        let kernel = format!("matmul_{layout}_{}_{}", self.a.dtype, split.tile);
+        let grid = [split.tiles, split.slices, 1];
         KERNELS.launch(device, &Launch { kernel: &kernel, grid, block: 128, shared: 0, args: &args })
     }
 

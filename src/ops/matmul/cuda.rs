@@ -9,7 +9,7 @@ use crate::ops::gemm::cuda::{Matrix, gemm, product};
 use crate::ops::gemm::with_last;
 use crate::shape::Shape;
 
-pub use crate::ops::gemm::cuda::{Cut, KERNELS};
+pub use crate::ops::gemm::cuda::{KERNELS, SplitK};
 
 /// `y = x · weightᵀ + residual`, `[.., N]`, in `dtype`.
 pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType, residual: Option<&Tensor>) -> Result<Tensor> {

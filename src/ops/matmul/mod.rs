@@ -3,7 +3,7 @@
 mod cpu;
 mod cuda;
 
-pub(crate) use cuda::{Cut, KERNELS};
+pub(crate) use cuda::{KERNELS, SplitK};
 
 use super::check;
 use super::elementwise::cast;

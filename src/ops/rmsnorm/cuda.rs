@@ -5,6 +5,7 @@ use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
+use crate::ops::pack::pack;
 
 pub const KERNELS: Kernels = kernels!("rmsnorm");
 
@@ -60,12 +61,6 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor>
 /// At most so many partial sums are written and read again, each of at least so many rows.
 const MOST_SLICES: usize = 128;
 const LEAST_ROWS: usize = 64;
-
-/// Elements of one access: 16 bytes, where every row begins on such a boundary.
-fn pack(h: usize, dtype: DType) -> usize {
-    let pack = 16 / dtype.size();
-    if h.is_multiple_of(pack) { pack } else { 1 }
-}
 
 /// A block for each row of `x`, of as many threads as hold it in registers, 16 elements each.
 fn launch_rows(kernel: &str, x: &Tensor, args: &[Arg]) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::autograd::Tensor;
 use crate::device::{Arg, Kernels, Launch};
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::ops::pack::pack;
 
 pub const KERNELS: Kernels = kernels!("rope");
 
@@ -27,8 +28,7 @@ pub fn rotate(xs: &mut [&mut Tensor], table: &RopeTable, positions: &Tensor, dir
     let (cos_sin, positions) = (table.cos_sin.as_input()?, positions.as_input()?);
     let [nh, nkv, d_arg] = [Arg::size(heads)?, Arg::size(k_heads)?, Arg::size(d)?];
     let args = [q, k, cos_sin, positions, nh, nkv, d_arg, Arg::F32(direction)];
-    let pack = if (d / 2).is_multiple_of(16 / dtype.size()) { 16 / dtype.size() } else { 1 };
-    let block = ((heads + k_heads) * (d / 2 / pack)).next_multiple_of(32).min(256);
+    let block = ((heads + k_heads) * (d / 2 / pack(d / 2, dtype))).next_multiple_of(32).min(256);
     let kernel = format!("rope_{dtype}");
     KERNELS.launch(&device, &Launch { kernel: &kernel, grid: [rows, 1, 1], block, shared: 0, args: &args })
 }
