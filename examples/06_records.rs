@@ -7,7 +7,7 @@ use std::path::Path;
 use vicugna::data::records::{Example, Prompting, read};
 use vicugna::error::Result;
 use vicugna::io::model::ModelFiles;
-use vicugna::ops::cross_entropy::IGNORE;
+use vicugna::ops::cross_entropy::IGNORE_INDEX;
 use vicugna::train::{DataOptions, read as read_sequences};
 
 fn main() -> Result<()> {
@@ -27,7 +27,8 @@ fn main() -> Result<()> {
     println!("{report}");
     assert_eq!(report.sequences, records.len());
     let (tokenizer, first) = (files.tokenizer()?, &sequences[0]);
-    let learned: Vec<u32> = first.labels.iter().filter(|&&label| label != IGNORE).map(|&label| label as u32).collect();
+    let learned: Vec<u32> =
+        first.labels.iter().filter(|&&label| label != IGNORE_INDEX).map(|&label| label as u32).collect();
     let (found, end) = (tokenizer.decode(&learned, true)?, tokenizer.eos());
     println!("learned: found {found:?} and {:?}, expected {completion:?} and {end:?}", learned.last());
     assert_eq!(&found, completion);

@@ -23,7 +23,7 @@ use vicugna::io::model::{ModelFiles, attach_adapter};
 use vicugna::io::tokenizer::Tokenizer;
 use vicugna::models::llama::Llama;
 use vicugna::nn::Sequence;
-use vicugna::ops::cross_entropy::IGNORE;
+use vicugna::ops::cross_entropy::IGNORE_INDEX;
 use vicugna::train::{Evaluation, Examples, Options, Progress, Run, evaluate};
 
 /// What is run where no model and no data are named. Options that are given come after these, and win.
@@ -101,7 +101,7 @@ pub struct Question {
 impl Question {
     /// All before a sequence's first supervised token is the prompt.
     fn new(sequence: &Sequence, tokenizer: &Tokenizer) -> Result<Self> {
-        let asked = sequence.labels.iter().take_while(|&&label| label == IGNORE).count();
+        let asked = sequence.labels.iter().take_while(|&&label| label == IGNORE_INDEX).count();
         let (prompt, truth) = sequence.input_ids.split_at(asked);
         Self::from_prompt(prompt.to_vec(), tokenizer.decode(truth, true)?.trim().into(), tokenizer)
     }
@@ -184,7 +184,7 @@ pub fn teach(args: Args) -> Result<Taught> {
     let init_adapter = options.init_adapter.as_deref().map(|name| hub.resolve(name, Kind::Adapter)).transpose()?;
     let tokenizer = files.tokenizer()?;
     let examples = Examples::read(&data, eval.as_deref(), &options, &files, &|_| {})?;
-    let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE);
+    let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE_INDEX);
     let held_out = examples.evaluation.iter().filter(has_prompt).take(questions);
     let mut questions = held_out.map(|sequence| Question::new(sequence, &tokenizer)).collect::<Result<Vec<_>>>()?;
     if eval.is_none() {

@@ -12,7 +12,7 @@ use crate::generate::argmax;
 use crate::io::safetensors::write_tensors;
 use crate::models::llama::Llama;
 use crate::nn::{Batch, Plain, Sequence};
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::IGNORE_INDEX;
 use crate::ops::elementwise::cast;
 
 /// Print loss, most likely tokens and gradient norms of given token ids
@@ -95,7 +95,7 @@ fn sequences(args: &Args) -> Result<Vec<Sequence>> {
         let input_ids: Vec<u32> = parse("--input-ids", ids)?;
         let labels = match args.labels.get(i) {
             Some(labels) => parse("--labels", labels)?,
-            None => input_ids.iter().map(|&id| i32::try_from(id).unwrap_or(IGNORE)).collect(),
+            None => input_ids.iter().map(|&id| i32::try_from(id).unwrap_or(IGNORE_INDEX)).collect(),
         };
         Ok(Sequence { input_ids, labels })
     };

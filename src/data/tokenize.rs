@@ -9,7 +9,7 @@ use super::rows::Place;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Message;
 use crate::nn::Sequence;
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::IGNORE_INDEX;
 
 /// A text to tokens, with what the tokenizer puts around a text (BOS, mostly) or without.
 pub type Encode<'a> = dyn Fn(&str, bool) -> Result<Vec<u32>> + Sync + 'a;
@@ -146,7 +146,7 @@ impl Tokenizing<'_> {
                 format!("{id} is outside the model's vocabulary of {}", self.vocab_size),
             ));
         }
-        let is_label = |label: i32| label == IGNORE || usize::try_from(label).is_ok_and(is_known);
+        let is_label = |label: i32| label == IGNORE_INDEX || usize::try_from(label).is_ok_and(is_known);
         match sequence.labels.iter().find(|&&label| !is_label(label)) {
             Some(label) => Err(Error::input(
                 "labels",
@@ -160,7 +160,7 @@ impl Tokenizing<'_> {
 /// The tokens `ids`, all supervised or none.
 fn labelled(ids: &[u32], is_supervised: bool) -> Sequence {
     // an id that no i32 holds is outside every vocabulary, which is checked next
-    let label = |&id| if is_supervised { i32::try_from(id).unwrap_or(i32::MAX) } else { IGNORE };
+    let label = |&id| if is_supervised { i32::try_from(id).unwrap_or(i32::MAX) } else { IGNORE_INDEX };
     Sequence { input_ids: ids.to_vec(), labels: ids.iter().map(label).collect() }
 }
 
@@ -209,7 +209,7 @@ impl Report {
         sequence.labels.truncate(self.max_input_length);
         self.longest = self.longest.max(length);
         // the first token is predicted from nothing
-        let supervised = sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE).count();
+        let supervised = sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE_INDEX).count();
         if supervised == 0 {
             self.skipped.push((place.clone(), length));
             return None;

@@ -6,7 +6,7 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::attention::Segments;
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::IGNORE_INDEX;
 use crate::ops::dropout::Dropout;
 use crate::ops::rope::RopeTable;
 
@@ -51,14 +51,14 @@ impl Batch {
             }
             ids.extend_from_slice(&sequence.input_ids);
             positions.extend((0..length).map(|i| i as u32));
-            targets.extend(sequence.labels.iter().copied().skip(1).chain([IGNORE]).take(length));
+            targets.extend(sequence.labels.iter().copied().skip(1).chain([IGNORE_INDEX]).take(length));
             lengths.push(length);
         }
         let rows = ids.len();
         Ok(Self {
             input_ids: Tensor::from_slice(device, [rows], &ids)?,
             positions: Tensor::from_slice(device, [rows], &positions)?,
-            supervised: targets.iter().filter(|&&t| t != IGNORE).count(),
+            supervised: targets.iter().filter(|&&t| t != IGNORE_INDEX).count(),
             targets: Tensor::from_slice(&Device::Cpu, [rows], &targets)?,
             longest: lengths.iter().copied().max().unwrap_or(0),
             segments: Segments::packed(&lengths),
@@ -68,13 +68,14 @@ impl Batch {
     /// The error of the first label that a model with `classes` tokens cannot be asked for, if there is one.
     pub fn bad_label(&self, classes: usize) -> Option<Error> {
         let (targets, positions) = (self.targets.slice::<i32>().ok()?, self.positions.to_vec::<u32>().ok()?);
-        let is_bad = |target: i32| target != IGNORE && usize::try_from(target).map_or(true, |id| id >= classes);
+        let is_bad = |target: i32| target != IGNORE_INDEX && usize::try_from(target).map_or(true, |id| id >= classes);
         let row = targets.iter().position(|&target| is_bad(target))?;
         let behind = positions.get(..=row)?;
         let sequence = behind.iter().filter(|&&position| position == 0).count();
         // What must follow a row is the label of the token after it.
         let (label, found) = (behind.last()? + 1, targets.get(row)?);
-        let detail = format!("label {label} of sequence {sequence} must be in 0..{classes} or {IGNORE}, got {found}");
+        let detail =
+            format!("label {label} of sequence {sequence} must be in 0..{classes} or {IGNORE_INDEX}, got {found}");
         Some(Error::input("labels", detail))
     }
 }

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::models::llama::Llama;
 use crate::nn::{Batch, BlockHook, DropoutSeed, Sequence};
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::IGNORE_INDEX;
 
 /// What a step found.
 pub(super) struct Differentiated {
@@ -65,7 +65,7 @@ pub(super) fn differentiate(
 /// All that a step's launches and their sizes depend on, in a run: the lengths of the sequences of each batch, and which
 /// of their tokens have targets.
 pub(super) fn shape(batches: &StepBatches<'_>) -> Vec<Vec<Vec<bool>>> {
-    let of = |sequence: &&Sequence| sequence.labels.iter().map(|&label| label != IGNORE).collect();
+    let of = |sequence: &&Sequence| sequence.labels.iter().map(|&label| label != IGNORE_INDEX).collect();
     batches.iter().map(|sequences| sequences.iter().map(of).collect()).collect()
 }
 
@@ -123,7 +123,7 @@ mod tests {
             let length = 20 + i * 41 % 100;
             let masked = [0, length / 2, length - 2][i % 3];
             let input_ids: Vec<u32> = (0..length).map(|t| (3 + (i * 53 + t * 29) % 97) as u32).collect();
-            let label = |(t, &id): (usize, &u32)| if t < masked { IGNORE } else { id as i32 };
+            let label = |(t, &id): (usize, &u32)| if t < masked { IGNORE_INDEX } else { id as i32 };
             Sequence { labels: input_ids.iter().enumerate().map(label).collect(), input_ids }
         };
         (0..count).map(sequence).collect()

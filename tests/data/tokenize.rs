@@ -6,7 +6,7 @@ use vicugna::data::tokenize::{Report, Tokenizing, tokenize};
 use vicugna::error::{Error, Result};
 use vicugna::io::tokenizer::Message;
 use vicugna::nn::Sequence;
-use vicugna::ops::cross_entropy::IGNORE;
+use vicugna::ops::cross_entropy::IGNORE_INDEX;
 
 use super::file;
 
@@ -58,7 +58,7 @@ fn sequences(lines: &str, how: &Tokenizing) -> Vec<Sequence> {
 
 /// The supervised text of a sequence, with `$` for EOS and `^` for BOS.
 fn learned(sequence: &Sequence) -> String {
-    let labels = sequence.labels.iter().filter(|&&label| label != IGNORE);
+    let labels = sequence.labels.iter().filter(|&&label| label != IGNORE_INDEX);
     labels.map(|&label| text(&[u32::try_from(label).unwrap()])).collect()
 }
 
@@ -68,7 +68,7 @@ fn length(sequence: &Sequence) -> usize {
 
 /// The tokens that a loss is a mean over: the first has nothing to be predicted from.
 fn supervised(sequence: &Sequence) -> usize {
-    sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE).count()
+    sequence.labels.iter().skip(1).filter(|&&label| label != IGNORE_INDEX).count()
 }
 
 fn text(ids: &[u32]) -> String {
@@ -106,7 +106,7 @@ fn no_merge_crosses_the_border() {
     let (sequences, _) = tokenize(&records, &tokenizing(1024)).unwrap();
     let (x, a, b) = (u32::from('x'), u32::from('a'), u32::from('b'));
     assert_eq!(sequences[0].input_ids, [BOS, x, a, b, AB, EOS]);
-    assert_eq!(sequences[0].labels, [IGNORE, IGNORE, IGNORE, b as i32, AB as i32, EOS as i32]);
+    assert_eq!(sequences[0].labels, [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, b as i32, AB as i32, EOS as i32]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn tokens_are_taken_as_they_are() {
     let lines = "{\"input_ids\": [5, 6, 7], \"labels\": [-100, -100, 7]}\n{\"input_ids\": [8, 9]}";
     let refuse = |_: &str, _: bool| -> Result<Vec<u32>> { Err(Error::input("tokenizer", "there is none")) };
     let taken = sequences(lines, &Tokenizing { encode: &refuse, ..tokenizing(1024) });
-    assert_eq!(taken[0], Sequence { input_ids: vec![5, 6, 7], labels: vec![IGNORE, IGNORE, 7] });
+    assert_eq!(taken[0], Sequence { input_ids: vec![5, 6, 7], labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7] });
     assert_eq!(taken[1], Sequence { input_ids: vec![8, 9], labels: vec![8, 9] });
     let error =
         tokenize(&records("{\"text\": \"a\"}"), &Tokenizing { encode: &refuse, ..tokenizing(1024) }).unwrap_err();

@@ -10,7 +10,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::cross_entropy::IGNORE_INDEX;
 use crate::ops::dropout::Dropout;
 
 /// Runs an op on a device; the bytes that each of its launches must ask for, in their order: every operand once, and what
@@ -219,7 +219,7 @@ pub(super) fn cross_entropy(device: &Device, dtype: DType) -> Result<Vec<usize>>
     const V: usize = 128_256 / 4;
     const H: usize = 4096 / 16;
     let (hidden, lm_head) = (tensor(device, dtype, [ROWS, H])?.with_grad(), tensor(device, dtype, [V, H])?);
-    let target = |row: usize| if row.is_multiple_of(4) { IGNORE } else { (row * 2003 % V) as i32 };
+    let target = |row: usize| if row.is_multiple_of(4) { IGNORE_INDEX } else { (row * 2003 % V) as i32 };
     let targets = Tensor::from_slice(&Device::Cpu, [ROWS], &(0..ROWS).map(target).collect::<Vec<_>>())?;
     no_grad(|| ops::cross_entropy::cross_entropy(&hidden, &lm_head, &targets, 1.0))?;
     let loss = ops::cross_entropy::cross_entropy(&hidden, &lm_head, &targets, 1.0)?;

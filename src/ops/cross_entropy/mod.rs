@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 const OP: &str = "cross_entropy";
 
 /// A row with this target counts for nothing.
-pub const IGNORE: i32 = -100;
+pub const IGNORE_INDEX: i32 = -100;
 
 /// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
 const CHUNK_LOGITS: usize = 32 << 20;
 
 /// The sum over rows of `-log softmax(hidden · lm_headᵀ)[target]`, divided by `normalizer`.
 ///
-/// The logits exist for one chunk of rows at a time, and only for rows whose target is not [`IGNORE`]. Gradients are
+/// The logits exist for one chunk of rows at a time, and only for rows whose target is not [`IGNORE_INDEX`]. Gradients are
 /// computed with them, scaled in the backward pass.
 ///
 /// - Shapes: `hidden` `[rows, H]`, `lm_head` `[V, H]`, `targets` `[rows]` → a scalar
@@ -36,7 +36,7 @@ const CHUNK_LOGITS: usize = 32 << 20;
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit; [`Error::DType`] if one has a dtype it cannot have;
 /// [`Error::Device`] if `lm_head` is not where `hidden` is, or `targets` are not on the CPU;
-/// [`Error::Input`] for a target that is neither a class nor [`IGNORE`], or a `normalizer` that is not positive.
+/// [`Error::Input`] for a target that is neither a class nor [`IGNORE_INDEX`], or a `normalizer` that is not positive.
 pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalizer: f32) -> Result<Tensor> {
     refuse_misfits(hidden, lm_head, targets, normalizer)?;
     let want = [hidden, lm_head].map(|tensor| tensor.is_tracked() && is_recording());
@@ -55,12 +55,13 @@ pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normal
 /// The rows that count, each with its target.
 fn counted(lm_head: &Tensor, targets: &Tensor) -> Result<Vec<(usize, usize)>> {
     let classes = lm_head.shape().rows();
-    let rows = targets.slice::<i32>()?.iter().enumerate().filter(|(_, target)| **target != IGNORE);
+    let rows = targets.slice::<i32>()?.iter().enumerate().filter(|(_, target)| **target != IGNORE_INDEX);
     rows.map(|(row, &target)| match usize::try_from(target) {
         Ok(class) if class < classes => Ok((row, class)),
-        _ => {
-            Err(Error::input(OP, format!("the target of row {row} must be in 0..{classes} or {IGNORE}, got {target}")))
-        }
+        _ => Err(Error::input(
+            OP,
+            format!("the target of row {row} must be in 0..{classes} or {IGNORE_INDEX}, got {target}"),
+        )),
     })
     .collect()
 }
