@@ -1,7 +1,6 @@
 //! The faults of shared memory in words.
 
-use super::Touch;
-use super::shared::Access;
+use super::{Access, Touch};
 use crate::trap::{Fault, TrapKind};
 
 /// Why an access is refused.

@@ -2,8 +2,8 @@
 
 use super::lane_access::{LaneBytes, Touched, lanes};
 use super::registers::LANES;
-use crate::race::Touch;
-use crate::race::shared::{Access, Shadow};
+use crate::race::shared::Shadow;
+use crate::race::{Access, Touch};
 use crate::trap::{Checked, Fault, TrapKind};
 
 /// Shared memory and its shadow.
