@@ -1,18 +1,19 @@
 //! From texts to tokens and labels.
 
 use std::fmt;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::records::{Example, Record};
 use super::rows::Place;
 use crate::error::{Error, Result};
-use crate::io::tokenizer::Message;
+use crate::io::tokenizer::{Message, Token};
 use crate::nn::Sequence;
 use crate::ops::cross_entropy::IGNORE_INDEX;
 
-/// A text to tokens, with what the tokenizer puts around a text (BOS, mostly) or without.
-pub type Encode<'a> = dyn Fn(&str, bool) -> Result<Vec<u32>> + Sync + 'a;
+/// A text to tokens with their places, as [`Tokenizer::encode_spans`](crate::io::tokenizer::Tokenizer::encode_spans) does.
+pub type Encode<'a> = dyn Fn(&str, &[Range<usize>], bool) -> Result<Vec<Token>> + Sync + 'a;
 
 /// A conversation to text by the model's chat template, with the opening of the assistant's next turn or without.
 pub type Render<'a> = dyn Fn(&[Message], bool) -> Result<String> + Sync + 'a;
@@ -23,8 +24,10 @@ pub struct Tokenizing<'a> {
     pub encode: &'a Encode<'a>,
     /// The chat template. Only conversations ask it.
     pub render: &'a Render<'a>,
-    /// What ends a completion or a text, where the model has such a token.
+    /// What is put after a completion or a text, where the model has such a token.
     pub eos_token_id: Option<u32>,
+    /// The tokens at which generation stops: an answer of a conversation is over at the last of them.
+    pub end_token_ids: &'a [u32],
     /// V; ids must be below.
     pub vocab_size: usize,
     /// The most tokens of a sequence; at least 2.
@@ -33,12 +36,24 @@ pub struct Tokenizing<'a> {
     pub train_on_prompt: bool,
 }
 
+/// A text with the stretches of it, in bytes and in order, that differ from the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Prompt and answers, as one text.
+    pub text: String,
+    /// What is learned.
+    pub learned: Vec<Range<usize>>,
+    /// Where special tokens are text.
+    pub literal: Vec<Range<usize>>,
+}
+
 /// Tokenizes `records`, in their order.
 ///
-/// - A completion's prompt and answer are tokenized apart, so that no merge crosses their border and the mask is exact;
-///   the prompt gets what the tokenizer puts before a text, the answer gets EOS, which is supervised.
+/// - Prompt and answer are one text to the tokenizer, as they are when the model is used; a token is supervised if all
+///   of it stands in the answer. One that crosses the border belongs to the prompt.
+/// - A completion gets what the tokenizer puts before a text, and EOS behind it, which is supervised.
 /// - A conversation is written turn by turn; of an assistant's turn all is supervised that follows its opening, up to
-///   and with the template's own end token, if that is EOS, else to the turn's end.
+///   and with the template's own end token, if it has one, else to the turn's end.
 /// - A text becomes as many sequences as it takes; each but the first begins with the last token of the one before, so
 ///   that every token but the very first is predicted once.
 /// - Any other sequence longer than `max_input_length` is cut on the right. One without a supervised token is skipped.
@@ -70,39 +85,67 @@ impl Tokenizing<'_> {
         let whole = self.whole(&record.example).and_then(|sequence| self.checked(sequence));
         let whole = whole.map_err(|e| record.place.blame(e))?;
         Ok(match record.example {
-            Example::Text(_) => self.windows(&whole.input_ids).map(|window| labelled(window, true)).collect(),
+            Example::Text(_) => self.windows(&whole.input_ids).map(|window| supervised(window)).collect(),
             _ => vec![whole],
         })
     }
 
     /// The sequence of an example of any length.
     fn whole(&self, example: &Example) -> Result<Sequence> {
-        Ok(match example {
-            Example::Text(text) => labelled(&self.ended((self.encode)(text, true)?), true),
+        let all = |text: &str| std::iter::once(0..text.len()).collect();
+        match example {
+            Example::Text(text) => self.ended(&Written { text: text.clone(), learned: all(text), literal: vec![] }),
             Example::Completion { prompt, completion } => {
-                let prompt = self.opened((self.encode)(prompt, true)?);
-                let completion = self.ended((self.encode)(completion, false)?);
-                joined([labelled(&prompt, self.train_on_prompt), labelled(&completion, true)])
+                let text = format!("{prompt}{completion}");
+                let learned = std::iter::once(prompt.len()..text.len()).collect();
+                self.ended(&Written { text, learned, literal: vec![] })
             }
-            Example::Chat(messages) => self.chat(messages)?,
-            Example::Tokens { input_ids, labels: None } => labelled(input_ids, true),
+            Example::Chat(messages) => {
+                let written = self.chat(messages)?;
+                let tokens = (self.encode)(&written.text, &written.literal, false)?;
+                Ok(self.labelled(&tokens, &self.until_end(&tokens, written.learned)))
+            }
+            Example::Tokens { input_ids, labels: None } => Ok(supervised(input_ids)),
             Example::Tokens { input_ids, labels: Some(labels) } => {
-                Sequence { input_ids: input_ids.clone(), labels: labels.clone() }
+                Ok(Sequence { input_ids: input_ids.clone(), labels: labels.clone() })
             }
-        })
+        }
     }
 
-    /// A beginning that more follows, whatever the tokenizer puts at the end of a text.
-    fn opened(&self, mut ids: Vec<u32>) -> Vec<u32> {
-        ids.pop_if(|last| Some(*last) == self.eos_token_id);
-        ids
+    /// A text with its end, which the tokenizer may have put there, or the record itself.
+    fn ended(&self, written: &Written) -> Result<Sequence> {
+        let mut tokens = (self.encode)(&written.text, &written.literal, true)?;
+        let is_end = |token: &Token| Some(token.id) == self.eos_token_id;
+        tokens.pop_if(|last| is_end(last) && last.span.is_empty());
+        tokens.pop_if(|last| is_end(last));
+        let mut sequence = self.labelled(&tokens, &written.learned);
+        let end = supervised(self.eos_token_id.as_slice());
+        sequence.input_ids.extend(end.input_ids);
+        sequence.labels.extend(end.labels);
+        Ok(sequence)
     }
 
-    /// A text with its end, which the tokenizer may have put there.
-    fn ended(&self, ids: Vec<u32>) -> Vec<u32> {
-        let mut ids = self.opened(ids);
-        ids.extend(self.eos_token_id);
-        ids
+    /// What is learned of the stretches `learned`: an answer is over at the end token, as what the template writes after
+    /// it is never generated.
+    fn until_end(&self, tokens: &[Token], learned: Vec<Range<usize>>) -> Vec<Range<usize>> {
+        let ends: Vec<&Token> = tokens.iter().filter(|token| self.end_token_ids.contains(&token.id)).collect();
+        let over = |stretch: Range<usize>| match ends.iter().rev().find(|end| is_within(&end.span, &stretch)) {
+            Some(end) => stretch.start..end.span.end,
+            None => stretch,
+        };
+        learned.into_iter().map(over).collect()
+    }
+
+    /// `tokens`, supervised where they stand wholly in a stretch of `learned`.
+    fn labelled(&self, tokens: &[Token], learned: &[Range<usize>]) -> Sequence {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        let mut sequence = supervised(&ids);
+        for (token, label) in tokens.iter().zip(&mut sequence.labels) {
+            if !self.train_on_prompt && !learned.iter().any(|stretch| is_within(&token.span, stretch)) {
+                *label = IGNORE_INDEX;
+            }
+        }
+        sequence
     }
 
     /// Stretches of `max_input_length` that overlap by one token.
@@ -113,13 +156,14 @@ impl Tokenizing<'_> {
     }
 
     /// The template is asked for every beginning of the conversation, since it alone knows where turns start and end.
-    fn chat(&self, messages: &[Message]) -> Result<Sequence> {
-        let mut parts = Vec::new();
-        let mut written = String::new();
+    fn chat(&self, messages: &[Message]) -> Result<Written> {
+        let mut written = Written::default();
         let mut go_on_to = |text: String, is_answer: bool| -> Result<()> {
-            let new = text.strip_prefix(&*written).ok_or_else(rewritten)?;
-            parts.push(self.turn(&(self.encode)(new, false)?, is_answer));
-            written = text;
+            if !text.starts_with(&written.text) {
+                return Err(rewritten());
+            }
+            written.learned.extend(is_answer.then_some(written.text.len()..text.len()));
+            written.text = text;
             Ok(())
         };
         for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
@@ -127,14 +171,7 @@ impl Tokenizing<'_> {
             go_on_to((self.render)(&messages[..=turn], false)?, true)?;
         }
         go_on_to((self.render)(messages, false)?, false)?;
-        Ok(joined(parts))
-    }
-
-    /// An answer is over at the end token: what the template writes after it is never generated.
-    fn turn(&self, ids: &[u32], is_answer: bool) -> Sequence {
-        let end = ids.iter().rposition(|&id| Some(id) == self.eos_token_id).map_or(ids.len(), |last| last + 1);
-        let (answer, rest) = ids.split_at(end);
-        joined([labelled(answer, is_answer || self.train_on_prompt), labelled(rest, self.train_on_prompt)])
+        Ok(written)
     }
 
     /// Refuses ids and labels that the model does not know.
@@ -157,19 +194,16 @@ impl Tokenizing<'_> {
     }
 }
 
-/// The tokens `ids`, all supervised or none.
-fn labelled(ids: &[u32], is_supervised: bool) -> Sequence {
-    // an id that no i32 holds is outside every vocabulary, which is checked next
-    let label = |&id| if is_supervised { i32::try_from(id).unwrap_or(i32::MAX) } else { IGNORE_INDEX };
-    Sequence { input_ids: ids.to_vec(), labels: ids.iter().map(label).collect() }
+/// Whether the token at `span` stands wholly in `stretch`.
+fn is_within(span: &Range<usize>, stretch: &Range<usize>) -> bool {
+    stretch.start <= span.start && span.end <= stretch.end
 }
 
-fn joined(parts: impl IntoIterator<Item = Sequence>) -> Sequence {
-    parts.into_iter().fold(Sequence::default(), |mut whole, part| {
-        whole.input_ids.extend(part.input_ids);
-        whole.labels.extend(part.labels);
-        whole
-    })
+/// The tokens `ids`, all supervised.
+fn supervised(ids: &[u32]) -> Sequence {
+    // an id that no i32 holds is outside every vocabulary, which is checked next
+    let label = |&id| i32::try_from(id).unwrap_or(i32::MAX);
+    Sequence { input_ids: ids.to_vec(), labels: ids.iter().map(label).collect() }
 }
 
 fn rewritten() -> Error {

@@ -93,10 +93,13 @@ pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(V
     let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));
     let tokenizer = is_text.then(|| files.tokenizer()).transpose()?;
     let needed = || tokenizer.as_ref().ok_or_else(|| Error::input("tokenizer", "data of input_ids has none"));
+    let eos_token_id = tokenizer.as_ref().and_then(Tokenizer::eos).or(config.eos_token_ids.first().copied());
+    let end_token_ids: Vec<u32> = config.eos_token_ids.iter().copied().chain(eos_token_id).collect();
     let how = Tokenizing {
-        encode: &|text, add_special| needed()?.encode(text, add_special),
+        encode: &|text, literal, add_special| needed()?.encode_spans(text, literal, add_special),
         render: &|messages, add_generation_prompt| needed()?.apply_chat_template(messages, add_generation_prompt),
-        eos_token_id: tokenizer.as_ref().and_then(Tokenizer::eos).or(config.eos_token_ids.first().copied()),
+        eos_token_id,
+        end_token_ids: &end_token_ids,
         vocab_size: config.vocab_size,
         max_input_length,
         train_on_prompt: options.train_on_prompt,

@@ -1,10 +1,12 @@
 //! Labels, borders, cuts and counts, with a tokenizer small enough to follow by eye.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use vicugna::data::records::{Prompting, Record, read};
 use vicugna::data::tokenize::{Report, Tokenizing, tokenize};
 use vicugna::error::{Error, Result};
-use vicugna::io::tokenizer::Message;
+use vicugna::io::tokenizer::{Message, Token};
 use vicugna::nn::Sequence;
 use vicugna::ops::cross_entropy::IGNORE_INDEX;
 
@@ -18,15 +20,16 @@ const VOCAB_SIZE: usize = 256;
 
 /// Characters as tokens, `ab` merged, BOS in front if specials are wanted.
 #[expect(clippy::unnecessary_wraps, reason = "has the type of a tokenizer")]
-fn encode(text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-    let mut ids = if add_special_tokens { vec![BOS] } else { Vec::new() };
-    for character in text.chars() {
-        match (ids.last(), character) {
-            (Some(&last), 'b') if last == u32::from('a') => *ids.last_mut().unwrap() = AB,
-            _ => ids.push(u32::from(character)),
+fn encode(text: &str, _: &[Range<usize>], add_special_tokens: bool) -> Result<Vec<Token>> {
+    let mut tokens = if add_special_tokens { vec![Token { id: BOS, span: 0..0 }] } else { Vec::new() };
+    for (at, character) in text.char_indices() {
+        let end = at + character.len_utf8();
+        match (tokens.last_mut(), character) {
+            (Some(last), 'b') if last.id == u32::from('a') => *last = Token { id: AB, span: last.span.start..end },
+            _ => tokens.push(Token { id: u32::from(character), span: at..end }),
         }
     }
-    Ok(ids)
+    Ok(tokens)
 }
 
 /// `<role:content$>` for each turn, the opening `<assistant:` where it is asked for.
@@ -41,6 +44,7 @@ fn tokenizing(max_input_length: usize) -> Tokenizing<'static> {
         encode: &encode,
         render: &render,
         eos_token_id: Some(EOS),
+        end_token_ids: &[EOS],
         vocab_size: VOCAB_SIZE,
         max_input_length,
         train_on_prompt: false,
@@ -98,15 +102,20 @@ fn labelled_prompt(lines: &str) -> Sequence {
     sequences(lines, &Tokenizing { train_on_prompt: true, ..tokenizing(1024) }).remove(0)
 }
 
-#[test]
-fn no_merge_crosses_the_border() {
+fn completed(prompt: &str, completion: &str) -> Sequence {
     let (_folder, template) = file("template.json", r#"{"prompt": "{p}", "completion": "{c}"}"#);
-    let (_folder, data) = file("a.jsonl", r#"{"p": "xa", "c": "bab"}"#);
+    let (_folder, data) = file("a.jsonl", &format!(r#"{{"p": "{prompt}", "c": "{completion}"}}"#));
     let records = read(&data, &Prompting { template: Some(template), demarcation: false }).unwrap();
-    let (sequences, _) = tokenize(&records, &tokenizing(1024)).unwrap();
-    let (x, a, b) = (u32::from('x'), u32::from('a'), u32::from('b'));
-    assert_eq!(sequences[0].input_ids, [BOS, x, a, b, AB, EOS]);
-    assert_eq!(sequences[0].labels, [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, b as i32, AB as i32, EOS as i32]);
+    tokenize(&records, &tokenizing(1024)).unwrap().0.remove(0)
+}
+
+#[test]
+fn a_token_across_the_border_belongs_to_the_prompt() {
+    let sequence = completed("xa", "bab");
+    assert_eq!(sequence.input_ids, [BOS, u32::from('x'), AB, AB, EOS]);
+    assert_eq!(learned(&sequence), "ab$");
+    assert_eq!(learned(&completed("a", "b")), "$", "an answer within the token that crosses the border");
+    assert_eq!(learned(&completed("é", "é")), "é$");
 }
 
 #[test]
@@ -118,14 +127,18 @@ fn a_model_without_an_end_token_gets_none() {
 /// Some tokenizers put an end after every text: it is not wanted after a prompt, nor twice after a text.
 #[test]
 fn an_end_that_the_tokenizer_adds_is_not_doubled() {
-    let ending = |text: &str, add_special_tokens: bool| {
-        let mut ids = encode(text, add_special_tokens)?;
-        ids.extend(add_special_tokens.then_some(EOS));
-        Ok(ids)
+    let ending = |text: &str, literal: &[Range<usize>], add_special_tokens: bool| {
+        let mut tokens = encode(text, literal, add_special_tokens)?;
+        tokens.extend(add_special_tokens.then_some(Token { id: EOS, span: 0..0 }));
+        Ok(tokens)
     };
     let how = Tokenizing { encode: &ending, ..tokenizing(1024) };
     for line in [r#"{"instruction": "i", "output": "o"}"#, r#"{"text": "o"}"#] {
-        assert_eq!(sequences(line, &how), sequences(line, &tokenizing(1024)), "{line}");
+        let once = sequences(line, &tokenizing(1024));
+        assert_eq!(sequences(line, &how), once, "{line}");
+        let written = line.replace(r#"o"}"#, r#"o\u0002"}"#);
+        assert_eq!(sequences(&written, &tokenizing(1024)), once, "a text that has its end already: {written}");
+        assert_eq!(sequences(&written, &how), once, "{written}");
     }
 }
 
@@ -138,7 +151,7 @@ fn of_a_conversation_the_answers_are_supervised() {
     let sequence = sequences(&chat, &tokenizing(1024)).remove(0);
     assert_eq!(text(&sequence.input_ids), "<system:S$><user:U$><assistant:A$><user:V$><assistant:B$><user:W$>");
     assert_eq!(learned(&sequence), "A$B$");
-    let endless = Tokenizing { eos_token_id: None, ..tokenizing(1024) };
+    let endless = Tokenizing { end_token_ids: &[], ..tokenizing(1024) };
     assert_eq!(learned(&sequences(&chat, &endless)[0]), "A$>B$>", "the template's own end, whatever it is");
     assert_eq!(supervised(&labelled_prompt(&chat)), length(&sequence) - 1);
 }
@@ -156,7 +169,9 @@ fn a_template_that_rewrites_earlier_turns_is_refused() {
 #[test]
 fn tokens_are_taken_as_they_are() {
     let lines = "{\"input_ids\": [5, 6, 7], \"labels\": [-100, -100, 7]}\n{\"input_ids\": [8, 9]}";
-    let refuse = |_: &str, _: bool| -> Result<Vec<u32>> { Err(Error::input("tokenizer", "there is none")) };
+    let refuse = |_: &str, _: &[Range<usize>], _: bool| -> Result<Vec<Token>> {
+        Err(Error::input("tokenizer", "there is none"))
+    };
     let taken = sequences(lines, &Tokenizing { encode: &refuse, ..tokenizing(1024) });
     assert_eq!(taken[0], Sequence { input_ids: vec![5, 6, 7], labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7] });
     assert_eq!(taken[1], Sequence { input_ids: vec![8, 9], labels: vec![8, 9] });

@@ -4,14 +4,17 @@ mod chat;
 mod folder;
 mod gguf;
 mod pretokenize;
+mod spans;
 mod stream;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use chat::Message;
 use serde_json::{Map, Value, json};
+pub use spans::Token;
 pub use stream::DecodeStream;
 use tokenizers::PostProcessorWrapper;
 
@@ -26,26 +29,29 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// What tokenizer_config.json says, or would.
     config: Map<String, Value>,
+    /// For texts in which special tokens are text.
+    respelled: OnceLock<Option<spans::Respelled>>,
 }
 
 impl Tokenizer {
     fn new(path: &Path, inner: tokenizers::Tokenizer, config: Map<String, Value>) -> Result<Self> {
-        let mut tokenizer = Self { path: path.to_owned(), inner, config };
+        let mut tokenizer = Self { path: path.to_owned(), inner, config, respelled: OnceLock::new() };
         // A text is cut where it is used, and says so.
         tokenizer.inner.with_truncation(None).map_err(|e| tokenizer_error(path, e))?;
         tokenizer.inner.with_padding(None);
         tokenizer.add_ends()?;
+        let processor = tokenizer.inner.get_post_processor().cloned().map(spans::with_whole_spans);
+        tokenizer.inner.with_post_processor(processor);
         Ok(tokenizer)
     }
 
     /// The ids of `text`. Special tokens written in the text are recognised. `add_special` adds those that the tokenizer
-    /// puts around a text: for most Llamas, a beginning-of-text token before it.
+    /// puts around a text: for most Llamas, a beginning-of-text token before it, unless the text begins with one.
     ///
     /// # Errors
     /// [`Error::File`] if the tokenizer contradicts itself.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|e| tokenizer_error(&self.path, e))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encode_spans(text, &[], add_special)?.into_iter().map(|token| token.id).collect())
     }
 
     /// The text of `ids`; bytes that are not UTF-8 become U+FFFD. `skip_special` leaves special tokens out; ids without
