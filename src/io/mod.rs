@@ -3,6 +3,7 @@
 mod convert;
 mod json;
 mod mmap;
+mod shard;
 
 pub mod adapter;
 pub mod atomic;

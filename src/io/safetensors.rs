@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::json::Object;
-use super::mmap::MappedFile;
-use super::{LM_HEAD, WeightSource, atomic, convert};
+use super::shard::{Shard, Stored};
+use super::{LM_HEAD, WeightSource, atomic};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -47,7 +47,7 @@ impl Checkpoint {
         let file = if path.is_dir() { path.join(MODEL) } else { path.into() };
         if file.exists() {
             let shard = Shard::open(file)?;
-            let shard_of = shard.names().map(|name| (name, 0)).collect();
+            let shard_of = shard.names().map(|name| (name.clone(), 0)).collect();
             return Ok(Self { path: path.into(), shards: vec![shard], shard_of });
         }
         if path.join(INDEX).exists() {
@@ -64,11 +64,11 @@ impl Checkpoint {
         let mut shard_of = BTreeMap::new();
         for (i, (shard, file)) in shards.iter().zip(&files).enumerate() {
             for name in shard.names() {
-                if listed.get(&name) != Some(*file) {
+                if listed.get(name) != Some(*file) {
                     let detail = format!("holds tensor {name}, which {INDEX} does not place here");
-                    return Err(Error::file(&shard.path, detail));
+                    return Err(Error::file(shard.path(), detail));
                 }
-                shard_of.insert(name, i);
+                shard_of.insert(name.clone(), i);
             }
         }
         match listed.iter().find(|(name, _)| !shard_of.contains_key(*name)) {
@@ -80,11 +80,11 @@ impl Checkpoint {
         }
     }
 
-    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
+    fn find(&self, name: &str) -> Result<(&Shard, &Stored)> {
         let shard = self.shard_of.get(name).and_then(|&i| self.shards.get(i));
-        let found = shard.and_then(|shard| Some((shard, shard.metadata.info(name)?)));
+        let found = shard.and_then(|shard| Some((shard, shard.stored(name)?)));
         found.ok_or_else(|| {
-            let file = if let [only] = self.shards.as_slice() { &only.path } else { &self.path };
+            let file = if let [only] = self.shards.as_slice() { only.path() } else { &self.path };
             let error = Error::file(file, format!("has no tensor {name}"));
             if name != LM_HEAD {
                 return error;
@@ -104,65 +104,24 @@ impl WeightSource for Checkpoint {
     }
 
     fn shape(&self, name: &str) -> Result<Shape> {
-        let (shard, info) = self.find(name)?;
-        Shape::try_from(info.shape.as_slice()).map_err(|e| Error::file(&shard.path, format!("tensor {name}: {e}")))
+        let (shard, stored) = self.find(name)?;
+        Shape::try_from(stored.dims.as_slice()).map_err(|e| Error::file(shard.path(), format!("tensor {name}: {e}")))
     }
 
     fn dtype(&self) -> DType {
         let mut weights = self.shard_of.keys().filter(|name| name.ends_with(".weight"));
-        let all_bf16 = weights.all(|name| self.find(name).is_ok_and(|(_, info)| info.dtype == Dtype::BF16));
+        let all_bf16 = weights.all(|name| self.find(name).is_ok_and(|(_, stored)| stored.dtype == Dtype::BF16));
         if all_bf16 { DType::Bf16 } else { DType::F32 }
     }
 
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
-        let (shard, info) = self.find(name)?;
-        let refuse = |detail: String| Error::file(&shard.path, format!("tensor {name} {detail}"));
-        if info.shape != shape.dims() {
-            return Err(refuse(format!("must be {shape}, got {:?}", info.shape)));
-        }
-        let convert = convert::from_dtype(info.dtype, dtype).ok_or_else(|| {
-            refuse(format!("is stored as {}, which cannot be loaded as {dtype}", info.dtype))
-                .with_hint("save the model in bf16, f16 or f32")
-        })?;
-        let (start, end) = (shard.data_start + info.data_offsets.0, shard.data_start + info.data_offsets.1);
-        let bytes = shard.file.bytes().get(start..end).ok_or_else(|| refuse("ends beyond the file".into()))?;
-        // Straight from the file to a GPU where there is nothing to convert.
-        let as_stored = matches!((info.dtype, dtype), (Dtype::BF16, DType::Bf16) | (Dtype::F32, DType::F32));
-        let tensor = if as_stored && !matches!(device, Device::Cpu) {
-            Tensor::from_bytes(device, dtype, shape, bytes)?
-        } else {
-            let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
-            convert(bytes, &mut tensor)?;
-            tensor.to_device(device)?
-        };
-        shard.file.release(start..end);
-        Ok(tensor)
+        let (shard, stored) = self.find(name)?;
+        shard.load(name, stored, shape, dtype, device)
     }
 }
 
-/// One mapped file.
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    file: MappedFile,
-    metadata: Metadata,
-    data_start: usize,
-}
-
-impl Shard {
-    fn open(path: PathBuf) -> Result<Self> {
-        let file = MappedFile::open(&path)?;
-        let (metadata, data_start) = read_header(&path, file.bytes())?;
-        Ok(Self { path, file, metadata, data_start })
-    }
-
-    fn names(&self) -> impl Iterator<Item = String> {
-        self.metadata.offset_keys().into_iter()
-    }
-}
-
-/// The header, and where the data begins: 8 bytes of length, little-endian, then JSON.
-fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
+/// The tensors that the header lists: 8 bytes of its length, little-endian, JSON, then the data.
+pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
     let truncated = |detail: String| Error::file(path, detail).with_hint(TRUNCATED);
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(truncated(format!("truncated: {} bytes are too few for a safetensors file", bytes.len())));
@@ -186,7 +145,13 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
     if promised < data.len() {
         return Err(Error::file(path, format!("has {} bytes after its last tensor", data.len() - promised)));
     }
-    Ok((metadata, 8 + length))
+    let start = 8 + length;
+    let stored = |info: &TensorInfo| Stored {
+        dtype: info.dtype,
+        dims: info.shape.clone(),
+        bytes: start + info.data_offsets.0..start + info.data_offsets.1,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect())
 }
 
 /// The tensor of a corrupt header that is none, or whose shape and dtype do not take the bytes it has.

@@ -1,0 +1,80 @@
+//! One file of weights: mapped, with the places of its tensors.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::Dtype;
+
+use super::mmap::MappedFile;
+use super::{convert, safetensors};
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// A mapped file of tensors, which are read one by one.
+#[derive(Debug)]
+pub(super) struct Shard {
+    path: PathBuf,
+    file: MappedFile,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// How and where a tensor is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub dtype: Dtype,
+    pub dims: Vec<usize>,
+    /// Its place in the file.
+    pub bytes: Range<usize>,
+}
+
+impl Shard {
+    /// Maps the file and reads what it says of its tensors.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let file = MappedFile::open(&path)?;
+        let tensors = safetensors::read_header(&path, file.bytes())?;
+        Ok(Self { path, file, tensors })
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of its tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys()
+    }
+
+    /// How the tensor `name` is stored, if there is one.
+    pub fn stored(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor `name`, stored as `stored`, converted to `dtype` while it is copied to `device`.
+    pub fn load(&self, name: &str, stored: &Stored, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
+        let refuse = |detail: String| Error::file(&self.path, format!("tensor {name} {detail}"));
+        if stored.dims != shape.dims() {
+            return Err(refuse(format!("must be {shape}, got {:?}", stored.dims)));
+        }
+        let convert = convert::from_dtype(stored.dtype, dtype).ok_or_else(|| {
+            refuse(format!("is stored as {}, which cannot be loaded as {dtype}", stored.dtype))
+                .with_hint("save the model in bf16, f16 or f32")
+        })?;
+        let bytes = self.file.bytes().get(stored.bytes.clone()).ok_or_else(|| refuse("ends beyond the file".into()))?;
+        // Straight from the file to a GPU where there is nothing to convert.
+        let as_stored = matches!((stored.dtype, dtype), (Dtype::BF16, DType::Bf16) | (Dtype::F32, DType::F32));
+        let tensor = if as_stored && !matches!(device, Device::Cpu) {
+            Tensor::from_bytes(device, dtype, shape, bytes)?
+        } else {
+            let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
+            convert(bytes, &mut tensor)?;
+            tensor.to_device(device)?
+        };
+        self.file.release(stored.bytes.clone());
+        Ok(tensor)
+    }
+}
