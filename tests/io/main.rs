@@ -8,6 +8,7 @@ mod config;
 mod folder;
 mod gguf;
 mod gguf_file;
+mod gguf_types;
 mod hub;
 mod hub_server;
 mod safetensors;

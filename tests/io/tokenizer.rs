@@ -12,7 +12,7 @@ use vicugna::io::gguf::Gguf;
 use vicugna::io::tokenizer::{Message, Tokenizer};
 
 use super::files::fixture;
-use super::gguf_file::GgufFile;
+use super::gguf_file::{GgufFile, I32};
 
 fn expected(case: &str) -> Value {
     serde_json::from_slice(&fs::read(fixture(case).join("expected.json")).unwrap()).unwrap()
@@ -362,6 +362,44 @@ fn metadata_that_makes_no_tokenizer_is_refused_by_key() {
     let error = open(&bpe().string("tokenizer.ggml.pre", "gpt-9")).unwrap_err();
     assert!(error.hint().unwrap().contains("smollm"), "{error:?}");
     assert!(open(&spm()).is_ok() && open(&pre(bpe())).is_ok());
+}
+
+/// llama.cpp warns of such an id and goes on: with SentencePiece's own where there is one, else with none.
+#[test]
+fn ids_of_no_token_matter_only_where_one_is_needed() {
+    const MINUS_ONE: u32 = u32::MAX;
+    let spm = || {
+        let file = GgufFile::new("llama").string("tokenizer.ggml.model", "llama");
+        let file = file.strings("tokenizer.ggml.tokens", &["<unk>", "<s>", "</s>", "▁", "a", "▁a"]);
+        let file = file.i32s("tokenizer.ggml.token_type", &[2, 3, 3, 1, 1, 1]);
+        file.f32s("tokenizer.ggml.scores", &[0.0, 0.0, 0.0, -3.0, -2.0, -1.0])
+    };
+    let bpe = || as_gguf(&byte_level(), "llama-bpe");
+    for file in [spm(), bpe()] {
+        let plain = open(&file).unwrap();
+        for (name, id) in [("padding", 6000), ("padding", MINUS_ONE), ("unknown", 6000), ("unknown", MINUS_ONE)] {
+            let odd = open(&file.clone().u32(&format!("tokenizer.ggml.{name}_token_id"), id)).unwrap();
+            for text in ["a a", "éa<s>", ""] {
+                assert_eq!(odd.encode(text, true).unwrap(), plain.encode(text, true).unwrap(), "{name} {id}: {text}");
+            }
+            assert_eq!((odd.bos(), odd.eos()), (plain.bos(), plain.eos()));
+        }
+        let signed = file.raw("tokenizer.ggml.padding_token_id", I32, (-1i32).to_le_bytes().to_vec());
+        assert_eq!(open(&signed).unwrap().encode("a", true).unwrap(), plain.encode("a", true).unwrap());
+    }
+    assert_eq!(
+        open(&spm().u32("tokenizer.ggml.unknown_token_id", 6000)).unwrap().encode("b", true).unwrap(),
+        [1, 3, 0]
+    );
+    for name in ["bos", "eos"] {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let error = open(&spm().u32(&key, 6)).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("metadata key \"{key}\": 6 is not one of 6 tokens")), "{error}");
+        let none = open(&spm().u32(&key, MINUS_ONE)).unwrap();
+        assert_eq!((none.bos(), none.eos()), (Some(1), Some(2)));
+    }
+    let without = Gguf::open(&GgufFile::tiny().u32("tokenizer.ggml.eos_token_id", MINUS_ONE).write().path).unwrap();
+    assert!(without.config().unwrap().eos_token_ids.is_empty());
 }
 
 #[test]

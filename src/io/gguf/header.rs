@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::dequantize::Encoding;
+use super::encoding::Encoding;
 use super::reader::Reader;
 use crate::error::{Error, Result};
 use crate::shape::Shape;

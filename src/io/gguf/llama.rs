@@ -150,10 +150,10 @@ impl Gguf {
         Err(self.key_error(KEY, format!("is {vocab_size}, but token_embd.weight has {rows} rows")))
     }
 
-    /// An id named by one of the tokenizer's keys.
-    fn token_id(&self, key: &str) -> Result<Option<u32>> {
+    /// The id that the key `key` of the tokenizer's names. -1, signed or not, says that there is no such token.
+    pub(in crate::io) fn token_id(&self, key: &str) -> Result<Option<u32>> {
         let key = format!("tokenizer.ggml.{key}");
-        let id = self.unsigned(&key)?;
+        let id = self.integer(&key)?.filter(|&id| id >= 0 && id != i64::from(u32::MAX));
         id.map(|id| id.try_into().map_err(|_| self.key_error(&key, format!("{id} is not a token id")))).transpose()
     }
 

@@ -21,6 +21,11 @@ impl Gguf {
         self.scalar(key, "a whole number, not negative", |entry, bytes| integer(entry.kind, bytes)?.try_into().ok())
     }
 
+    /// A whole number.
+    pub(in crate::io) fn integer(&self, key: &str) -> Result<Option<i64>> {
+        self.scalar(key, "a whole number", |entry, bytes| integer(entry.kind, bytes))
+    }
+
     /// A number.
     pub(in crate::io) fn float(&self, key: &str) -> Result<Option<f64>> {
         self.scalar(key, "a number", |entry, bytes| float(entry.kind, bytes))

@@ -2,16 +2,20 @@
 //!
 //! Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod blocks;
 mod dequantize;
+mod encoding;
 mod header;
 mod llama;
 mod metadata;
 mod reader;
+mod super_blocks;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use dequantize::{Encoding, dequantize};
+use dequantize::dequantize;
+use encoding::Encoding;
 use header::{Header, TensorInfo};
 
 use super::WeightSource;
@@ -56,7 +60,7 @@ impl Gguf {
 
     fn encoding(&self, name: &str, info: &TensorInfo) -> Result<Encoding> {
         Encoding::from_number(info.encoding).ok_or_else(|| {
-            let detail = format!("is stored as {}, which is not supported", dequantize::name(info.encoding));
+            let detail = format!("is stored as {}, which is not supported", encoding::name(info.encoding));
             let hint = format!("quantise the model to one of {}, or use its Hugging Face folder", Encoding::names());
             self.tensor_error(name, detail).with_hint(hint)
         })

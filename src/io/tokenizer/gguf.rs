@@ -83,15 +83,17 @@ impl<'a> Pieces<'a> {
         added.map(|(token, &kind)| AddedToken::from(token.as_str(), kind != USER_DEFINED).normalized(false))
     }
 
-    /// The token with the id that `key` names; else the one with the id `default`, if there is one.
-    fn named(&self, key: &str, default: Option<usize>) -> Result<Option<&str>> {
-        let id = self.gguf.unsigned(key)?;
-        let token = id.or(default).and_then(|id| self.tokens.get(id));
-        match (token, id) {
-            (None, Some(id)) => {
-                Err(self.gguf.key_error(key, format!("{id} is not one of {} tokens", self.tokens.len())))
+    /// The token with the id that `tokenizer.ggml.NAME_token_id` names; else the one with the id `default`, if there is
+    /// one. An id that is none of the tokens is an error if the token is `needed`, else as good as none: llama.cpp warns.
+    fn named(&self, name: &str, default: Option<u32>, needed: bool) -> Result<Option<&str>> {
+        let key = format!("{name}_token_id");
+        let token = |id: u32| self.tokens.get(id as usize).map(String::as_str);
+        match self.gguf.token_id(&key)? {
+            Some(id) if needed && token(id).is_none() => {
+                let detail = format!("{id} is not one of {} tokens", self.tokens.len());
+                Err(self.gguf.key_error(&format!("tokenizer.ggml.{key}"), detail))
             }
-            (token, _) => Ok(token.map(String::as_str)),
+            id => Ok(id.and_then(token).or_else(|| token(default?))),
         }
     }
 }
@@ -140,7 +142,7 @@ fn listed_merges(gguf: &Gguf, vocab: &Vocab) -> Result<Merges> {
 fn sentence_piece(gguf: &Gguf, pieces: &Pieces) -> Result<tokenizers::Tokenizer> {
     let merges = merges_by_score(gguf, pieces)?;
     let mut model = BPE::builder().vocab_and_merges(pieces.vocab.clone(), merges).byte_fallback(true).fuse_unk(true);
-    if let Some(unknown) = pieces.named("tokenizer.ggml.unknown_token_id", Some(0))? {
+    if let Some(unknown) = pieces.named("unknown", Some(0), false)? {
         model = model.unk_token(unknown.to_owned());
     }
     let mut inner = tokenizers::Tokenizer::new(model.build().map_err(|e| tokenizer_error(gguf.path(), e))?);
@@ -190,18 +192,18 @@ fn finish(
     pieces: &Pieces,
     mut inner: tokenizers::Tokenizer,
     add_bos: bool,
-    defaults: [Option<usize>; 3],
+    defaults: [Option<u32>; 3],
 ) -> Result<Tokenizer> {
     inner.add_tokens(pieces.added()).map_err(|e| tokenizer_error(gguf.path(), e))?;
     let mut config = Map::new();
     let [bos, eos, unknown] = defaults;
-    for (name, key, default) in [
-        ("bos_token", "bos", bos),
-        ("eos_token", "eos", eos),
-        ("unk_token", "unknown", unknown),
-        ("pad_token", "padding", None),
+    for (name, key, default, needed) in [
+        ("bos_token", "bos", bos, true),
+        ("eos_token", "eos", eos, true),
+        ("unk_token", "unknown", unknown, false),
+        ("pad_token", "padding", None, false),
     ] {
-        if let Some(token) = pieces.named(&format!("tokenizer.ggml.{key}_token_id"), default)? {
+        if let Some(token) = pieces.named(key, default, needed)? {
             config.insert(name.to_owned(), token.into());
         }
     }
