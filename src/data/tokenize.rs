@@ -85,7 +85,7 @@ impl Tokenizing<'_> {
         let whole = self.whole(&record.example).and_then(|sequence| self.checked(sequence));
         let whole = whole.map_err(|e| record.place.blame(e))?;
         Ok(match record.example {
-            Example::Text(_) => self.windows(&whole.input_ids).map(|window| supervised(window)).collect(),
+            Example::Text(_) => self.windows(&whole.input_ids).map(supervised).collect(),
             _ => vec![whole],
         })
     }
