@@ -3,6 +3,7 @@
 mod batches;
 mod records;
 mod tokenize;
+mod whole_text;
 
 use std::path::PathBuf;
 

@@ -12,4 +12,5 @@ mod gguf_types;
 mod hub;
 mod hub_server;
 mod safetensors;
+mod spans;
 mod tokenizer;

@@ -36,7 +36,8 @@ fn sentence_piece_ids_are_the_references() {
     for case in expected("gguf_llama_spm")["tokenizer"].as_array().unwrap() {
         let (text, expected) = (case["text"].as_str().unwrap(), ids(&case["ids"]));
         assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{text:?}");
-        assert_eq!(tokenizer.encode(text, true).unwrap(), [vec![1], expected.clone()].concat(), "{text:?}");
+        let bos = if text.starts_with("<s>") { vec![] } else { vec![1] };
+        assert_eq!(tokenizer.encode(text, true).unwrap(), [bos, expected.clone()].concat(), "{text:?}");
         assert_eq!(tokenizer.decode(&expected, false).unwrap(), case["decoded"].as_str().unwrap());
     }
     assert_eq!((tokenizer.vocab_size(), tokenizer.bos(), tokenizer.eos()), (400, Some(1), Some(2)));
@@ -149,7 +150,8 @@ fn a_gguf_and_a_folder_of_one_tokenizer_agree() {
     proptest!(|(text in texts(), special: bool)| {
         let ids = a.encode(&text, special).unwrap();
         prop_assert_eq!(&ids, &b.encode(&text, special).unwrap());
-        prop_assert_eq!(a.decode(&ids, false).unwrap(), if special { format!("<|begin|>{text}") } else { text });
+        let begins = special && !text.starts_with("<|begin|>");
+        prop_assert_eq!(a.decode(&ids, false).unwrap(), if begins { format!("<|begin|>{text}") } else { text });
         streams_as_decoded(&b, &ids, special)?;
     });
 }
