@@ -123,6 +123,12 @@ impl Error {
         self
     }
 
+    /// The same error, with this way out unless it has one.
+    #[must_use]
+    pub fn or_hint(self, text: impl Into<String>) -> Self {
+        if self.hint().is_some() { self } else { self.with_hint(text) }
+    }
+
     /// The way out, where there is one.
     pub fn hint(&self) -> Option<&str> {
         match self {

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{ArgAction, Command};
 
 use crate::error::{Error, Result};
+use crate::io::text;
 
 /// What another name means here.
 enum Meaning {
@@ -180,7 +181,7 @@ impl Options<'_> {
 
     /// Takes what a TOML file says.
     fn read(&mut self, path: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = text::read(path)?;
         let table: toml::Table = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string().trim_end()))?;
         for (name, value) in table {
             let text =

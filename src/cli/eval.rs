@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::model::ModelArgs;
 use super::report::Report;
 use crate::error::{Error, Result};
+use crate::io::text;
 use crate::train::{self, DataOptions, Progress};
 
 /// Loss and perplexity on a file of records
@@ -43,7 +44,7 @@ fn of_run(adapter: &Path) -> Result<DataOptions> {
     if !config.exists() {
         return Ok(DataOptions::default());
     }
-    let text = std::fs::read_to_string(&config).map_err(|e| Error::io(&config, e))?;
+    let text = text::read(&config)?;
     let options: DataOptions = toml::from_str(&text).map_err(|e| Error::file(&config, e.message()))?;
     Ok(DataOptions { template: Some(template).filter(|template| template.exists()), ..options })
 }

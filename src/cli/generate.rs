@@ -6,6 +6,7 @@ use super::model::ModelArgs;
 use super::report::Report;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Sampling, generate};
+use crate::io::text;
 use crate::io::tokenizer::{Message, Tokenizer};
 
 /// Continue a prompt or answer a chat
@@ -53,19 +54,15 @@ impl Source {
     fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         match self {
             Self { prompt: Some(text), .. } => tokenizer.encode(text, true),
-            Self { prompt_file: Some(path), .. } => tokenizer.encode(&read(path)?, true),
+            Self { prompt_file: Some(path), .. } => tokenizer.encode(&text::read(path)?, true),
             Self { chat: Some(path), .. } => {
-                let messages: Vec<Message> = serde_json::from_str(&read(path)?)
+                let messages: Vec<Message> = serde_json::from_str(&text::read(path)?)
                     .map_err(|e| Error::file(path, format!("not a list of messages: {e}")))?;
                 tokenizer.encode(&tokenizer.apply_chat_template(&messages, true)?, false)
             }
             _ => Err(Error::input("--prompt", "give --prompt, --prompt-file or --chat")),
         }
     }
-}
-
-fn read(path: &PathBuf) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::csv;
 use crate::error::{Error, Result};
+use crate::io::text;
 
 /// Where a record stands: `line 7` of a file, or `record 7` of its array.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +128,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 /// Reads the rows of a file.
 pub(super) fn read(path: &Path) -> Result<Rows> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| not_text(path, &bytes, e.valid_up_to()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text::read(path)?;
+    let text = text.as_str();
     if text.trim().is_empty() {
         Ok(Vec::new())
     } else if has_extension(path, "txt") {
@@ -175,11 +175,8 @@ fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
 
 /// Parses JSON that begins `skipped` lines into the file.
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path, text: &str, skipped: usize) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| {
-        let message = e.to_string();
-        let reason = message.rsplit_once(" at line ").map_or(message.as_str(), |(reason, _)| reason);
-        Error::file(path, format!("line {}, column {}: {reason}", skipped + e.line(), e.column()))
-            .with_hint("data is one JSON object a line, or one array of them; or a .csv, or a .txt of plain text")
+    text::json(path, text, skipped).map_err(|e| {
+        e.or_hint("data is one JSON object a line, or one array of them; or a .csv, or a .txt of plain text")
     })
 }
 
@@ -196,10 +193,4 @@ fn kind(value: &Value) -> &'static str {
 
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
-}
-
-fn not_text(path: &Path, bytes: &[u8], valid: usize) -> Error {
-    let line = 1 + bytes.iter().take(valid).filter(|&&byte| byte == b'\n').count();
-    Error::file(path, format!("line {line}: not UTF-8 text"))
-        .with_hint("data is JSON lines, JSON, csv or txt, in UTF-8")
 }

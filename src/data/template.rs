@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::records::Example;
 use super::rows::{Fields, Place};
 use crate::error::{Error, Result};
+use crate::io::text;
 
 /// What JumpStart puts between prompt and completion when it trains, and its clients when they ask.
 pub const DEMARCATION: &str = "\n\n### Response:\n";
@@ -91,14 +92,12 @@ impl Template {
             prompt: String,
             completion: String,
         }
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let refuse = |detail: String| {
-            Error::file(path, format!("is not a template: {detail}")).with_hint(
-                r#"a template is {"prompt": "... {instruction} ...", "completion": "{response}"}; {{ and }} are braces"#,
-            )
+        let hint =
+            r#"a template is {"prompt": "... {instruction} ...", "completion": "{response}"}; {{ and }} are braces"#;
+        let json: Json = text::json(path, &text::read(path)?, 0).map_err(|e| e.or_hint(hint))?;
+        let pieces = |name: &str, text: &str| {
+            pieces(text).map_err(|detail| Error::file(path, format!("{name}: {detail}")).with_hint(hint))
         };
-        let json: Json = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-        let pieces = |name: &str, text: &str| pieces(text).map_err(|detail| refuse(format!("{name}: {detail}")));
         Ok(Self { prompt: pieces("prompt", &json.prompt)?, completion: pieces("completion", &json.completion)? })
     }
 

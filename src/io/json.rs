@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::text;
 use crate::error::{Error, Result};
 
 /// An object, and where it is. A null is as good as an absent key.
@@ -20,9 +21,7 @@ pub(super) struct Object {
 impl Object {
     /// The object that is the whole of a file.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let fields =
-            serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))?;
+        let fields = text::json(path, &text::read(path)?, 0)?;
         Ok(Self { path: path.into(), prefix: String::new(), fields })
     }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use super::text;
 use crate::error::{Error, Result};
 
 /// A file mapped read-only. Its pages are read when first touched, and count as this process' memory until
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 pub(super) struct MappedFile(memmap2::Mmap);
 
 impl MappedFile {
-    /// Maps the whole file.
+    /// Maps the whole file, unless it is a Git LFS pointer.
     #[expect(unsafe_code, reason = "a mapped file can change under the map")]
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
@@ -22,6 +23,7 @@ impl MappedFile {
         // SAFETY: the map is private and read-only, and this crate never writes a file in place: `io::atomic` renames.
         // Another process that shortens the file meanwhile ends this one with SIGBUS, as for every mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        text::refuse_pointer(path, &map)?;
         Ok(Self(map))
     }
 

@@ -15,6 +15,7 @@ pub mod hub;
 pub mod model;
 pub mod npy;
 pub mod safetensors;
+pub(crate) mod text;
 pub mod tokenizer;
 
 use std::collections::HashSet;

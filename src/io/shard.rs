@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ::safetensors::Dtype;
 
 use super::mmap::MappedFile;
-use super::{convert, safetensors};
+use super::{convert, safetensors, text};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -35,7 +35,8 @@ impl Shard {
     /// Maps the file and reads what it says of its tensors.
     pub fn open(path: PathBuf) -> Result<Self> {
         let file = MappedFile::open(&path)?;
-        let tensors = safetensors::read_header(&path, file.bytes())?;
+        let tensors = safetensors::read_header(&path, file.bytes());
+        let tensors = tensors.map_err(|e| text::other_format(&path, file.bytes()).unwrap_or(e))?;
         Ok(Self { path, file, tensors })
     }
 

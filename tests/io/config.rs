@@ -218,7 +218,7 @@ fn wrong_types_are_refused() {
     let message = "config.json: No such file or directory (os error 2)";
     assert_refused(read_config(folder.path()), folder.path(), message, None);
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama","#).unwrap();
-    let message = "config.json: is not a JSON object: EOF while parsing a value at line 1 column 23";
+    let message = "config.json: line 1, column 23: EOF while parsing a value";
     assert_refused(read_config(folder.path()), folder.path(), message, None);
 }
 

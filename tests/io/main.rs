@@ -13,4 +13,5 @@ mod hub;
 mod hub_server;
 mod safetensors;
 mod spans;
+mod text;
 mod tokenizer;

@@ -259,9 +259,11 @@ fn what_is_there_instead_is_said() {
     std::fs::write(path.join("adapter_config.json"), "{}").unwrap();
     let hint = "this is an adapter: name it with --adapter, and its base model with --model";
     assert_refused(open(), folder.path(), &message, Some(hint));
-    let pickle = file(b"PK\x03\x04 and so on, for long");
+    let zip = file(b"PK\x03\x04 and so on, for long");
+    assert_refused(Checkpoint::open(zip.path()), zip.path(), "model.safetensors: is a zip archive", Some("unpack it"));
+    let other = file(b"a text, which is no model");
     let message = "model.safetensors: is not a safetensors file: no header length at its start";
-    assert_refused(Checkpoint::open(pickle.path()), pickle.path(), message, None);
+    assert_refused(Checkpoint::open(other.path()), other.path(), message, None);
     let long = file(&safetensors("{}", &[0; 3]));
     let message = "model.safetensors: has 3 bytes after its last tensor";
     assert_refused(Checkpoint::open(long.path()), long.path(), message, None);

@@ -417,14 +417,14 @@ fn folders_without_a_tokenizer_are_refused_by_file() {
     for (files, expected) in [
         (vec![], "has no tokenizer.json"),
         (vec![("tokenizer.model", "")], "has no tokenizer.json"),
-        (vec![("tokenizer.json", "{")], "tokenizer.json: tokenizer: EOF while parsing"),
+        (vec![("tokenizer.json", "{")], "tokenizer.json: line 1, column 1: EOF while parsing"),
         (
             vec![("tokenizer.json", &*overlong.to_string())],
             "tokenizer.json: merge 0, \"Ġllama\" and \"Ġllama\", makes no token",
         ),
         (vec![("tokenizer.json", &*unknown.to_string())], "Token `aq` out of vocabulary"),
         // The `tokenizers` crate panics on these three.
-        (vec![("tokenizer.json", &*no_decoder)], "tokenizer.json: tokenizer: key must be a string"),
+        (vec![("tokenizer.json", &*no_decoder)], ": key must be a string"),
         (
             vec![("tokenizer.json", &*unlisted.to_string())],
             "tokenizer.json: post_processor: {\"SpecialToken\":{\"id\":\"<|begin|>\",\"type_id\":0}} is neither the text nor",
@@ -435,7 +435,7 @@ fn folders_without_a_tokenizer_are_refused_by_file() {
         ),
         (
             vec![("tokenizer.json", &*good.to_string()), ("tokenizer_config.json", "[]")],
-            "tokenizer_config.json: is not a JSON object",
+            "tokenizer_config.json: line 1, column 0: invalid type: sequence, expected a map",
         ),
     ] {
         let error = Folder::new(&files).tokenizer().unwrap_err();

@@ -109,11 +109,8 @@ fn unplaced(weights: &Checkpoint, name: &str) -> Error {
 }
 
 fn with_base_hint(error: Error, config: &AdapterConfig) -> Error {
-    if error.hint().is_some() {
-        return error;
-    }
     let base = config.base_model_name_or_path.as_deref().unwrap_or("unknown");
-    error.with_hint(format!("the adapter was made for base model {base:?}: is this one like it?"))
+    error.or_hint(format!("the adapter was made for base model {base:?}: is this one like it?"))
 }
 
 /// The error of a value, in the file that it is from.

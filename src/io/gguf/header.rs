@@ -9,6 +9,7 @@ use std::path::Path;
 use super::encoding::Encoding;
 use super::reader::Reader;
 use crate::error::{Error, Result};
+use crate::io::text;
 use crate::shape::Shape;
 
 const MAGIC: &[u8] = b"GGUF";
@@ -112,7 +113,8 @@ impl Header {
 
 fn check_magic(reader: &mut Reader) -> Result<()> {
     if !reader.rest().starts_with(MAGIC) {
-        return Err(Error::file(reader.path, "is not a GGUF file: it does not begin with \"GGUF\""));
+        let error = Error::file(reader.path, "is not a GGUF file: it does not begin with \"GGUF\"");
+        return Err(text::other_format(reader.path, reader.file).unwrap_or(error));
     }
     reader.take(MAGIC.len())?;
     let at = reader.at;

@@ -16,6 +16,7 @@ use super::spec::{Spec, is_commit};
 use super::trouble::{Trouble, unwritable};
 use super::{Hub, Kind};
 use crate::error::{Error, Result};
+use crate::io::text;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -89,9 +90,8 @@ fn shards(index: &Path) -> Result<BTreeSet<String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| Error::file(index, format!("not an index: {e}")))?;
-    Ok(index.weight_map.into_values().collect())
+    let Index { weight_map } = text::json(index, &text::read(index)?, 0)?;
+    Ok(weight_map.into_values().collect())
 }
 
 impl Hub {

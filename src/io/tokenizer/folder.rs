@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Tokenizer, tokenizer_error};
 use crate::error::{Error, Result};
+use crate::io::text;
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a folder and, where they are, `tokenizer_config.json`, `special_tokens_map.json` and
@@ -22,7 +21,7 @@ impl Tokenizer {
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("tokenizer.json");
-        let Some(text) = read(&path)? else { return Err(no_tokenizer(folder)) };
+        let Some(text) = text::read_if_there(&path)? else { return Err(no_tokenizer(folder)) };
         refuse_unfillable_parts(&path, &text)?;
         refuse_overlong_merges(&path, &text)?;
         let inner = text.parse().map_err(|e| tokenizer_error(&path, e))?;
@@ -30,7 +29,7 @@ impl Tokenizer {
         for (name, token) in read_object(&folder.join("special_tokens_map.json"))? {
             config.entry(name).or_insert(token);
         }
-        if let Some(template) = read(&folder.join("chat_template.jinja"))? {
+        if let Some(template) = text::read_if_there(&folder.join("chat_template.jinja"))? {
             config.insert("chat_template".to_owned(), Value::String(template));
         }
         Self::new(folder, inner, config)
@@ -47,24 +46,14 @@ fn no_tokenizer(folder: &Path) -> Error {
     error.with_hint("get the model's tokenizer files too: tokenizer.json and tokenizer_config.json")
 }
 
-/// The content of a file; `None` if there is no such file.
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path, e)),
-    }
-}
-
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let Some(text) = read(path)? else { return Ok(Map::new()) };
-    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not a JSON object: {e}")))
+    text::read_if_there(path)?.map_or_else(|| Ok(Map::new()), |content| text::json(path, &content, 0))
 }
 
 /// Refuses a decoder that is not JSON, and a template with something other than the text and the tokens it lists: the
 /// `tokenizers` crate panics on them.
-fn refuse_unfillable_parts(path: &Path, text: &str) -> Result<()> {
-    let parts: Parts = serde_json::from_str(text).map_err(|e| tokenizer_error(path, e.into()))?;
+fn refuse_unfillable_parts(path: &Path, content: &str) -> Result<()> {
+    let parts: Parts = text::json(path, content, 0)?;
     let Some(piece) = unfillable(&parts.post_processor) else { return Ok(()) };
     Err(Error::file(path, format!("post_processor: {piece} is neither the text nor one of its special_tokens")))
 }
