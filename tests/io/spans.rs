@@ -30,9 +30,8 @@ fn pieces(special: &'static str) -> impl Strategy<Value = Vec<(String, bool)>> {
 }
 
 fn is_in_order(tokens: &[Token], text: &str) -> bool {
-    let covered = tokens.iter().fold(Some(0), |end, token| {
-        end.filter(|&end| token.span.start <= end && token.span.end >= end).map(|_| token.span.end)
-    });
+    let covered =
+        tokens.iter().try_fold(0, |end, Token { span, .. }| (span.start <= end && end <= span.end).then_some(span.end));
     covered == Some(text.len()) && tokens.iter().all(|token| text.get(token.span.clone()).is_some())
 }
 
