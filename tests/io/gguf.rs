@@ -187,7 +187,6 @@ fn models_that_are_not_supported_are_refused_by_name() {
     for (file, expected) in [
         (GgufFile::new("gemma3"), "metadata key \"general.architecture\": must be llama, is gemma3"),
         (GgufFile::new("llama"), "metadata key \"llama.embedding_length\": is missing"),
-        (tiny().u32("split.count", 2), "metadata key \"split.count\": the model is in several files"),
         (tiny().u32("llama.expert_count", 8), "metadata key \"llama.expert_count\": is not supported"),
         (tiny().u32("llama.attention.sliding_window", 512), "sliding_window\": is not supported"),
         (tiny().bool("llama.attention.causal", false), "metadata key \"llama.attention.causal\": must be true"),

@@ -107,6 +107,19 @@ impl GgufFile {
         self
     }
 
+    /// The names of its tensors, in their order.
+    pub fn tensor_names(&self) -> Vec<&str> {
+        self.tensors.iter().map(|(name, ..)| name.as_str()).collect()
+    }
+
+    /// The file cut after `counts[0]` tensors and again after `counts[1]` more. Only the first part has the metadata.
+    pub fn split(mut self, counts: [usize; 2]) -> [Self; 3] {
+        let part = |tensors| Self { version: 3, excess: [0; 2], metadata: Vec::new(), tensors };
+        let mut rest = self.tensors.split_off(counts[0]);
+        let last = rest.split_off(counts[1]);
+        [self, part(rest), part(last)]
+    }
+
     fn ones(self, name: &str, size: usize) -> Self {
         self.tensor(name, &[size as u64], 0, &1f32.to_le_bytes().repeat(size))
     }

@@ -415,8 +415,7 @@ fn folders_without_a_tokenizer_are_refused_by_file() {
     second["post_processor"]["processors"][0]["single"][1]["Sequence"]["id"] = "B".into();
     let no_decoder = good.to_string().replacen("\"decoder\":{", "\"decoder\":{,", 1);
     for (files, expected) in [
-        (vec![], "has no tokenizer.json"),
-        (vec![("tokenizer.model", "")], "has no tokenizer.json"),
+        (vec![], "has neither tokenizer.json nor tokenizer.model"),
         (vec![("tokenizer.json", "{")], "tokenizer.json: line 1, column 1: EOF while parsing"),
         (
             vec![("tokenizer.json", &*overlong.to_string())],
@@ -441,6 +440,12 @@ fn folders_without_a_tokenizer_are_refused_by_file() {
         let error = Folder::new(&files).tokenizer().unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
-    let error = Folder::new(&[("tokenizer.model", "")]).tokenizer().unwrap_err();
-    assert!(error.hint().unwrap().starts_with("tokenizer.model alone is not read"), "{error:?}");
+    for (file, hint) in [
+        ("LICENSE", "get the model's tokenizer files too"),
+        ("tekken.json", "tekken.json is Mistral's own format"),
+        ("vocab.json", "vocab.json and merges.txt alone are not read"),
+    ] {
+        let error = Folder::new(&[(file, "")]).tokenizer().unwrap_err();
+        assert!(error.hint().unwrap().starts_with(hint), "{error:?}");
+    }
 }

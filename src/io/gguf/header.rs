@@ -39,6 +39,8 @@ pub(super) struct TensorInfo {
     pub shape: Shape,
     /// The number of its encoding in ggml's list.
     pub encoding: u32,
+    /// Which of a model's files has it.
+    pub file: usize,
     /// Its bytes in the file, if its encoding is one that can be read.
     pub bytes: Range<usize>,
 }
@@ -197,7 +199,7 @@ fn read_tensors(reader: &mut Reader, count: u64, alignment: u64) -> Result<BTree
         reader.place = format!("tensor {name:?}");
         reader.at = at;
         let bytes = locate(reader, shape, encoding, data, offset, alignment)?;
-        if tensors.insert(name, TensorInfo { shape, encoding, bytes }).is_some() {
+        if tensors.insert(name, TensorInfo { shape, encoding, file: 0, bytes }).is_some() {
             return Err(reader.error("occurs twice"));
         }
     }

@@ -103,10 +103,6 @@ impl Gguf {
         if architecture != "llama" {
             return Err(self.key_error("general.architecture", format!("must be llama, is {architecture}")));
         }
-        if self.unsigned("split.count")?.is_some_and(|parts| parts > 1) {
-            let error = self.key_error("split.count", "the model is in several files");
-            return Err(error.with_hint("join them: llama-gguf-split --merge"));
-        }
         for key in UNSUPPORTED {
             if self.float(key)?.is_some_and(|value| value != 0.0) {
                 return Err(self.key_error(key, "is not supported"));
@@ -217,7 +213,7 @@ impl Gguf {
         let info = info.ok_or_else(|| self.tensor_error(ROPE_FACTORS, format!("must be {wanted}")))?;
         let encoding = self.encoding(ROPE_FACTORS, info)?;
         let mut factors = vec![0.0; wanted.numel()];
-        dequantize(encoding, self.file.bytes().get(info.bytes.clone()).unwrap_or_default(), &mut factors);
+        dequantize(encoding, self.blocks(info), &mut factors);
         Ok(factors)
     }
 

@@ -67,14 +67,14 @@ impl Gguf {
 
     fn scalar<T>(&self, key: &str, wanted: &str, decode: impl Fn(&Entry, &[u8]) -> Option<T>) -> Result<Option<T>> {
         let Some(entry) = self.header.metadata.get(key) else { return Ok(None) };
-        let bytes = self.file.bytes().get(entry.bytes.clone()).filter(|_| entry.count.is_none());
+        let bytes = self.bytes().get(entry.bytes.clone()).filter(|_| entry.count.is_none());
         let value = bytes.and_then(|bytes| decode(entry, bytes));
         value.map(Some).ok_or_else(|| self.key_error(key, format!("must be {wanted}")))
     }
 
     fn array<T>(&self, key: &str, wanted: &str, decode: fn(Kind, &[u8]) -> Option<T>) -> Result<Option<Vec<T>>> {
         let Some(entry) = self.header.metadata.get(key) else { return Ok(None) };
-        let bytes = self.file.bytes().get(entry.bytes.clone()).filter(|_| entry.count.is_some());
+        let bytes = self.bytes().get(entry.bytes.clone()).filter(|_| entry.count.is_some());
         let values = bytes.zip(entry.kind.size()).and_then(|(bytes, size)| {
             bytes.chunks_exact(size).map(|bytes| decode(entry.kind, bytes)).collect::<Option<Vec<T>>>()
         });
@@ -83,7 +83,7 @@ impl Gguf {
 
     fn reader(&self, key: &str, entry: &Entry) -> Reader<'_> {
         let place = format!("metadata key {key:?}");
-        Reader { path: &self.path, file: self.file.bytes(), at: entry.bytes.start, place }
+        Reader { path: &self.path, file: self.bytes(), at: entry.bytes.start, place }
     }
 }
 

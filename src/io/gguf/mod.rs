@@ -9,6 +9,7 @@ mod header;
 mod llama;
 mod metadata;
 mod reader;
+mod split;
 mod super_blocks;
 
 use std::ops::Range;
@@ -27,26 +28,41 @@ use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// A GGUF file of a Llama, mapped into memory. Its weights are dequantised tensor by tensor, and go by their Hugging
-/// Face names.
+/// A GGUF file of a Llama, or the files that one is split into, mapped into memory. Its weights are dequantised tensor
+/// by tensor, and go by their Hugging Face names.
 #[derive(Debug)]
 pub struct Gguf {
+    /// The file, or the first of them.
     path: PathBuf,
-    file: MappedFile,
+    files: Vec<MappedFile>,
+    /// The metadata of the first file, and the tensors of all.
     header: Header,
 }
 
 impl Gguf {
-    /// Maps the file and reads what stands before its data.
+    /// Maps the file and reads what stands before its data. If it is one of several that a model is split into, maps all.
     ///
     /// # Errors
     /// [`Error::File`] if it is not a whole GGUF file of version 2 or 3; the message names the key or tensor, and the
-    /// byte.
+    /// byte. Also if another of a model's files is missing, or contradicts it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_file(path.as_ref())?.with_all_parts()
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let header = Header::parse(path, file.bytes())?;
-        Ok(Self { path: path.to_owned(), file, header })
+        Ok(Self { path: path.to_owned(), files: vec![file], header })
+    }
+
+    /// The bytes of the file with the metadata.
+    fn bytes(&self) -> &[u8] {
+        self.files.first().map_or(&[], MappedFile::bytes)
+    }
+
+    /// A tensor as it is stored; nothing if its encoding cannot be read.
+    fn blocks(&self, info: &TensorInfo) -> &[u8] {
+        self.files.get(info.file).and_then(|file| file.bytes().get(info.bytes.clone())).unwrap_or_default()
     }
 
     fn tensor(&self, name: &str) -> Result<&TensorInfo> {
@@ -89,13 +105,15 @@ impl WeightSource for Gguf {
         }
         let rows = Rows {
             encoding: self.encoding(name, info)?,
-            blocks: self.file.bytes().get(info.bytes.clone()).unwrap_or_default(),
+            blocks: self.blocks(info),
             width: shape.last(),
             interleaved: self.interleaved(name, shape)?,
         };
         let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
         dispatch_float!("gguf", dtype, T => { rows.write(tensor.slice_mut::<T>()?); Ok(()) })?;
-        self.file.release(info.bytes.clone());
+        if let Some(file) = self.files.get(info.file) {
+            file.release(info.bytes.clone());
+        }
         tensor.to_device(device)
     }
 }

@@ -8,26 +8,25 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{Tokenizer, tokenizer_error};
+use super::{Tokenizer, sentencepiece, tokenizer_error};
 use crate::error::{Error, Result};
 use crate::io::text;
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a folder and, where they are, `tokenizer_config.json`, `special_tokens_map.json` and
-    /// `chat_template.jinja`.
+    /// Reads the tokenizer of a folder, `tokenizer.json` or else SentencePiece's `tokenizer.model`, and, where they are,
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja`.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no `tokenizer.json`, or one of them cannot be read.
+    /// [`Error::File`] if there is no tokenizer, or one of them cannot be read.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = folder.join("tokenizer.json");
-        let Some(text) = text::read_if_there(&path)? else { return Err(no_tokenizer(folder)) };
-        refuse_unfillable_parts(&path, &text)?;
-        refuse_overlong_merges(&path, &text)?;
-        let inner = text.parse().map_err(|e| tokenizer_error(&path, e))?;
         let mut config = read_object(&folder.join("tokenizer_config.json"))?;
+        let (inner, defaults) = read_tokenizer(folder, &config)?;
         for (name, token) in read_object(&folder.join("special_tokens_map.json"))? {
             config.entry(name).or_insert(token);
+        }
+        for (name, value) in defaults {
+            config.entry(name).or_insert(value);
         }
         if let Some(template) = text::read_if_there(&folder.join("chat_template.jinja"))? {
             config.insert("chat_template".to_owned(), Value::String(template));
@@ -36,14 +35,27 @@ impl Tokenizer {
     }
 }
 
+/// The tokenizer of a folder with this `config`, and what its file says in the config's place.
+fn read_tokenizer(folder: &Path, config: &Map<String, Value>) -> Result<(tokenizers::Tokenizer, Map<String, Value>)> {
+    let [json, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
+    let Some(text) = text::read_if_there(&json)? else {
+        return if model.exists() { sentencepiece::read(&model, config) } else { Err(no_tokenizer(folder)) };
+    };
+    refuse_unfillable_parts(&json, &text)?;
+    refuse_overlong_merges(&json, &text)?;
+    let inner = text.parse().map_err(|e| tokenizer_error(&json, e))?;
+    Ok((inner, Map::new()))
+}
+
 fn no_tokenizer(folder: &Path) -> Error {
-    let error = Error::file(folder, "has no tokenizer.json");
-    if folder.join("tokenizer.model").exists() {
-        return error.with_hint(
-            "tokenizer.model alone is not read: transformers writes a tokenizer.json from it when it saves",
-        );
-    }
-    error.with_hint("get the model's tokenizer files too: tokenizer.json and tokenizer_config.json")
+    let hint = if folder.join("tekken.json").exists() {
+        "tekken.json is Mistral's own format: get the tokenizer.json of the model's Hugging Face folder"
+    } else if folder.join("vocab.json").exists() {
+        "vocab.json and merges.txt alone are not read: transformers writes a tokenizer.json from them when it saves"
+    } else {
+        "get the model's tokenizer files too: tokenizer.json and tokenizer_config.json"
+    };
+    Error::file(folder, "has neither tokenizer.json nor tokenizer.model").with_hint(hint)
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>> {

@@ -2,10 +2,10 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use super::pretokenize::{self, PreTokenizer};
+use super::sentencepiece::{CONTROL, NORMAL, Pieces, Prefix, Style, UNKNOWN, USER_DEFINED, added_token};
 use super::{Tokenizer, tokenizer_error};
 use crate::error::Result;
 use crate::io::WeightSource;
@@ -18,13 +18,6 @@ const KINDS: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
-/// The types of tokens that matter here.
-const NORMAL: i64 = 1;
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-const UNUSED: i64 = 5;
-
 impl Gguf {
     /// The tokenizer that the metadata describes: byte-level BPE (`gpt2`), or SentencePiece (`llama`).
     ///
@@ -32,7 +25,7 @@ impl Gguf {
     /// [`Error::File`](crate::error::Error::File) if it is of another kind or splits text in an unknown way, or if the
     /// metadata is incomplete or contradicts itself; the message names the key.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let pieces = Pieces::read(self)?;
+        let pieces = read_pieces(self)?;
         match self.require(MODEL, self.string(MODEL)?)? {
             "gpt2" => {
                 let pre = pre_tokenizer(self)?;
@@ -48,53 +41,36 @@ impl Gguf {
     }
 }
 
-/// The vocabulary by id, and by token.
-struct Pieces<'a> {
-    tokens: Vec<String>,
-    kinds: Vec<i64>,
-    vocab: Vocab,
-    gguf: &'a Gguf,
+fn read_pieces(gguf: &Gguf) -> Result<Pieces> {
+    let tokens = gguf.require(TOKENS, gguf.strings(TOKENS)?)?;
+    // llama.cpp's name for a token without text
+    let named =
+        |(id, token): (usize, &&str)| if token.is_empty() { format!("[EMPTY_{id}]") } else { (*token).to_owned() };
+    let tokens: Vec<String> = tokens.iter().enumerate().map(named).collect();
+    let kinds = gguf.integers(KINDS)?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
+    if kinds.len() != tokens.len() {
+        return Err(gguf.key_error(KINDS, format!("{} types for {} tokens", kinds.len(), tokens.len())));
+    }
+    Pieces::new(tokens, kinds).map_err(|detail| gguf.key_error(TOKENS, detail))
 }
 
-impl<'a> Pieces<'a> {
-    fn read(gguf: &'a Gguf) -> Result<Self> {
-        let tokens = gguf.require(TOKENS, gguf.strings(TOKENS)?)?;
-        // llama.cpp's name for a token without text
-        let named =
-            |(id, token): (usize, &&str)| if token.is_empty() { format!("[EMPTY_{id}]") } else { (*token).to_owned() };
-        let tokens: Vec<String> = tokens.iter().enumerate().map(named).collect();
-        let kinds = gguf.integers(KINDS)?.unwrap_or_else(|| vec![NORMAL; tokens.len()]);
-        if kinds.len() != tokens.len() {
-            return Err(gguf.key_error(KINDS, format!("{} types for {} tokens", kinds.len(), tokens.len())));
+/// The token with the id that `tokenizer.ggml.NAME_token_id` names; else the one with the id `default`, if there is
+/// one. An id that is none of the tokens is an error if the token is `needed`, else as good as none: llama.cpp warns.
+fn named<'a>(
+    gguf: &Gguf,
+    pieces: &'a Pieces,
+    name: &str,
+    default: Option<u32>,
+    needed: bool,
+) -> Result<Option<&'a String>> {
+    let key = format!("{name}_token_id");
+    let token = |id: u32| pieces.tokens.get(id as usize);
+    match gguf.token_id(&key)? {
+        Some(id) if needed && token(id).is_none() => {
+            let detail = format!("{id} is not one of {} tokens", pieces.tokens.len());
+            Err(gguf.key_error(&format!("tokenizer.ggml.{key}"), detail))
         }
-        let mut vocab = Vocab::default();
-        for (id, token) in (0..).zip(&tokens) {
-            if let Some(first) = vocab.insert(token.clone(), id) {
-                return Err(gguf.key_error(TOKENS, format!("tokens {first} and {id} are both {token:?}")));
-            }
-        }
-        Ok(Self { tokens, kinds, vocab, gguf })
-    }
-
-    /// The tokens that are found in a text before anything else is done with it.
-    fn added(&self) -> impl Iterator<Item = AddedToken> {
-        let pieces = self.tokens.iter().zip(&self.kinds);
-        let added = pieces.filter(|(_, kind)| matches!(**kind, CONTROL | UNKNOWN | USER_DEFINED));
-        added.map(|(token, &kind)| AddedToken::from(token.as_str(), kind != USER_DEFINED).normalized(false))
-    }
-
-    /// The token with the id that `tokenizer.ggml.NAME_token_id` names; else the one with the id `default`, if there is
-    /// one. An id that is none of the tokens is an error if the token is `needed`, else as good as none: llama.cpp warns.
-    fn named(&self, name: &str, default: Option<u32>, needed: bool) -> Result<Option<&str>> {
-        let key = format!("{name}_token_id");
-        let token = |id: u32| self.tokens.get(id as usize).map(String::as_str);
-        match self.gguf.token_id(&key)? {
-            Some(id) if needed && token(id).is_none() => {
-                let detail = format!("{id} is not one of {} tokens", self.tokens.len());
-                Err(self.gguf.key_error(&format!("tokenizer.ggml.{key}"), detail))
-            }
-            id => Ok(id.and_then(token).or_else(|| token(default?))),
-        }
+        id => Ok(id.and_then(token).or_else(|| token(default?))),
     }
 }
 
@@ -140,49 +116,19 @@ fn listed_merges(gguf: &Gguf, vocab: &Vocab) -> Result<Merges> {
 }
 
 fn sentence_piece(gguf: &Gguf, pieces: &Pieces) -> Result<tokenizers::Tokenizer> {
-    let merges = merges_by_score(gguf, pieces)?;
-    let mut model = BPE::builder().vocab_and_merges(pieces.vocab.clone(), merges).byte_fallback(true).fuse_unk(true);
-    if let Some(unknown) = pieces.named("unknown", Some(0), false)? {
-        model = model.unk_token(unknown.to_owned());
-    }
-    let mut inner = tokenizers::Tokenizer::new(model.build().map_err(|e| tokenizer_error(gguf.path(), e))?);
-    let prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-    let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
-    let mut decoders = vec![
-        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    if prefix {
-        normalizers.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
-        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-    }
-    let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
-    let normalizer: tokenizers::NormalizerWrapper = component(gguf, normalizer)?;
-    inner.with_normalizer(Some(normalizer)).map_err(|e| tokenizer_error(gguf.path(), e))?;
-    let decoder = json!({"type": "Sequence", "decoders": decoders});
-    inner.with_decoder(Some(component::<tokenizers::DecoderWrapper>(gguf, decoder)?));
-    Ok(inner)
-}
-
-/// SentencePiece joins the neighbours that make the piece of the highest score. As merges: all ways to cut a piece into
-/// two tokens, by the piece's score, then in the order of Llama 2's tokenizer.json, by the ids of the halves.
-fn merges_by_score(gguf: &Gguf, pieces: &Pieces) -> Result<Merges> {
     let scores = gguf.require(SCORES, gguf.floats(SCORES)?)?;
     if scores.len() != pieces.tokens.len() {
         return Err(gguf.key_error(SCORES, format!("{} scores for {} tokens", scores.len(), pieces.tokens.len())));
     }
-    let mut merges = Vec::new();
-    for ((id, piece), score) in pieces.tokens.iter().enumerate().zip(scores) {
-        if !matches!(pieces.kinds.get(id), Some(&(NORMAL | UNUSED))) {
-            continue;
-        }
-        let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
-        let ids = |(left, right)| Some((pieces.vocab.get(left)?, pieces.vocab.get(right)?));
-        merges.extend(cuts.filter_map(|cut| Some((score, id, ids(cut)?, cut))));
-    }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    Ok(merges.into_iter().map(|(.., (left, right))| (left.to_owned(), right.to_owned())).collect())
+    let has_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let style = Style {
+        unknown: named(gguf, pieces, "unknown", Some(0), false)?.cloned(),
+        byte_fallback: true,
+        prefix: if has_prefix { Prefix::Stretches } else { Prefix::Nothing },
+        remove_extra_spaces: false,
+        whole: Vec::new(),
+    };
+    style.tokenizer(pieces, &scores).map_err(|e| tokenizer_error(gguf.path(), e))
 }
 
 /// Adds the special tokens and what tokenizer_config.json would say. `defaults` are the ids of the beginning of a text,
@@ -194,7 +140,9 @@ fn finish(
     add_bos: bool,
     defaults: [Option<u32>; 3],
 ) -> Result<Tokenizer> {
-    inner.add_tokens(pieces.added()).map_err(|e| tokenizer_error(gguf.path(), e))?;
+    let special = pieces.of(&[UNKNOWN, CONTROL]).map(|token| added_token(token, true));
+    let tokens = special.chain(pieces.of(&[USER_DEFINED]).map(|token| added_token(token, false)));
+    inner.add_tokens(tokens).map_err(|e| tokenizer_error(gguf.path(), e))?;
     let mut config = Map::new();
     let [bos, eos, unknown] = defaults;
     for (name, key, default, needed) in [
@@ -203,8 +151,8 @@ fn finish(
         ("unk_token", "unknown", unknown, false),
         ("pad_token", "padding", None, false),
     ] {
-        if let Some(token) = pieces.named(key, default, needed)? {
-            config.insert(name.to_owned(), token.into());
+        if let Some(token) = named(gguf, pieces, key, default, needed)? {
+            config.insert(name.to_owned(), token.clone().into());
         }
     }
     for (name, default) in [("add_bos_token", add_bos), ("add_eos_token", false)] {

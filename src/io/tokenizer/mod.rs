@@ -4,6 +4,7 @@ mod chat;
 mod folder;
 mod gguf;
 mod pretokenize;
+mod sentencepiece;
 mod spans;
 mod stream;
 
