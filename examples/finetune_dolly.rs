@@ -8,7 +8,7 @@
 //! `--data` is JSON lines of `instruction`, `context` and `response`, such as databricks-dolly-15k; `--eval` is what is
 //! held out, else a part of `--data`. Options of training are those of `vicugna finetune`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -19,7 +19,7 @@ use vicugna::device::Device;
 use vicugna::error::Result;
 use vicugna::generate::{GenerateOptions, Sampling, generate};
 use vicugna::io::hub::{Hub, Kind};
-use vicugna::io::model::{ModelFiles, attach_adapter};
+use vicugna::io::model::ModelFiles;
 use vicugna::io::tokenizer::Tokenizer;
 use vicugna::models::llama::Llama;
 use vicugna::nn::Sequence;
@@ -180,8 +180,11 @@ pub fn teach(args: Args) -> Result<Taught> {
     let device = device.map_or_else(Device::best, |name| name.parse())?;
     let (hub, full) = (Hub::from_env(), options.full);
     let out = out.unwrap_or_else(free_folder);
-    let files = ModelFiles::open(&hub.resolve(&model, Kind::Model)?)?;
-    let init_adapter = options.init_adapter.as_deref().map(|name| hub.resolve(name, Kind::Adapter)).transpose()?;
+    let path = hub.resolve(&model, Kind::Model)?;
+    let mut files = ModelFiles::open(&path)?;
+    if let Some(name) = &options.init_adapter {
+        files = files.with_adapter(&hub.resolve(name, Kind::Adapter)?)?;
+    }
     let tokenizer = files.tokenizer()?;
     let examples = Examples::read(&data, eval.as_deref(), &options, &files, &|_| {})?;
     let has_prompt = |sequence: &&Sequence| sequence.labels.first() == Some(&IGNORE_INDEX);
@@ -191,7 +194,7 @@ pub fn teach(args: Args) -> Result<Taught> {
         questions.insert(0, Question::felix_luna(&tokenizer)?);
     }
     let sit = |model: Llama| Exam::sit(&model, &tokenizer, &examples, &questions);
-    let before = sit(load(&files, init_adapter.as_deref(), &device)?)?;
+    let before = sit(files.load(device.default_dtype(), &device)?)?;
     let run = Run {
         model,
         files: &files,
@@ -201,24 +204,13 @@ pub fn teach(args: Args) -> Result<Taught> {
         train: data,
         eval,
         out: out.clone(),
-        init_adapter,
         resume: false,
         options,
     };
     run.finetune(&AtomicBool::new(false), Progress::new(false))?;
-    let after = match full {
-        true => load(&ModelFiles::open(&out)?, None, &device)?,
-        false => load(&files, Some(&out), &device)?,
-    };
-    let after = sit(after)?;
+    let files = if full { ModelFiles::open(&out)? } else { ModelFiles::open(&path)?.with_adapter(&out)? };
+    let after = sit(files.load(device.default_dtype(), &device)?)?;
     Ok(Taught { out, questions, before, after })
-}
-
-/// The model, with an adapter where there is one.
-fn load(files: &ModelFiles, adapter: Option<&Path>, device: &Device) -> Result<Llama> {
-    let model = files.load(device.default_dtype(), device)?;
-    adapter.map(|adapter| attach_adapter(&model, adapter)).transpose()?;
-    Ok(model)
 }
 
 fn report(Taught { out, questions, before, after }: &Taught) {

@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let options = args.options.clone().or(adapter.as_deref().map_or_else(|| Ok(DataOptions::default()), of_run)?);
     let (sequences, data) = train::read(&args.data, &options, &files)?;
     progress.note(format_args!("{}: {data}", args.data.display()));
-    let model = args.model.load(&files, report)?;
+    let model = args.model.load(&files)?;
     let found = train::evaluate(&model, &sequences, |_| {})?;
     let (perplexity, records) = (found.perplexity(), data.records - data.skipped.len());
     let result = serde_json::json!({

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::model::{BaseArgs, find_adapter};
+use super::model::{BaseArgs, find_adapter, with_adapter};
 use super::report::{Report, say};
 use crate::error::{Error, Result};
 use crate::train::{Options, Progress, Run};
@@ -42,8 +42,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     stop_on_signals()?;
-    let files = args.model.find(report)?;
-    let init_adapter = args.options.init_adapter.as_deref().map(|name| find_adapter(name, report)).transpose()?;
+    let mut files = args.model.find(report)?;
+    if let Some(name) = &args.options.init_adapter {
+        files = with_adapter(files, &find_adapter(name, report)?, report)?;
+    }
     let (device, dtype) = args.model.place()?;
     let run = Run {
         model: args.model.model.clone(),
@@ -54,7 +56,6 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         train: args.train.clone(),
         eval: args.eval.clone(),
         out: args.out.clone(),
-        init_adapter,
         resume: args.resume,
         options: args.options.clone(),
     };

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         return Err(Error::input("--grads", "is the file of --logits").with_hint("name two files"));
     }
     let sequences = sequences(args)?;
-    let model = args.model.load(&args.model.find(report)?, report)?;
+    let model = args.model.load(&args.model.find(report)?)?;
     if args.model.adapter.is_none() {
         model.train_weights()?;
     }

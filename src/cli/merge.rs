@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::model::{BaseArgs, find_adapter};
+use super::model::{BaseArgs, find_adapter, with_adapter};
 use super::report::Report;
 use crate::device::Device;
 use crate::error::Result;
-use crate::io::adapter::Adapter;
 use crate::io::atomic::write_folder;
 use crate::io::config::write_config;
 use crate::io::folder::merge;
@@ -26,11 +25,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let adapter = find_adapter(&args.adapter, report)?;
-    let files = args.base.find(report)?;
+    let files = with_adapter(args.base.find(report)?, &adapter, report)?;
     let (config, dtype) = (files.config(), args.base.dtype_on(&Device::Cpu));
-    let adapter = Adapter::read(&adapter, config, &Device::Cpu)?;
+    let Some(adapter) = files.adapter() else { return Ok(()) };
     write_folder(&args.out, |folder| {
-        merge(files.weights(), &adapter, config, dtype, &folder.join("model.safetensors"))?;
+        merge(files.weights(), adapter, config, dtype, &folder.join("model.safetensors"))?;
         write_config(folder, config, dtype)?;
         files.write_companions(folder)
     })?;

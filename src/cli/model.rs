@@ -1,6 +1,6 @@
 //! The options that every command with a model takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::hub::{Hub, Kind};
-use crate::io::model::{ModelFiles, attach_adapter};
+use crate::io::model::ModelFiles;
 use crate::models::llama::Llama;
 
 #[derive(clap::Args)]
@@ -92,19 +92,19 @@ impl BaseArgs {
 }
 
 impl ModelArgs {
-    /// Finds the model's files, on the hub if need be.
+    /// Finds the model's files, with the adapter where one was given, on the hub if need be.
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
-        self.base.find(report)
+        let files = self.base.find(report)?;
+        match self.find_adapter(report)? {
+            Some(adapter) => with_adapter(files, &adapter, report),
+            None => Ok(files),
+        }
     }
 
-    /// Loads the weights, with the adapter where one was given.
-    pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
+    /// Loads the weights.
+    pub(super) fn load(&self, files: &ModelFiles) -> Result<Llama> {
         let (device, dtype) = self.base.place()?;
-        let model = files.load(dtype, &device)?;
-        if let Some(adapter) = self.find_adapter(report)? {
-            attach_adapter(&model, &adapter)?;
-        }
-        Ok(model)
+        files.load(dtype, &device)
     }
 
     /// Finds the adapter's folder, on the hub if need be.
@@ -116,6 +116,15 @@ impl ModelArgs {
 /// Finds an adapter's folder, on the hub if need be.
 pub(super) fn find_adapter(name: &str, report: &Report) -> Result<PathBuf> {
     hub(report).resolve(name, Kind::Adapter)
+}
+
+/// The model with the adapter in `folder` on it; says what of that counts for nothing.
+pub(super) fn with_adapter(files: ModelFiles, folder: &Path, report: &Report) -> Result<ModelFiles> {
+    let files = files.with_adapter(folder)?;
+    for note in files.adapter().iter().flat_map(|adapter| &adapter.notes) {
+        report.note(format_args!("{}: {note}", folder.display()));
+    }
+    Ok(files)
 }
 
 fn hub(report: &Report) -> Hub {

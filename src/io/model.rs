@@ -10,6 +10,7 @@ use super::folder::copy_companions;
 use super::gguf::Gguf;
 use super::safetensors::Checkpoint;
 use super::tokenizer::Tokenizer;
+use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -21,6 +22,7 @@ pub struct ModelFiles {
     path: PathBuf,
     config: LlamaConfig,
     weights: Weights,
+    adapter: Option<Adapter>,
 }
 
 enum Weights {
@@ -36,14 +38,29 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let weights = Weights::Folder(Checkpoint::open(path)?);
-            return Ok(Self { path: path.into(), config: read_config(path)?, weights });
+            return Ok(Self { path: path.into(), config: read_config(path)?, weights, adapter: None });
         }
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             let gguf = Gguf::open(path)?;
-            return Ok(Self { path: path.into(), config: gguf.config()?, weights: Weights::Gguf(gguf) });
+            let (config, weights) = (gguf.config()?, Weights::Gguf(gguf));
+            return Ok(Self { path: path.into(), config, weights, adapter: None });
         }
         let what = if path.exists() { "neither a model folder nor a .gguf file" } else { "no such file or folder" };
         Err(Error::file(path, what))
+    }
+
+    /// The same with the adapter in `folder` on it.
+    ///
+    /// # Errors
+    /// Those of [`Adapter::read`].
+    pub fn with_adapter(self, folder: &Path) -> Result<Self> {
+        let adapter = Adapter::read(folder, &self.config)?;
+        Ok(Self { adapter: Some(adapter), ..self })
+    }
+
+    /// The adapter that is on it.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// Where the model lies.
@@ -80,7 +97,7 @@ impl ModelFiles {
         }
     }
 
-    /// Loads the model.
+    /// Loads the model, its adapter as trained parameters.
     ///
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
@@ -91,27 +108,21 @@ impl ModelFiles {
             weights.load(name, shape, dtype, device)
         })?;
         super::refuse_leftovers(weights, &asked)?;
+        self.adapter.as_ref().map_or(Ok(()), |adapter| attach(&model, adapter))?;
         Ok(model)
     }
 }
 
-/// Puts the adapter in `folder` on the linear layers that it names, as trained parameters.
-///
-/// # Errors
-/// [`Error::File`] if it is not an adapter of this model.
-pub fn attach_adapter(model: &Llama, folder: &Path) -> Result<AdapterConfig> {
-    let Adapter { config, mut tensors } = Adapter::read(folder, model.config(), &model.device())?;
+/// Puts `adapter` on the linear layers that it names, as trained parameters.
+fn attach(model: &Llama, adapter: &Adapter) -> Result<()> {
+    let device = model.device();
+    let trained = |tensor: &Tensor| Ok(Parameter::new(tensor.to_device(&device)?.with_grad()));
     for (site, (name, linear)) in model.linears().into_iter().enumerate() {
-        let Some((a, b)) = tensors.remove(&name) else { continue };
-        linear.attach(Lora {
-            a: Parameter::new(a.with_grad()),
-            b: Parameter::new(b.with_grad()),
-            scaling: config.scaling(&name)? as f32,
-            dropout: config.lora_dropout as f32,
-            site: site as u32,
-        })?;
+        let Some((a, b)) = adapter.tensors.get(&name) else { continue };
+        let (scaling, dropout) = (adapter.config.scaling(&name)? as f32, adapter.config.lora_dropout as f32);
+        linear.attach(Lora { a: trained(a)?, b: trained(b)?, scaling, dropout, site: site as u32 })?;
     }
-    Ok(config)
+    Ok(())
 }
 
 /// Puts a fresh adapter, as `config` describes it, on the model's linear layers.

@@ -20,7 +20,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterConfig, Modules};
 use crate::io::checkpoint::Checkpoints;
-use crate::io::model::{ModelFiles, attach_adapter, attach_new_adapter};
+use crate::io::model::{ModelFiles, attach_new_adapter};
 use crate::models::llama::Llama;
 use crate::optim::{AdamW, AdamWOptions};
 
@@ -28,7 +28,7 @@ use crate::optim::{AdamW, AdamWOptions};
 pub struct Run<'a> {
     /// What the model is called.
     pub model: String,
-    /// Where it is.
+    /// Where it is, with the adapter to start from.
     pub files: &'a ModelFiles,
     /// Where it is computed.
     pub device: Device,
@@ -42,8 +42,6 @@ pub struct Run<'a> {
     pub eval: Option<PathBuf>,
     /// The folder of the results.
     pub out: PathBuf,
-    /// The folder of the adapter to start from.
-    pub init_adapter: Option<PathBuf>,
     /// Whether to go on with what is in `out`.
     pub resume: bool,
     /// The rest.
@@ -129,12 +127,12 @@ impl Run<'_> {
             model.train_weights()?;
             return Ok(None);
         }
-        let Some(folder) = &self.init_adapter else {
+        let Some(adapter) = self.files.adapter() else {
             let adapter = self.options.adapter(&self.model);
             attach_new_adapter(model, &adapter, self.seed)?;
             return Ok(Some(adapter));
         };
-        let mut adapter = attach_adapter(model, folder)?;
+        let mut adapter = adapter.config.clone();
         adapter.base_model_name_or_path = Some(self.model.clone());
         let options = &mut self.options;
         (options.lora_r, options.lora_alpha) = (adapter.r, adapter.lora_alpha);

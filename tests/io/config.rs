@@ -159,7 +159,7 @@ fn what_changes_the_math_is_refused() {
     refused(json!({"model_type": "mistral"}), r#"model_type is "mistral": only "llama" is supported"#);
     refused(json!({"model_type": null}), r#"model_type must be "llama", and is missing"#);
     let quantized = json!({"quant_method": "gptq", "bits": 4});
-    let message = r#"quantization_config is {"bits":4,"quant_method":"gptq"}, which is not supported"#;
+    let message = r#"quantization_config is {"quant_method":"gptq","bits":4}, which is not supported"#;
     refused(json!({"quantization_config": quantized}), message);
     for other in ["dynamic", "yarn", "longrope", "proportional", "su"] {
         let message = format!(r#"rope_scaling.rope_type is "{other}", which is not supported"#);

@@ -15,7 +15,7 @@ use crate::files::{assert_refused, copy_of, entries, fixture, load, set};
 
 fn adapter(name: &str) -> Adapter {
     let base = read_config(&fixture(name)).unwrap();
-    Adapter::read(&fixture(name).join("adapter"), &base, &Device::Cpu).unwrap()
+    Adapter::read(&fixture(name).join("adapter"), &base).unwrap()
 }
 
 /// Merges the fixture `name` into `out/` of a fresh folder.
@@ -155,7 +155,7 @@ fn rewrites_and_merges_a_case_of_peft() {
     let case = std::path::PathBuf::from(std::env::var_os("VICUGNA_PEFT_CASE").unwrap());
     let base = case.join("base");
     let (config, source) = (read_config(&base).unwrap(), Checkpoint::open(&base).unwrap());
-    let adapter = Adapter::read(&case.join("adapter"), &config, &Device::Cpu).unwrap();
+    let adapter = Adapter::read(&case.join("adapter"), &config).unwrap();
     write_folder(&case.join("rewritten"), |out| adapter.write(out)).unwrap();
     write_folder(&case.join("merged"), |out| {
         write_config(out, &config, source.dtype())?;

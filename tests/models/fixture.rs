@@ -7,7 +7,7 @@ use serde::Deserialize;
 use vicugna::autograd::{Gradients, Tensor, backward};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
-use vicugna::io::model::{ModelFiles, attach_adapter};
+use vicugna::io::model::ModelFiles;
 use vicugna::models::llama::Llama;
 use vicugna::nn::{Batch, Plain, Sequence};
 
@@ -54,12 +54,12 @@ pub fn tensors(case: &str) -> BTreeMap<String, Vec<f32>> {
 
 /// A case's model in f32, with its adapter where it has one.
 pub fn model(case: &str) -> Llama {
-    let model = ModelFiles::open(&folder(case)).unwrap().load(DType::F32, &Device::Cpu).unwrap();
-    let adapter = folder(case).join("adapter");
-    match adapter.exists() {
-        true => drop(attach_adapter(&model, &adapter).unwrap()),
-        false => model.train_weights().unwrap(),
+    let (files, adapter) = (ModelFiles::open(&folder(case)).unwrap(), folder(case).join("adapter"));
+    if adapter.exists() {
+        return files.with_adapter(&adapter).unwrap().load(DType::F32, &Device::Cpu).unwrap();
     }
+    let model = files.load(DType::F32, &Device::Cpu).unwrap();
+    model.train_weights().unwrap();
     model
 }
 

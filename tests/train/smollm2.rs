@@ -124,7 +124,7 @@ fn write_adapter(folder: &Path, model: &Path, lora: &Value, trajectory: &Value) 
     let pair = |module: &str| ["lora_A", "lora_B"].map(|which| filled[&tensor_name(module, which)].clone());
     let tensors = modules.iter().map(|(module, _)| (module.clone(), pair(module).into()));
     std::fs::create_dir(folder).unwrap();
-    Adapter { tensors: tensors.collect(), config }.write(folder).unwrap();
+    Adapter { tensors: tensors.collect(), config, ..Adapter::default() }.write(folder).unwrap();
 }
 
 fn mix(mut x: u32) -> u32 {
