@@ -10,11 +10,12 @@ use vicugna::device::Device;
 use vicugna::generate::{Sampling, continue_tokens};
 use vicugna::io::adapter::AdapterConfig;
 use vicugna::io::model::attach_new_adapter;
-use vicugna::models::llama::{Llama, LlamaConfig};
+use vicugna::models::llama::{Llama, LlamaConfig, ModelType};
 use vicugna::nn::{Batch, Plain, Sequence};
 
 fn model() -> Llama {
     let config = LlamaConfig {
+        model_type: ModelType::default(),
         hidden_size: 576,
         intermediate_size: 1536,
         num_hidden_layers: 30,

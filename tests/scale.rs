@@ -14,7 +14,7 @@ use vicugna::io::adapter::AdapterConfig;
 use vicugna::io::config::write_config;
 use vicugna::io::model::{ModelFiles, attach_new_adapter};
 use vicugna::io::safetensors;
-use vicugna::models::llama::LlamaConfig;
+use vicugna::models::llama::{LlamaConfig, ModelType};
 use vicugna::nn::{Batch, Plain, Sequence};
 use vicugna::ops::rope::RopeScaling;
 use vicugna::shape::Shape;
@@ -22,6 +22,7 @@ use vicugna::shape::Shape;
 /// Llama-3.2-1B's shape.
 fn config() -> LlamaConfig {
     LlamaConfig {
+        model_type: ModelType::default(),
         hidden_size: 2048,
         intermediate_size: 8192,
         num_hidden_layers: 16,

@@ -15,7 +15,7 @@ use vicugna::generate::{GenerateOptions, Sampling, generate};
 use vicugna::io::config::write_config;
 use vicugna::io::safetensors::{MODEL, write_tensors};
 use vicugna::io::tokenizer::Tokenizer;
-use vicugna::models::llama::{Llama, LlamaConfig};
+use vicugna::models::llama::{Llama, LlamaConfig, ModelType};
 use vicugna::nn::{Batch, Plain, Sequence};
 use vicugna::ops::elementwise::cast;
 use vicugna::ops::grad_norm::grad_norm;
@@ -72,6 +72,7 @@ pub fn pretrain(corpus: &mut Corpus, tokenizer: &Tokenizer, steps: u64, seed: u6
 /// A small Llama: grouped queries, tied embeddings.
 fn config(tokenizer: &Tokenizer) -> LlamaConfig {
     LlamaConfig {
+        model_type: ModelType::default(),
         hidden_size: 128,
         intermediate_size: 384,
         num_hidden_layers: 5,

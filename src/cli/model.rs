@@ -69,7 +69,9 @@ impl BaseArgs {
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
         let Quantize::None = self.quantize;
         limit_threads(self.threads)?;
-        ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)
+        let files = ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)?;
+        files.notes()?.iter().for_each(|note| report.note(note));
+        Ok(files)
     }
 
     /// Where to compute, and how weights and activations are stored there.

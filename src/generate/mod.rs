@@ -124,12 +124,12 @@ struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     fn new(model: &'a Llama, prompt: &[u32], options: &GenerateOptions) -> Result<Self> {
-        let context = model.config().max_position_embeddings;
+        let context = model.config().context();
         if prompt.is_empty() {
             return Err(Error::input("--prompt", "the prompt has no tokens").with_hint("give some text"));
         }
         if prompt.len() >= context {
-            let detail = format!("{} tokens fill the model's context of {context}", prompt.len());
+            let detail = format!("{} tokens fill the model's {}", prompt.len(), model.config().limit());
             return Err(Error::input("--prompt", detail).with_hint("shorten the prompt"));
         }
         let left = options.max_new_tokens.min(context - prompt.len());

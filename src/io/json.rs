@@ -41,6 +41,16 @@ impl Object {
         self.fields.is_empty()
     }
 
+    /// Whether anything in it asks for something.
+    pub fn asks(&self) -> bool {
+        self.fields.values().any(asks)
+    }
+
+    /// Whether `key` asks for something, that is, has a value other than null, false or empty.
+    pub fn asks_for(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(asks)
+    }
+
     /// The value of `key`, which must be `what` if it is there.
     pub fn optional<T: DeserializeOwned>(&self, key: &str, what: &str) -> Result<Option<T>> {
         let Some(value) = self.fields.get(key).filter(|value| !value.is_null()) else { return Ok(None) };

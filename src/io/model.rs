@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::WeightSource;
 use super::adapter::{Adapter, AdapterConfig};
-use super::config::read_config;
+use super::config::{self, read_config};
 use super::folder::copy_companions;
 use super::gguf::Gguf;
 use super::safetensors::Checkpoint;
@@ -71,6 +71,17 @@ impl ModelFiles {
     /// The model's shape.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// What a person should know of how the config is read.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read any more.
+    pub fn notes(&self) -> Result<Vec<String>> {
+        match &self.weights {
+            Weights::Folder(_) => config::notes(&self.path, &self.config),
+            Weights::Gguf(_) => Ok(Vec::new()),
+        }
     }
 
     /// The weights, tensor by tensor.

@@ -30,8 +30,6 @@ pub struct Batch {
     pub targets: Tensor,
     /// Where the sequences begin and end.
     pub segments: Segments,
-    /// One more than the largest position.
-    pub longest: usize,
     /// How many rows have a target.
     pub supervised: usize,
 }
@@ -60,7 +58,6 @@ impl Batch {
             positions: Tensor::from_slice(device, [rows], &positions)?,
             supervised: targets.iter().filter(|&&t| t != IGNORE_INDEX).count(),
             targets: Tensor::from_slice(&Device::Cpu, [rows], &targets)?,
-            longest: lengths.iter().copied().max().unwrap_or(0),
             segments: Segments::packed(&lengths),
         })
     }
@@ -104,10 +101,12 @@ impl DropoutSeed {
 pub struct Pass {
     /// Where the sequences begin and end.
     pub segments: Segments,
-    /// Positions within the sequences, u32 `[rows]`.
+    /// Each row's place in the rotary table, u32 `[rows]`.
     pub positions: Tensor,
     /// Rotary cosines and sines.
     pub rope: Arc<RopeTable>,
+    /// `[rows, 1]` of ones in the dtype of the activations, which biases are multiplied by; none where no layer has one.
+    pub ones: Option<Tensor>,
     /// The dropout of training; `None` leaves everything in.
     pub dropout: Option<DropoutSeed>,
 }

@@ -6,23 +6,25 @@ use super::lora::Lora;
 use super::{Parameter, Pass};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
-use crate::ops::elementwise::cast;
+use crate::ops::elementwise::{add, cast};
 use crate::ops::embedding::embedding;
-use crate::ops::matmul::matmul_residual;
+use crate::ops::matmul::{matmul, matmul_residual};
 use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
 
-/// `x Wᵀ`, with an adapter or without.
+/// `x Wᵀ`, with a bias and an adapter or without.
 #[derive(Debug)]
 pub struct Linear {
     /// `[out, in]`; in f32 where it is trained, whatever the activations are.
     pub weight: Parameter,
+    /// `[out]`, added to every row.
+    pub bias: Option<Parameter>,
     lora: OnceLock<Lora>,
 }
 
 impl Linear {
     /// A layer without adapter.
-    pub fn new(weight: Tensor) -> Self {
-        Self { weight: Parameter::new(weight), lora: OnceLock::new() }
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight: Parameter::new(weight), bias: bias.map(Parameter::new), lora: OnceLock::new() }
     }
 
     /// Puts `lora` on top of the weight.
@@ -51,10 +53,20 @@ impl Linear {
     /// That plus `residual`, `[rows, out]`.
     pub fn forward_residual(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
         let weight = cast(&self.weight.get(), x.dtype())?;
+        let addend = self.addend(residual, pass)?;
         match self.lora.get() {
-            Some(lora) => lora.forward(x, &weight, residual, pass.dropout),
-            None => matmul_residual(x, &weight, residual),
+            Some(lora) => lora.forward(x, &weight, addend.as_ref(), pass.dropout),
+            None => matmul_residual(x, &weight, addend.as_ref()),
         }
+    }
+
+    /// What is added to the product: `residual`, and the bias in every row. A bias is the weight of one more input that
+    /// is always 1, so that the products of matrices sum its gradient too.
+    fn addend(&self, residual: Option<&Tensor>, pass: &Pass) -> Result<Option<Tensor>> {
+        let Some(bias) = self.bias.as_ref().map(Parameter::get) else { return Ok(residual.cloned()) };
+        let ones = pass.ones.as_ref().ok_or_else(|| Error::shape("linear", "a bias needs the pass's ones"))?;
+        let rows = matmul(ones, &bias.reshape([bias.shape().numel(), 1])?)?;
+        residual.map_or_else(|| Ok(rows.clone()), |residual| add(residual, &rows)).map(Some)
     }
 }
 

@@ -33,6 +33,30 @@ pub fn llama3(
     scaled
 }
 
+/// The base of dynamic scaling in a text of `length` tokens, as in transformers' `_compute_dynamic_ntk_parameters`.
+pub fn dynamic_theta(head_dim: usize, theta: f64, factor: f64, original: f64, length: f64) -> f64 {
+    let d = head_dim as f64;
+    theta * (factor * length.max(original) / original - (factor - 1.0)).powf(d / (d - 2.0))
+}
+
+/// YaRN's frequencies, as in transformers' `_compute_yarn_parameters`, of pairs of heads as wide as there are two each.
+pub fn yarn(frequencies: &[f64], theta: f64, factor: f64, [beta_fast, beta_slow]: [f64; 2], original: f64) -> Vec<f64> {
+    let d = 2.0 * frequencies.len() as f64;
+    let correction =
+        |rotations: f64| d * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln());
+    let low = correction(beta_fast).floor().max(0.0);
+    let mut high = correction(beta_slow).ceil().min(d - 1.0);
+    if low == high {
+        high += 0.001;
+    }
+    let mut scaled = Vec::new();
+    for (i, &frequency) in frequencies.iter().enumerate() {
+        let interpolated = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        scaled.push(frequency / factor * interpolated + frequency * (1.0 - interpolated));
+    }
+    scaled
+}
+
 /// `x` `[rows, heads * D]`, `positions` `[rows]`, `frequencies` `[D/2]` → `y` like `x`.
 pub fn forward<R: Real>(x: &[R], positions: &[u32], frequencies: &[f64]) -> Vec<R> {
     rotate(x, positions, frequencies, 1.0)

@@ -87,7 +87,7 @@ pub(super) fn folder_template(path: &Path) -> Option<PathBuf> {
 /// Those of [`records::read`] and [`tokenize`]; [`Error::Input`] if longer sequences are asked for than the model takes.
 pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(Vec<Sequence>, Report)> {
     let config = files.config();
-    let max_input_length = options.length(config.max_position_embeddings)?;
+    let max_input_length = options.length(config)?;
     let prompting = Prompting { template: options.template.clone(), demarcation: !options.no_demarcation };
     let records = records::read(path, &prompting)?;
     let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));

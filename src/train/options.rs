@@ -57,14 +57,14 @@ impl DataOptions {
     ///
     /// # Errors
     /// [`Error::Input`] if more are asked for than the model takes.
-    pub fn length(&self, context: usize) -> Result<usize> {
+    pub fn length(&self, model: &LlamaConfig) -> Result<usize> {
         const LONGEST: usize = 1024;
         match self.max_input_length {
-            Some(length) if length > context => {
-                let detail = format!("{length} tokens are more than the model's context of {context}");
+            Some(length) if length > model.context() => {
+                let detail = format!("{length} tokens are more than the model's {}", model.limit());
                 Err(Error::input("--max-input-length", detail))
             }
-            given => Ok(given.unwrap_or(LONGEST.min(context))),
+            given => Ok(given.unwrap_or(LONGEST.min(model.context()))),
         }
     }
 }
@@ -175,7 +175,7 @@ impl Options {
         if !self.full && self.init_adapter.is_none() {
             self.adapter("").modules(model)?;
         }
-        self.data.max_input_length = Some(self.data.length(model.max_position_embeddings)?);
+        self.data.max_input_length = Some(self.data.length(model)?);
         let schedule = if self.gamma.is_some() { LrSchedule::Step } else { LrSchedule::Constant };
         self.lr_schedule.get_or_insert(schedule);
         self.gamma.get_or_insert(0.85);

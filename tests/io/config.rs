@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vicugna::dtype::DType;
-use vicugna::io::config::{read_config, write_config};
-use vicugna::models::llama::LlamaConfig;
+use vicugna::io::config::{notes, read_config, write_config};
+use vicugna::models::llama::{LlamaConfig, ModelType};
 use vicugna::ops::rope::RopeScaling;
 
 use crate::files::{assert_refused, fixture};
@@ -30,13 +30,19 @@ fn tiny(changes: Value) -> Value {
 
 #[track_caller]
 fn refused(changes: Value, message: &str) {
+    refused_with(changes, message, None);
+}
+
+#[track_caller]
+fn refused_with(changes: Value, message: &str, hint: Option<&str>) {
     let folder = folder(&tiny(changes));
-    assert_refused(read_config(folder.path()), folder.path(), &format!("config.json: {message}"), None);
+    assert_refused(read_config(folder.path()), folder.path(), &format!("config.json: {message}"), hint);
 }
 
 #[test]
 fn absent_keys_have_the_defaults_of_transformers() {
     let llama_2_7b = LlamaConfig {
+        model_type: ModelType::default(),
         hidden_size: 4096,
         intermediate_size: 11008,
         num_hidden_layers: 32,
@@ -150,23 +156,23 @@ fn token_ids_may_be_one_many_or_none() {
 
 #[test]
 fn what_changes_the_math_is_refused() {
-    refused(json!({"attention_bias": true}), "attention_bias is true, which is not supported");
-    refused(json!({"mlp_bias": true}), "mlp_bias is true, which is not supported");
     refused(json!({"hidden_act": "gelu"}), r#"hidden_act is "gelu", which is not supported"#);
-    refused(json!({"sliding_window": 4096}), "sliding_window is 4096, which is not supported");
     refused(json!({"attention_dropout": 0.1}), "attention_dropout is 0.1, which is not supported");
     refused(json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5, which is not supported");
-    refused(json!({"model_type": "mistral"}), r#"model_type is "mistral": only "llama" is supported"#);
-    refused(json!({"model_type": null}), r#"model_type must be "llama", and is missing"#);
-    let quantized = json!({"quant_method": "gptq", "bits": 4});
-    let message = r#"quantization_config is {"quant_method":"gptq","bits":4}, which is not supported"#;
-    refused(json!({"quantization_config": quantized}), message);
-    for other in ["dynamic", "yarn", "longrope", "proportional", "su"] {
-        let message = format!(r#"rope_scaling.rope_type is "{other}", which is not supported"#);
-        refused(json!({"rope_scaling": {"rope_type": other, "factor": 2.0}}), &message);
+    let supported = "llama, mistral, qwen2, iquestcoder and internlm3";
+    for other in ["gemma2", "mixtral", "phi3", "qwen3"] {
+        let message = format!(r#"model_type is "{other}", which does not compute as Llama does"#);
+        let hint = format!("the model types that are read are {supported}");
+        refused_with(json!({"model_type": other}), &message, Some(&hint));
     }
-    let message = r#"rope_parameters.type is "yarn", which is not supported"#;
-    refused(json!({"rope_parameters": {"type": "yarn"}}), message);
+    refused(json!({"model_type": null}), &format!("model_type must be one of {supported}, and is missing"));
+    for other in ["longrope", "proportional", "su"] {
+        let message = format!(r#"rope_scaling.rope_type is "{other}", which is not supported"#);
+        let hint = "of the changes of rotary frequencies linear, dynamic, yarn and llama3 are";
+        refused_with(json!({"rope_scaling": {"rope_type": other, "factor": 2.0}}), &message, Some(hint));
+    }
+    let yarn = json!({"type": "yarn", "factor": 2.0, "attn_factor": 0.5});
+    refused(json!({"rope_parameters": yarn}), "rope_parameters.attn_factor is 0.5, which is not supported");
     let message = "rope_parameters.partial_rotary_factor is 0.25, which is not supported";
     refused(json!({"rope_parameters": {"partial_rotary_factor": 0.25}}), message);
 }
@@ -178,7 +184,12 @@ fn what_changes_nothing_is_not_refused() {
         ("pretraining_tp", json!(4)),
         ("attention_bias", json!(false)),
         ("sliding_window", json!(null)),
+        ("sliding_window", json!(4)),
+        ("sliding_window", json!(4096)),
         ("quantization_config", json!(null)),
+        ("quantization_config", json!({})),
+        ("quantization_config", json!({"load_in_4bit": false, "load_in_8bit": false, "bnb_4bit_quant_type": "fp4"})),
+        ("quantization_config", json!({"quant_method": "bitsandbytes", "llm_int8_threshold": 6.0})),
         ("hidden_act", json!("swish")),
         ("partial_rotary_factor", json!(1.0)),
         ("attention_dropout", json!(0)),
@@ -186,6 +197,135 @@ fn what_changes_nothing_is_not_refused() {
         ("somebody_elses_key", json!({"a": [1, "b"]})),
     ] {
         assert_eq!(read(&tiny(json!({key: value}))), plain, "{key}");
+    }
+}
+
+#[test]
+fn biases_are_those_of_the_model_type() {
+    let biases = |changes| {
+        let parameters = read(&tiny(changes)).parameters().into_iter();
+        let biases = parameters.filter_map(|(name, _)| {
+            Some(name.strip_prefix("model.layers.1.")?.strip_suffix("_proj.bias")?.to_string())
+        });
+        biases.collect::<Vec<_>>()
+    };
+    let attention = ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"];
+    assert_eq!(biases(json!({})), [""; 0]);
+    assert_eq!(biases(json!({"attention_bias": true})), attention);
+    assert_eq!(biases(json!({"mlp_bias": true})), ["mlp.gate", "mlp.up", "mlp.down"]);
+    assert_eq!(biases(json!({"model_type": "qwen2"})), attention[..3]);
+    assert_eq!(biases(json!({"model_type": "mistral", "attention_bias": true})), [""; 0]);
+    assert_eq!(biases(json!({"model_type": "iquestcoder", "attention_bias": true})), attention);
+    assert_eq!(biases(json!({"model_type": "internlm3", "qkv_bias": true, "bias": true})).len(), 7);
+    // Their defaults are not Llama's.
+    refused(
+        json!({"model_type": "mistral", "num_key_value_heads": null}),
+        "num_key_value_heads must be a whole number, and is missing",
+    );
+}
+
+#[test]
+fn a_window_limits_the_context_of_a_mistral_alone() {
+    let context = |changes| read(&tiny(changes)).context();
+    let mistral = |window: Value| json!({"model_type": "mistral", "sliding_window": window});
+    assert_eq!(context(mistral(json!(null))), 128);
+    assert_eq!(context(mistral(json!(128))), 128);
+    assert_eq!(context(mistral(json!(100))), 100);
+    assert_eq!(context(json!({"model_type": "mistral", "max_position_embeddings": 8192})), 4096);
+    refused(mistral(json!(0)), "sliding_window must be at least 1, got 0");
+    assert_eq!(context(json!({"sliding_window": 100})), 128);
+    let qwen2 = |window, used| json!({"model_type": "qwen2", "sliding_window": window, "use_sliding_window": used});
+    assert_eq!(context(qwen2(100, false)), 128);
+    assert_eq!(context(qwen2(128, true)), 128);
+    let message = "sliding_window is 100, less than the context of 128, which is not supported";
+    let hint = "for texts of up to 100 tokens nothing changes without it: set use_sliding_window to false and \
+                max_position_embeddings to 100";
+    refused_with(qwen2(100, true), message, Some(hint));
+}
+
+#[test]
+fn what_a_person_might_wonder_about_is_noted() {
+    let noted = |changes| {
+        let folder = folder(&tiny(changes));
+        notes(folder.path(), &read_config(folder.path()).unwrap()).unwrap()
+    };
+    let mistral = |window: u32| json!({"model_type": "mistral", "sliding_window": window});
+    assert_eq!(noted(json!({"sliding_window": null})), [""; 0]);
+    assert_eq!(noted(mistral(128)), [""; 0]);
+    let passed_over = "sliding_window in config.json is passed over, as in transformers: Llama's attention has none";
+    assert_eq!(noted(json!({"sliding_window": 64})), [passed_over]);
+    assert!(noted(mistral(64))[0].starts_with("the context is 64 tokens, the sliding_window of config.json"));
+}
+
+#[test]
+fn scaling_says_how_long_a_text_may_be() {
+    let context = |scaling: Value| read(&tiny(json!({"rope_scaling": scaling}))).context();
+    assert_eq!(context(json!({"type": "linear", "factor": 2.5})), 320);
+    assert_eq!(context(json!({"type": "dynamic", "factor": 2})), 256);
+    // max_position_embeddings is the one or the other.
+    assert_eq!(context(json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 32})), 128);
+    assert_eq!(context(json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 128})), 512);
+    assert_eq!(context(json!({"type": "yarn", "factor": 4})), 512);
+    let llama3 = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4});
+    assert_eq!(context(llama3), 128);
+}
+
+#[test]
+fn yarn_is_read_as_transformers_reads_it() {
+    let yarn = |mut rope: Value| {
+        rope["rope_type"] = json!("yarn");
+        match read(&tiny(json!({"rope_parameters": rope}))).rope_scaling {
+            Some(RopeScaling::Yarn { factor, attention_factor, beta_fast, beta_slow, truncate, .. }) => {
+                ([factor, attention_factor, beta_fast, beta_slow], truncate)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let inferred = 0.1 * 4f64.ln() + 1.0;
+    assert_eq!(yarn(json!({"factor": 4})), ([4.0, inferred, 32.0, 1.0], true));
+    assert_eq!(yarn(json!({"original_max_position_embeddings": 32})), ([4.0, inferred, 32.0, 1.0], true));
+    let all = json!({"factor": 4, "attention_factor": 0.7, "beta_fast": 16, "beta_slow": 2, "truncate": false});
+    assert_eq!(yarn(all), ([4.0, 0.7, 16.0, 2.0], false));
+    let mscale = json!({"factor": 4, "mscale": 2, "mscale_all_dim": 0.5});
+    let expected = (0.2 * 4f64.ln() + 1.0) / (0.05 * 4f64.ln() + 1.0);
+    assert!((yarn(mscale).0[1] / expected - 1.0).abs() < 1e-15);
+    assert_eq!(yarn(json!({"factor": 4, "mscale": 2, "mscale_all_dim": 0})).0[1], inferred);
+}
+
+#[test]
+fn quantised_weights_are_refused_by_their_method() {
+    let hint = "use the model it was made from, or have transformers dequantize() and save it; if its weights are whole, \
+                remove the key";
+    for (config, method) in [
+        (json!({"quant_method": "gptq", "bits": 4}), "gptq"),
+        (json!({"quant_method": "awq"}), "awq"),
+        (json!({"quant_method": "fp8", "activation_scheme": "dynamic"}), "fp8"),
+        (json!({"quant_method": "compressed-tensors"}), "compressed-tensors"),
+        (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes in 4 bits"),
+        (json!({"load_in_8bit": true}), "bitsandbytes in 8 bits"),
+        (json!({"bits": 3}), "a method that it does not name"),
+    ] {
+        let message =
+            format!("quantization_config says that the weights are quantised by {method}, which is not supported");
+        refused_with(json!({"quantization_config": config}), &message, Some(hint));
+    }
+}
+
+#[test]
+fn models_with_another_head_are_refused_by_what_they_are() {
+    for (name, what) in [
+        ("LlamaForSequenceClassification", "a classifier or reward model, which scores texts and"),
+        ("LlamaForRewardModel", "a classifier or reward model, which scores texts and"),
+        ("MistralForTokenClassification", "a classifier of tokens and"),
+        ("LlamaForQuestionAnswering", "a model that marks answers in texts and"),
+        ("LlavaForConditionalGeneration", "no causal language model and"),
+    ] {
+        let message = format!(r#"architectures is ["{name}"]: {what} has no output layer for tokens"#);
+        let hint = Some("name a causal language model, such as the one this was made from");
+        refused_with(json!({"architectures": [name]}), &message, hint);
+    }
+    for name in ["LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "YiForCausalLM"] {
+        assert_eq!(read(&tiny(json!({"architectures": [name]}))), read(&tiny(json!({}))));
     }
 }
 
@@ -230,7 +370,24 @@ fn rope_scaling() -> impl Strategy<Value = Option<RopeScaling>> {
             high_freq_factor: high,
             original_max_position_embeddings: original,
         });
-    prop_oneof![Just(None), (1.0..8.0).prop_map(|factor| Some(RopeScaling::Linear { factor })), llama3.prop_map(Some)]
+    let yarn = (1.0..64.0, 0.1..2.0, (2.1..40.0, 0.1..2.0), any::<bool>(), 1..9000usize);
+    let yarn = yarn.prop_map(|(factor, attention_factor, (fast, slow), truncate, original)| RopeScaling::Yarn {
+        factor,
+        attention_factor,
+        beta_fast: fast,
+        beta_slow: slow,
+        truncate,
+        original_max_position_embeddings: original,
+    });
+    let linear = (1.0..8.0).prop_map(|factor| RopeScaling::Linear { factor });
+    let dynamic = (1.0..8.0).prop_map(|factor| RopeScaling::Dynamic { factor, original_max_position_embeddings: 0 });
+    prop::option::of(prop_oneof![linear, dynamic, yarn, llama3])
+}
+
+fn model_type() -> impl Strategy<Value = ModelType> {
+    let llama = any::<[bool; 2]>().prop_map(|[attention_bias, mlp_bias]| ModelType::Llama { attention_bias, mlp_bias });
+    let mistral = prop::option::of(1..9000usize).prop_map(|sliding_window| ModelType::Mistral { sliding_window });
+    prop_oneof![llama, mistral, Just(ModelType::Qwen2)]
 }
 
 proptest! {
@@ -239,12 +396,15 @@ proptest! {
         (kv, group, half) in (1..5usize, 1..4usize, 1..9usize),
         (layers, vocab) in (1..9usize, 1..999usize),
         (eps, theta, tied) in (1e-9..1e-3, 1.0..1e7, any::<bool>()),
-        rope_scaling in rope_scaling(),
+        (model_type, mut rope_scaling) in (model_type(), rope_scaling()),
         bos in any::<Option<u32>>(),
         eos in prop::collection::vec(any::<u32>(), 0..4),
     ) {
+        if let Some(RopeScaling::Dynamic { original_max_position_embeddings, .. }) = &mut rope_scaling {
+            *original_max_position_embeddings = vocab;
+        }
         let config = LlamaConfig {
-            hidden_size: 7 * half, intermediate_size: 3 * half, num_hidden_layers: layers,
+            model_type, hidden_size: 7 * half, intermediate_size: 3 * half, num_hidden_layers: layers,
             num_attention_heads: kv * group, num_key_value_heads: kv, head_dim: 2 * half, vocab_size: vocab,
             max_position_embeddings: vocab, rms_norm_eps: eps, rope_theta: theta, rope_scaling,
             tie_word_embeddings: tied, bos_token_id: bos, eos_token_ids: eos,

@@ -9,9 +9,9 @@ use vicugna::nn::{Batch, BlockHook, Checkpoint, DropoutSeed, Plain};
 
 use crate::fixture::{self, Expected};
 
-fn run(device: &Device, full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
-    let expected: Expected = fixture::json("gqa");
-    let model = ModelFiles::open(&fixture::folder("gqa")).unwrap().load(dtype, device).unwrap();
+fn run(case: &str, device: &Device, full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
+    let expected: Expected = fixture::json(case);
+    let model = ModelFiles::open(&fixture::folder(case)).unwrap().load(dtype, device).unwrap();
     if full {
         model.train_weights().unwrap();
     }
@@ -36,8 +36,22 @@ fn has_the_same_bits_as_none() {
     for device in [Device::Cpu, Device::emulated()] {
         for (full, dtype) in [(false, DType::F32), (true, DType::F32), (false, DType::Bf16), (true, DType::Bf16)] {
             let [plain, recomputed] =
-                [&Plain as &dyn BlockHook, &Checkpoint].map(|hook| run(&device, full, dtype, hook));
+                [&Plain as &dyn BlockHook, &Checkpoint].map(|hook| run("gqa", &device, full, dtype, hook));
             assert!(plain == recomputed, "{device}, full {full}, {dtype}");
         }
+    }
+}
+
+#[test]
+fn has_the_same_bits_with_biases() {
+    for (device, full, dtype) in [
+        (Device::Cpu, true, DType::F32),
+        (Device::Cpu, false, DType::Bf16),
+        (Device::emulated(), true, DType::Bf16),
+        (Device::emulated(), false, DType::Bf16),
+    ] {
+        let [plain, recomputed] =
+            [&Plain as &dyn BlockHook, &Checkpoint].map(|hook| run("bias", &device, full, dtype, hook));
+        assert!(plain == recomputed, "{device}, full {full}, {dtype}");
     }
 }

@@ -18,6 +18,14 @@ pub struct Expected {
     pub supervised_tokens: usize,
     pub loss: f64,
     pub greedy: Option<Greedy>,
+    pub cached: Option<Cached>,
+}
+
+/// A sequence that was run with a cache: its first `prompt` tokens at once, then one at a time.
+#[derive(Deserialize)]
+pub struct Cached {
+    pub sequence: usize,
+    pub prompt: usize,
 }
 
 /// A greedy continuation and the distance of the two most likely tokens at each step.
@@ -52,13 +60,18 @@ pub fn tensors(case: &str) -> BTreeMap<String, Vec<f32>> {
     f32s.map(|(name, view)| (name.to_string(), values(&view))).collect()
 }
 
-/// A case's model in f32, with its adapter where it has one.
+/// A case's model in f32 on the CPU, with its adapter where it has one.
 pub fn model(case: &str) -> Llama {
+    model_on(case, &Device::Cpu)
+}
+
+/// The same on `device`.
+pub fn model_on(case: &str, device: &Device) -> Llama {
     let (files, adapter) = (ModelFiles::open(&folder(case)).unwrap(), folder(case).join("adapter"));
     if adapter.exists() {
-        return files.with_adapter(&adapter).unwrap().load(DType::F32, &Device::Cpu).unwrap();
+        return files.with_adapter(&adapter).unwrap().load(DType::F32, device).unwrap();
     }
-    let model = files.load(DType::F32, &Device::Cpu).unwrap();
+    let model = files.load(DType::F32, device).unwrap();
     model.train_weights().unwrap();
     model
 }

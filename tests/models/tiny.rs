@@ -1,10 +1,11 @@
 //! Tiny random Llamas: logits, loss, every gradient, greedy continuations.
 
+use vicugna::autograd::Tensor;
 use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::generate::{Sampling, continue_tokens};
 use vicugna::io::model::ModelFiles;
-use vicugna::nn::{Batch, Plain};
+use vicugna::nn::{Batch, Plain, Sequence};
 
 use crate::fixture::{self, Expected};
 
@@ -14,8 +15,12 @@ const LOSS: f64 = 1e-6;
 const GRADIENT: f64 = 1e-4;
 
 fn check(case: &str) {
+    check_on(case, &Device::Cpu);
+}
+
+fn check_on(case: &str, device: &Device) {
     let (expected, tensors): (Expected, _) = (fixture::json(case), fixture::tensors(case));
-    let model = fixture::model(case);
+    let model = fixture::model_on(case, device);
     let batch = Batch::new(&expected.sequences, &model.device()).unwrap();
     assert_eq!(batch.supervised, expected.supervised_tokens, "{case}");
 
@@ -85,6 +90,61 @@ fn rslora_on_q_and_v_matches_peft() {
 }
 
 #[test]
+fn biases_match_pytorch() {
+    check("bias");
+    check("bias_lora");
+    check("qwen2");
+}
+
+#[test]
+fn biases_on_the_kernels_match_pytorch() {
+    check_on("bias", &Device::emulated());
+    check_on("bias_lora", &Device::emulated());
+}
+
+#[test]
+fn stretched_frequencies_match_pytorch() {
+    for case in ["linear", "dynamic", "yarn", "yarn_mscale"] {
+        check(case);
+    }
+}
+
+#[test]
+fn mistral_up_to_its_window_matches_pytorch() {
+    check("mistral");
+    let model = fixture::model("mistral");
+    let window: Vec<u32> = (0..25).collect();
+    let sequence = Sequence { labels: vec![-100; 25], input_ids: window };
+    let batch = Batch::new([&sequence], &model.device()).unwrap();
+    let error = model.hidden(&batch, None, &Plain).unwrap_err();
+    let expected =
+        "input: 25 tokens are more than the model's attention window of 24, beyond which nothing is computed";
+    assert_eq!(error.to_string(), expected);
+}
+
+/// As in transformers a token has the frequencies of the text up to it, and keys keep those that they were cached with.
+#[test]
+fn cached_decoding_with_dynamic_frequencies_matches_pytorch() {
+    let (expected, tensors): (Expected, _) = (fixture::json("dynamic"), fixture::tensors("dynamic"));
+    let (model, cached) = (fixture::model("dynamic"), expected.cached.unwrap());
+    let ids = &expected.sequences[cached.sequence].input_ids;
+    let mut cache = model.cache(ids.len()).unwrap();
+    let singles = (cached.prompt..ids.len()).map(|at| &ids[at..at + 1]);
+    let mut found = Vec::new();
+    for piece in std::iter::once(&ids[..cached.prompt]).chain(singles) {
+        let piece = Tensor::from_slice(&model.device(), [piece.len()], piece).unwrap();
+        let hidden = model.hidden_cached(&piece, &mut cache).unwrap();
+        found.extend(model.logits(&hidden).unwrap().to_vec::<f32>().unwrap());
+    }
+    let wanted = &tensors["cached_logits"];
+    let largest = fixture::furthest(wanted, &vec![0.0; wanted.len()]);
+    let distance = fixture::furthest(&found, wanted) / largest;
+    assert!(distance < LOGITS, "logits differ by {distance:e} of the largest");
+    let whole = fixture::furthest(wanted, &tensors[&format!("logits.{}", cached.sequence)]);
+    assert!(whole > 0.1, "in this text the cache makes no difference");
+}
+
+#[test]
 fn greedy_tokens_match_pytorch() {
     for case in ["mha", "gqa"] {
         let expected = fixture::json::<Expected>(case).greedy.unwrap();
@@ -104,7 +164,7 @@ fn cached_decoding_agrees_with_the_full_forward() {
     let mut pieces = Vec::new();
     for piece in [300, 1, 1, 7, 291].iter().scan(0, |first, n| Some((std::mem::replace(first, *first + n), *n))) {
         let ids = &sequence.input_ids[piece.0..piece.0 + piece.1];
-        let ids = vicugna::autograd::Tensor::from_slice(&model.device(), [ids.len()], ids).unwrap();
+        let ids = Tensor::from_slice(&model.device(), [ids.len()], ids).unwrap();
         pieces.extend(model.hidden_cached(&ids, &mut cache).unwrap().to_vec::<f32>().unwrap());
     }
     let distance = fixture::relative(&pieces, &whole);

@@ -21,7 +21,21 @@ fn positions(seed: u64, rows: usize) -> Vec<u32> {
 }
 
 fn scalings() -> impl Strategy<Value = Option<RopeScaling>> {
-    prop_oneof![Just(None), Just(Some(RopeScaling::Linear { factor: 4.0 })), Just(Some(LLAMA3))]
+    let scalings = [RopeScaling::Linear { factor: 4.0 }, LLAMA3, DYNAMIC, yarn(1.0)];
+    prop_oneof![Just(None), prop::sample::select(scalings.to_vec()).prop_map(Some)]
+}
+
+const DYNAMIC: RopeScaling = RopeScaling::Dynamic { factor: 4.0, original_max_position_embeddings: 1000 };
+
+fn yarn(attention_factor: f64) -> RopeScaling {
+    RopeScaling::Yarn {
+        factor: 16.0,
+        attention_factor,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        original_max_position_embeddings: 256,
+    }
 }
 
 const LLAMA3: RopeScaling = RopeScaling::Llama3 {
@@ -36,8 +50,14 @@ fn table(head_dim: usize, scaling: Option<RopeScaling>) -> RopeTable {
 }
 
 fn frequencies(head_dim: usize, scaling: Option<RopeScaling>) -> Vec<f64> {
-    let plain = reference::rope::frequencies(head_dim, 500_000.0);
+    let theta = 500_000.0;
+    let plain = reference::rope::frequencies(head_dim, theta);
     match scaling {
+        Some(RopeScaling::Dynamic { .. }) => {
+            let theta = reference::rope::dynamic_theta(head_dim, theta, 4.0, 1000.0, POSITIONS as f64);
+            reference::rope::frequencies(head_dim, theta)
+        }
+        Some(RopeScaling::Yarn { .. }) => reference::rope::yarn(&plain, theta, 16.0, [32.0, 1.0], 256.0),
         Some(RopeScaling::Linear { factor }) => plain.iter().map(|frequency| frequency / factor).collect(),
         Some(_) => reference::rope::llama3(&plain, 8.0, 1.0, 4.0, 8192.0),
         None => plain,
@@ -118,6 +138,45 @@ on_devices! {
     }
 }
 
+on_devices! {
+    #[test]
+    fn yarn_scales_what_it_turns_both_ways() {
+        let (x, dy, at) = (random(1, 80, DType::F32), random(2, 80, DType::F32), positions(3, 4));
+        let angles = frequencies(10, Some(yarn(1.0)));
+        let table = RopeTable::new(&device(), 10, POSITIONS, 500_000.0, Some(yarn(1.25))).unwrap();
+        let [tx, tk] = [0, 1].map(|_| tensor(&x, DType::F32, [4, 20]).with_grad());
+        let (y, _) = rope(tx.clone(), tk, &table, &ids(&at)).unwrap();
+        let gradients = backward_from([(&y, tensor(&dy, DType::F32, [4, 20]))]).unwrap();
+        let forward = reference::rope::forward(&x, &at, &angles);
+        let backward = reference::rope::backward(&dy, &at, &angles);
+        for (found, expected) in [(values(&y), forward), (values(gradients.get(&tx).unwrap()), backward)] {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - 1.25 * expected).abs() < 1e-6, "{found} is not 1.25 times {expected}");
+            }
+        }
+    }
+}
+
+on_devices! {
+    #[test]
+    fn texts_in_one_table_are_what_they_are_alone() {
+        let texts = [0..5, 1990..2000, 0..1500, 3..3];
+        let table = RopeTable::of_texts(&device(), 6, &texts, 500_000.0, Some(DYNAMIC)).unwrap();
+        assert_eq!(table.positions(), 1515);
+        let mut first = 0;
+        for text in texts {
+            let x = random(1, 6 * text.len(), DType::F32);
+            let rows: Vec<u32> = (first..first + text.len() as u32).collect();
+            let alone = RopeTable::new(&device(), 6, text.end, 500_000.0, Some(DYNAMIC)).unwrap();
+            first += text.len() as u32;
+            if !text.is_empty() {
+                let at: Vec<u32> = text.map(|position| position as u32).collect();
+                assert_eq!(turned(&x, &table, &rows), turned(&x, &alone, &at));
+            }
+        }
+    }
+}
+
 #[test]
 fn reference_passes_gradcheck() {
     let ([x, dy], at) = ([0, 1].map(|seed| random(seed, 3 * 2 * 6, DType::F32)), [0, 5, 1000]);
@@ -174,5 +233,11 @@ on_devices! {
             refused(4, 1e4, Some(scaling)),
             "rope: high_freq_factor 4 must be above low_freq_factor 4, and both above 0"
         );
+        assert_eq!(refused(4, 1e4, Some(yarn(-1.0))), "rope: attention_factor must be positive, got -1");
+        let expected = "rope: theta 1 with its scaling gives frequencies that are no numbers";
+        assert_eq!(refused(4, 1.0, Some(yarn(1.0))), expected);
+        let scaling = RopeScaling::Dynamic { factor: 2.0, original_max_position_embeddings: 0 };
+        let expected = "rope: original_max_position_embeddings must be positive, got 0";
+        assert_eq!(refused(4, 1e4, Some(scaling)), expected);
     }
 }

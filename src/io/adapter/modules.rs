@@ -91,7 +91,7 @@ impl AdapterConfig {
         let mut modules = Vec::new();
         let tied_head = ("lm_head.weight".into(), Shape::from([model.vocab_size, model.hidden_size]));
         for (name, shape) in model.parameters().into_iter().chain([tied_head]) {
-            let module = name.strip_suffix(".weight").unwrap_or(&name);
+            let Some(module) = name.strip_suffix(".weight") else { continue }; // a bias
             match (self.targets(module)?, is_linear_of_block(module)) {
                 (true, true) => modules.push((module.to_string(), shape)),
                 (true, false) => return Err(refuse_target(format!("{module} cannot have an adapter"))),

@@ -3,7 +3,7 @@
 use super::{Gguf, dequantize};
 use crate::error::{Error, Result};
 use crate::io::WeightSource;
-use crate::models::llama::LlamaConfig;
+use crate::models::llama::{LlamaConfig, ModelType};
 use crate::ops::rope::RopeScaling;
 use crate::shape::Shape;
 
@@ -80,6 +80,7 @@ impl Gguf {
         let head_dim = self.head_dim(hidden_size, heads)?;
         let rope_theta = self.float("llama.rope.freq_base")?.unwrap_or(10_000.0);
         let config = LlamaConfig {
+            model_type: ModelType::default(),
             hidden_size,
             intermediate_size: size("llama.feed_forward_length")?,
             num_hidden_layers: size("llama.block_count")?,

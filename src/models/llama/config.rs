@@ -1,5 +1,6 @@
 //! A Llama's shape.
 
+use super::model_type::{Biases, ModelType};
 use crate::ops::attention::Heads;
 use crate::ops::rope::RopeScaling;
 use crate::shape::Shape;
@@ -7,6 +8,8 @@ use crate::shape::Shape;
 /// The shape of a Llama, in the terms of its config.json.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
+    /// Which of the models that compute as Llama does it is.
+    pub model_type: ModelType,
     /// H, the width of the residual stream.
     pub hidden_size: usize,
     /// I, the width of the gated feed-forward layer.
@@ -21,7 +24,7 @@ pub struct LlamaConfig {
     pub head_dim: usize,
     /// V, the number of token ids.
     pub vocab_size: usize,
-    /// The longest context.
+    /// The context it was trained on; [`LlamaConfig::context`] is the longest.
     pub max_position_embeddings: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f64,
@@ -77,31 +80,71 @@ impl LlamaConfig {
         if !(self.rope_theta > 0.0 && self.rope_theta.is_finite()) {
             return Some(format!("rope_theta must be positive, got {}", self.rope_theta));
         }
-        self.rope_scaling.and_then(|scaling| scaling.contradiction())
+        if let Some(0) = self.model_type.sliding_window() {
+            return Some("sliding_window must be at least 1, got 0".into());
+        }
+        self.rope_scaling.and_then(|scaling| scaling.contradiction(self.max_position_embeddings))
     }
 
-    /// The Hugging Face name and shape of every weight, in the order of the computation.
-    pub fn parameters(&self) -> Vec<(String, Shape)> {
-        let (h, i, v) = (self.hidden_size, self.intermediate_size, self.vocab_size);
+    /// The longest text it takes: what its rotary frequencies are made for, and no more than an attention window, within
+    /// which alone its attention is Llama's.
+    pub fn context(&self) -> usize {
+        let max = self.max_position_embeddings;
+        let context = self.rope_scaling.map_or(max, |scaling| scaling.context(max));
+        self.model_type.sliding_window().map_or(context, |window| window.min(context))
+    }
+
+    /// What [`LlamaConfig::context`] is, in words: `context of 4096`.
+    pub fn limit(&self) -> String {
+        let context = self.context();
+        match self.model_type.sliding_window() {
+            Some(window) if window == context => {
+                format!("attention window of {window}, beyond which nothing is computed")
+            }
+            _ => format!("context of {context}"),
+        }
+    }
+
+    /// The linear layers of a block in the order of the computation: name, `[out, in]`, and whether it has a bias.
+    pub(super) fn block_linears(&self) -> [(&'static str, [usize; 2], bool); 7] {
+        let (h, i) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
-        let block: [(&str, Shape); 9] = [
-            ("input_layernorm", [h].into()),
-            ("self_attn.q_proj", [q, h].into()),
-            ("self_attn.k_proj", [kv, h].into()),
-            ("self_attn.v_proj", [kv, h].into()),
-            ("self_attn.o_proj", [h, q].into()),
-            ("post_attention_layernorm", [h].into()),
-            ("mlp.gate_proj", [i, h].into()),
-            ("mlp.up_proj", [i, h].into()),
-            ("mlp.down_proj", [h, i].into()),
-        ];
-        let blocks = (0..self.num_hidden_layers)
-            .flat_map(|layer| block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
-        let head = (!self.tie_word_embeddings).then(|| ("lm_head.weight".into(), [v, h].into()));
-        std::iter::once(("model.embed_tokens.weight".into(), [v, h].into()))
+        let Biases { qkv: qkv_bias, o: o_bias, mlp: mlp_bias } = self.model_type.biases();
+        [
+            ("self_attn.q_proj", [q, h], qkv_bias),
+            ("self_attn.k_proj", [kv, h], qkv_bias),
+            ("self_attn.v_proj", [kv, h], qkv_bias),
+            ("self_attn.o_proj", [h, q], o_bias),
+            ("mlp.gate_proj", [i, h], mlp_bias),
+            ("mlp.up_proj", [i, h], mlp_bias),
+            ("mlp.down_proj", [h, i], mlp_bias),
+        ]
+    }
+
+    /// The Hugging Face name and shape of every weight and bias, in the order of the computation but for a block's norms,
+    /// which come first.
+    pub fn parameters(&self) -> Vec<(String, Shape)> {
+        let embedding = Shape::from([self.vocab_size, self.hidden_size]);
+        let blocks = (0..self.num_hidden_layers).flat_map(|layer| {
+            let named = self.block_parameters().into_iter();
+            named.map(move |(name, shape)| (format!("model.layers.{layer}.{name}"), shape))
+        });
+        let head = (!self.tie_word_embeddings).then(|| ("lm_head.weight".into(), embedding));
+        std::iter::once(("model.embed_tokens.weight".into(), embedding))
             .chain(blocks)
-            .chain([("model.norm.weight".into(), [h].into())])
+            .chain([("model.norm.weight".into(), [self.hidden_size].into())])
             .chain(head)
             .collect()
+    }
+
+    fn block_parameters(&self) -> Vec<(String, Shape)> {
+        let norms =
+            ["input_layernorm", "post_attention_layernorm"].map(|name| (name, [self.hidden_size].into(), false));
+        let linears = self.block_linears().map(|(name, shape, has_bias)| (name, Shape::from(shape), has_bias));
+        let parameters = norms.into_iter().chain(linears).flat_map(|(name, shape, has_bias)| {
+            let bias = has_bias.then(|| (format!("{name}.bias"), [shape.rows()].into()));
+            std::iter::once((format!("{name}.weight"), shape)).chain(bias)
+        });
+        parameters.collect()
     }
 }

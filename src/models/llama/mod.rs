@@ -2,23 +2,27 @@
 
 mod block;
 mod config;
+mod model_type;
+mod rope;
 
 use block::Block;
 pub use config::LlamaConfig;
+pub use model_type::ModelType;
+use rope::Rope;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::autograd::Tensor;
 use crate::device::Device;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::dispatch_float;
+use crate::dtype::{DType, Float};
+use crate::error::Result;
 use crate::nn::{Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor};
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::cast;
 use crate::ops::grad_norm::grad_norm;
 use crate::ops::matmul::matmul_f32;
-use crate::ops::rope::RopeTable;
 use crate::shape::Shape;
 
 /// Where a model's weights come from: the weight of a Hugging Face name, which must have that shape.
@@ -35,8 +39,7 @@ pub struct Llama {
     norm: RmsNorm,
     /// `None` where the embedding is the output layer.
     lm_head: Option<Parameter>,
-    /// Cosines and sines of as many positions as were asked for so far.
-    rope: RwLock<Option<Arc<RopeTable>>>,
+    rope: Rope,
 }
 
 impl Llama {
@@ -57,7 +60,7 @@ impl Llama {
             true => None,
             false => Some(Parameter::new(load("lm_head.weight", [v, h].into())?)),
         };
-        Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: RwLock::new(None) })
+        Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: Rope::default() })
     }
 
     /// Its shape.
@@ -70,8 +73,7 @@ impl Llama {
     /// # Errors
     /// [`Error::Input`] if a sequence is longer than the context.
     pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn BlockHook) -> Result<Tensor> {
-        let (segments, positions) = (batch.segments.clone(), batch.positions.clone());
-        let pass = Arc::new(Pass { segments, positions, rope: self.rope(batch.longest)?, dropout });
+        let pass = Arc::new(self.pass(batch.segments.clone(), batch.positions.clone(), dropout)?);
         let mut x = self.embed(&batch.input_ids)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let (block, pass) = (block.clone(), pass.clone());
@@ -106,7 +108,8 @@ impl Llama {
     /// # Errors
     /// [`Error::Input`] if they are more than the context.
     pub fn cache(&self, capacity: usize) -> Result<KvCache> {
-        self.rope(capacity)?; // grown here, it does not grow between two tokens
+        // Grown here, it does not grow between two tokens.
+        self.rope.of_positions(&self.config, &self.device(), capacity)?;
         let width = self.config.num_key_value_heads * self.config.head_dim;
         KvCache::new(self.blocks.len(), capacity, width, self.dtype, &self.device())
     }
@@ -119,8 +122,7 @@ impl Llama {
         let (first, rows) = (cache.rows(), input_ids.shape().numel());
         let positions: Vec<u32> = (first..first + rows).map(|p| p as u32).collect();
         let positions = Tensor::from_slice(&input_ids.device(), [rows], &positions)?;
-        let segments = Segments::cached(rows, first + rows);
-        let pass = Pass { segments, positions, rope: self.rope(first + rows)?, dropout: None };
+        let pass = self.pass(Segments::cached(rows, first + rows), positions, None)?;
         let mut x = self.embed(input_ids)?;
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             x = block.forward(&x, &pass, Some(layer))?;
@@ -131,10 +133,10 @@ impl Llama {
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
-        let named =
-            |(i, block): (usize, &'_ Arc<Block>)| block.linears().map(|(name, _)| format!("model.layers.{i}.{name}"));
-        let names = self.blocks.iter().enumerate().flat_map(named);
-        names.zip(self.blocks.iter().flat_map(|block| block.linears().map(|(_, linear)| linear))).collect()
+        let names = self.config.block_linears().map(|(name, ..)| name);
+        let blocks = self.blocks.iter().enumerate();
+        let linears = blocks.flat_map(|(i, block)| names.iter().zip(block.linears()).map(move |named| (i, named)));
+        linears.map(|(i, (name, linear))| (format!("model.layers.{i}.{name}"), linear)).collect()
     }
 
     /// Visits the base weights under their Hugging Face names.
@@ -147,6 +149,9 @@ impl Llama {
         }
         for (name, linear) in self.linears() {
             visit(format!("{name}.weight"), &linear.weight);
+            if let Some(bias) = &linear.bias {
+                visit(format!("{name}.bias"), bias);
+            }
         }
         visit("model.norm.weight".into(), &self.norm.weight);
         if let Some(lm_head) = &self.lm_head {
@@ -208,22 +213,17 @@ impl Llama {
         cast(&self.lm_head.as_ref().unwrap_or(&self.embed_tokens.weight).get(), hidden.dtype())
     }
 
-    /// The table, grown to at least `positions`.
-    fn rope(&self, positions: usize) -> Result<Arc<RopeTable>> {
-        let limit = self.config.max_position_embeddings;
-        if positions > limit {
-            let detail = format!("{positions} tokens are more than the model's context of {limit}");
-            return Err(Error::input("input", detail).with_hint("shorten the text"));
-        }
-        let mut table = self.rope.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = table.as_ref().filter(|table| table.positions() >= positions) {
-            return Ok(table.clone());
-        }
-        let device = self.device();
-        let grown = positions.next_power_of_two().min(limit);
-        let LlamaConfig { head_dim, rope_theta, rope_scaling, .. } = self.config;
-        let grown = Arc::new(RopeTable::new(&device, head_dim, grown, rope_theta, rope_scaling)?);
-        *table = Some(grown.clone());
-        Ok(grown)
+    fn pass(&self, segments: Segments, positions: Tensor, dropout: Option<DropoutSeed>) -> Result<Pass> {
+        let rows = positions.shape().numel();
+        let (rope, positions) = self.rope.of_texts(&self.config, &segments.texts(), positions)?;
+        let has_bias = self.config.block_linears().iter().any(|&(.., has_bias)| has_bias);
+        let ones = has_bias.then(|| self.ones(rows)).transpose()?;
+        Ok(Pass { segments, positions, rope, ones, dropout })
+    }
+
+    fn ones(&self, rows: usize) -> Result<Tensor> {
+        dispatch_float!("linear", self.dtype, T => {
+            Tensor::from_slice(&self.device(), [rows, 1], &vec![T::from_f32(1.0); rows])
+        })
     }
 }

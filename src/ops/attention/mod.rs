@@ -104,6 +104,11 @@ impl Segments {
         }))
     }
 
+    /// The positions of each sequence's queries in it; the last is that of its last key.
+    pub fn texts(&self) -> Vec<Range<usize>> {
+        self.sequences.iter().map(|s| s.keys.len() - s.queries.len()..s.keys.len()).collect()
+    }
+
     /// What the sizes of a GPU's launches depend on as a cache grows, beside the number of queries.
     pub fn launch_shape(key_rows: usize) -> usize {
         cuda::decode_parts(key_rows)

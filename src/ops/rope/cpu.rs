@@ -1,5 +1,7 @@
 //! Rows in parallel; the cosines and sines of a row's position serve all of its heads.
 
+use std::ops::Range;
+
 use super::{OP, RopeTable};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
@@ -7,20 +9,31 @@ use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
 
-/// `[positions, D]`: for each position the cosines of its angles, then their sines.
-pub fn table(positions: usize, frequencies: &[f64]) -> Result<Tensor> {
+/// `[positions, d]`: for each position of each text the cosines of its angles, then their sines, both times `factor`.
+/// `frequencies` gives those of a text of some length.
+pub fn table(d: usize, texts: &[Range<usize>], frequencies: &dyn Fn(usize) -> Vec<f64>, factor: f64) -> Result<Tensor> {
+    let rows: usize = texts.iter().map(ExactSizeIterator::len).sum();
+    let mut table = Tensor::uninit(&Device::Cpu, DType::F32, [rows, d])?;
+    let mut left = table.slice_mut::<f32>()?;
+    for text in texts {
+        let (rows, behind) = std::mem::take(&mut left).split_at_mut(text.len() * d);
+        fill(rows, text.start, &frequencies(text.end), factor);
+        left = behind;
+    }
+    Ok(table)
+}
+
+fn fill(table: &mut [f32], start: usize, frequencies: &[f64], factor: f64) {
     let d = 2 * frequencies.len();
-    let mut table = Tensor::uninit(&Device::Cpu, DType::F32, [positions, d])?;
-    host::par_rows(table.slice_mut::<f32>()?, d, |first, rows| {
-        for (row, position) in rows.chunks_mut(d).zip(first..) {
+    host::par_rows(table, d, |first, rows| {
+        for (row, position) in rows.chunks_mut(d).zip(start + first..) {
             let (cos, sin) = row.split_at_mut(d / 2);
             for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
                 let angle = (position as f64 * frequency).sin_cos();
-                (*sin, *cos) = (angle.0 as f32, angle.1 as f32);
+                (*sin, *cos) = ((factor * angle.0) as f32, (factor * angle.1) as f32);
             }
         }
     });
-    Ok(table)
 }
 
 /// Turns the pairs of each of `xs` in place, by their angles times `direction` (1 or -1).

@@ -2,8 +2,12 @@
 
 mod cpu;
 mod cuda;
+mod scaling;
 
 pub(crate) use cuda::KERNELS;
+pub use scaling::RopeScaling;
+
+use std::ops::Range;
 
 use super::check;
 use crate::autograd::{Tensor, record};
@@ -13,69 +17,15 @@ use crate::error::{Error, Result};
 
 const OP: &str = "rope";
 
-/// How frequencies are changed to reach beyond the positions a model was first trained on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum RopeScaling {
-    /// All frequencies divided by `factor`.
-    Linear {
-        /// At least 1.
-        factor: f64,
-    },
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, those between interpolated.
-    Llama3 {
-        /// The divisor of low frequencies.
-        factor: f64,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are low frequencies.
-        low_freq_factor: f64,
-        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are high frequencies.
-        high_freq_factor: f64,
-        /// The context the model was first trained on.
-        original_max_position_embeddings: usize,
-    },
-}
-
-impl RopeScaling {
-    /// What in it cannot be, in words that name the field; `None` if all fits.
-    pub fn contradiction(&self) -> Option<String> {
-        let (Self::Linear { factor } | Self::Llama3 { factor, .. }) = *self;
-        if !(factor >= 1.0 && factor.is_finite()) {
-            return Some(format!("the factor of the rope scaling must be at least 1, got {factor}"));
-        }
-        match *self {
-            Self::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if !(low > 0.0 && high > low) => {
-                Some(format!("high_freq_factor {high} must be above low_freq_factor {low}, and both above 0"))
-            }
-            Self::Llama3 { original_max_position_embeddings: 0, .. } => {
-                Some("original_max_position_embeddings must be positive, got 0".into())
-            }
-            _ => None,
-        }
-    }
-
-    /// The frequency that takes the place of `frequency`.
-    fn apply(self, frequency: f64) -> f64 {
-        match self {
-            Self::Linear { factor } => frequency / factor,
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                let turns = original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
-                let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let smooth = smooth.clamp(0.0, 1.0);
-                (1.0 - smooth) * frequency / factor + smooth * frequency
-            }
-        }
-    }
-}
-
 /// The cosines and sines of every angle, computed in f64 and shared by all layers.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
-    /// `[positions, D]` f32: the cosines of a position's D/2 angles, then their sines.
+    /// `[positions, D]` f32: the cosines of a position's D/2 angles, then their sines, scaled as YaRN has it.
     cos_sin: Tensor,
 }
 
 impl RopeTable {
-    /// The table for heads of `head_dim` at the positions below `positions`, with frequencies `theta^(-2i/D)`, scaled.
+    /// The table of a text of `positions` tokens for heads of `head_dim`, with frequencies `theta^(-2i/D)`, scaled.
     ///
     /// # Errors
     /// [`Error::Input`] if `head_dim` is odd or 0, or `theta` or `scaling` is out of its range.
@@ -86,19 +36,41 @@ impl RopeTable {
         theta: f64,
         scaling: Option<RopeScaling>,
     ) -> Result<Self> {
+        let text = 0..positions;
+        Self::of_texts(device, head_dim, std::slice::from_ref(&text), theta, scaling)
+    }
+
+    /// The tables of several texts, one after the other: of each the positions of a range that ends where the text does,
+    /// as dynamic scaling's frequencies depend on its length.
+    ///
+    /// # Errors
+    /// As [`RopeTable::new`].
+    pub fn of_texts(
+        device: &Device,
+        head_dim: usize,
+        texts: &[Range<usize>],
+        theta: f64,
+        scaling: Option<RopeScaling>,
+    ) -> Result<Self> {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(Error::input(OP, format!("head_dim must be even, got {head_dim}")));
         }
         if !(theta > 0.0 && theta.is_finite()) {
             return Err(Error::input(OP, format!("theta must be positive, got {theta}")));
         }
-        if let Some(detail) = scaling.and_then(|scaling| scaling.contradiction()) {
+        if let Some(detail) = scaling.and_then(|scaling| scaling.refusal()) {
             return Err(Error::input(OP, detail));
         }
-        let frequency = |i| theta.powf(-((2 * i) as f64) / head_dim as f64);
-        let frequencies: Vec<f64> =
-            (0..head_dim / 2).map(|i| scaling.map_or(frequency(i), |scaling| scaling.apply(frequency(i)))).collect();
-        Ok(Self { cos_sin: cpu::table(positions, &frequencies)?.to_device(device)? })
+        let frequencies = |length| scaling::frequencies(scaling, head_dim, theta, length);
+        let longest = texts.iter().map(|text| text.end).max().unwrap_or(0);
+        if !frequencies(longest).iter().all(|frequency| frequency.is_finite()) {
+            return Err(Error::input(
+                OP,
+                format!("theta {theta} with its scaling gives frequencies that are no numbers"),
+            ));
+        }
+        let factor = scaling.map_or(1.0, |scaling| scaling.attention_factor());
+        Ok(Self { cos_sin: cpu::table(head_dim, texts, &frequencies, factor)?.to_device(device)? })
     }
 
     /// The number of positions it holds.
@@ -112,7 +84,7 @@ impl RopeTable {
     }
 }
 
-/// Turns each pair `(x[i], x[i + D/2])` of every head of `q` and `k` by its position's angle `i`.
+/// Turns each pair `(x[i], x[i + D/2])` of every head of `q` and `k` by its position's angle `i`, and scales it as `table` has it.
 ///
 /// - Shapes: `q` `[rows, NH * D]`, `k` `[rows, NKV * D]`, `positions` `[rows]` → `q`, `k`; in place where not shared
 /// - Dtypes: `q`, `k` f32 or bf16, both alike; `positions` u32; cosines and sines in f32
