@@ -8,40 +8,87 @@ use crate::device::host;
 use crate::dtype::{DType, Element, Float};
 use crate::error::Result;
 
-/// Fills a tensor from little-endian bytes.
-pub(super) type Convert = fn(&[u8], &mut Tensor) -> Result<()>;
+/// Fills a tensor from little-endian bytes, whose elements follow each other unless there are strides.
+pub(super) type Convert = fn(&[u8], Option<&Strides>, &mut Tensor) -> Result<()>;
+
+/// How far apart the elements of a tensor are that do not follow each other row by row. Counts elements.
+#[derive(Debug)]
+pub(super) struct Strides {
+    /// Size and stride of each dimension but the innermost.
+    outer: Vec<(usize, usize)>,
+    /// Those of the innermost one.
+    inner: (usize, usize),
+}
+
+impl Strides {
+    /// The strides of a tensor of one dimension or more, none of them empty.
+    pub fn new(dims: &[usize], strides: &[usize]) -> Self {
+        let mut outer: Vec<(usize, usize)> = dims.iter().copied().zip(strides.iter().copied()).collect();
+        let inner = outer.pop().unwrap_or((1, 1));
+        Self { outer, inner }
+    }
+
+    /// Where row number `row` begins, of all rows in their order.
+    fn start(&self, mut row: usize) -> usize {
+        let mut start = 0;
+        for (size, stride) in self.outer.iter().rev() {
+            start += row % size * stride;
+            row /= size;
+        }
+        start
+    }
+}
 
 /// How a tensor stored as `from` becomes one of `to`; `None` if it cannot.
 pub(super) fn from_dtype(from: Dtype, to: DType) -> Option<Convert> {
     Some(match (from, to) {
-        (Dtype::F32, DType::F32) => |bytes, out| fill::<4, f32>(bytes, out, f32::from_le_bytes),
+        (Dtype::F32, DType::F32) => |bytes, strides, out| fill::<4, f32>(bytes, strides, out, f32::from_le_bytes),
         (Dtype::F32, DType::Bf16) => {
-            |bytes, out| fill::<4, bf16>(bytes, out, |b| Float::from_f32(f32::from_le_bytes(b)))
+            |bytes, strides, out| fill::<4, bf16>(bytes, strides, out, |b| Float::from_f32(f32::from_le_bytes(b)))
         }
-        (Dtype::BF16, DType::F32) => |bytes, out| fill::<2, f32>(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-        (Dtype::BF16, DType::Bf16) => |bytes, out| fill::<2, bf16>(bytes, out, bf16::from_le_bytes),
-        (Dtype::F16, DType::F32) => |bytes, out| fill::<2, f32>(bytes, out, f16_to_f32),
-        (Dtype::F16, DType::Bf16) => |bytes, out| fill::<2, bf16>(bytes, out, |b| Float::from_f32(f16_to_f32(b))),
-        (Dtype::F64, DType::F32) => |bytes, out| fill::<8, f32>(bytes, out, |b| f64::from_le_bytes(b) as f32),
+        (Dtype::BF16, DType::F32) => {
+            |bytes, strides, out| fill::<2, f32>(bytes, strides, out, |b| bf16::from_le_bytes(b).to_f32())
+        }
+        (Dtype::BF16, DType::Bf16) => |bytes, strides, out| fill::<2, bf16>(bytes, strides, out, bf16::from_le_bytes),
+        (Dtype::F16, DType::F32) => |bytes, strides, out| fill::<2, f32>(bytes, strides, out, f16_to_f32),
+        (Dtype::F16, DType::Bf16) => {
+            |bytes, strides, out| fill::<2, bf16>(bytes, strides, out, |b| Float::from_f32(f16_to_f32(b)))
+        }
+        (Dtype::F64, DType::F32) => {
+            |bytes, strides, out| fill::<8, f32>(bytes, strides, out, |b| f64::from_le_bytes(b) as f32)
+        }
         (Dtype::F64, DType::Bf16) => {
-            |bytes, out| fill::<8, bf16>(bytes, out, |b| bf16::from_f64(f64::from_le_bytes(b)))
+            |bytes, strides, out| fill::<8, bf16>(bytes, strides, out, |b| bf16::from_f64(f64::from_le_bytes(b)))
         }
-        (Dtype::I32, DType::I32) => |bytes, out| fill::<4, i32>(bytes, out, i32::from_le_bytes),
-        (Dtype::U32, DType::U32) => |bytes, out| fill::<4, u32>(bytes, out, u32::from_le_bytes),
+        (Dtype::I32, DType::I32) => |bytes, strides, out| fill::<4, i32>(bytes, strides, out, i32::from_le_bytes),
+        (Dtype::U32, DType::U32) => |bytes, strides, out| fill::<4, u32>(bytes, strides, out, u32::from_le_bytes),
         _ => return None,
     })
 }
 
-/// In parallel, vectorised: files are read at memory speed.
+/// In parallel, and vectorised where elements follow each other: files are read at memory speed.
 fn fill<const N: usize, T: Element>(
     bytes: &[u8],
+    strides: Option<&Strides>,
     out: &mut Tensor,
     element: impl Fn([u8; N]) -> T + Sync,
 ) -> Result<()> {
     let (elements, _) = bytes.as_chunks::<N>();
-    host::par_rows(out.slice_mut::<T>()?, 1, |first, out| {
-        for (out, bytes) in out.iter_mut().zip(&elements[first..]) {
-            *out = element(*bytes);
+    let Some(strides) = strides else {
+        host::par_rows(out.slice_mut::<T>()?, 1, |first, out| {
+            for (out, bytes) in out.iter_mut().zip(&elements[first..]) {
+                *out = element(*bytes);
+            }
+        });
+        return Ok(());
+    };
+    let (length, stride) = strides.inner;
+    host::par_rows(out.slice_mut::<T>()?, length, |first, out| {
+        for (row, out) in out.chunks_mut(length).enumerate() {
+            let row = &elements[strides.start(first + row)..];
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = element(row[i * stride]);
+            }
         }
     });
     Ok(())

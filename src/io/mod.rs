@@ -3,6 +3,7 @@
 mod convert;
 mod json;
 mod mmap;
+mod pickle;
 mod shard;
 
 pub mod adapter;

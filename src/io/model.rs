@@ -1,4 +1,4 @@
-//! A model's files, whatever their format: a Hugging Face folder, one safetensors file, or a GGUF.
+//! A model's files, whatever their format: a Hugging Face folder, with weights in safetensors or PyTorch's files, or a GGUF.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,11 @@ impl ModelFiles {
             let (config, weights) = (gguf.config()?, Weights::Gguf(gguf));
             return Ok(Self { path: path.into(), config, weights, adapter: None });
         }
-        let what = if path.exists() { "neither a model folder nor a .gguf file" } else { "no such file or folder" };
-        Err(Error::file(path, what))
+        if !path.exists() {
+            return Err(Error::file(path, "no such file or folder"));
+        }
+        Err(Error::file(path, "neither a model folder nor a .gguf file")
+            .with_hint("give the folder that has its config.json and tokenizer too"))
     }
 
     /// The same with the adapter in `folder` on it.

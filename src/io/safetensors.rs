@@ -1,4 +1,4 @@
-//! Checkpoints in the safetensors format: one file, or shards beside an index.
+//! Checkpoints of weights, one file or shards beside an index; and the safetensors format, in which they are written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::json::Object;
 use super::shard::{Shard, Stored};
-use super::{LM_HEAD, WeightSource, atomic};
+use super::{LM_HEAD, WeightSource, atomic, pickle};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -25,6 +25,9 @@ pub const INDEX: &str = "model.safetensors.index.json";
 
 /// Longer headers are refused, as other readers of the format do.
 const MAX_HEADER_BYTES: usize = 100_000_000;
+/// The names of a model's weights, whole and as the list of its shards, in the order in which they are looked for.
+pub(super) const WEIGHTS: [(&str, &str); 2] = [(MODEL, INDEX), (pickle::MODEL, pickle::INDEX)];
+
 const TRUNCATED: &str = "the file is incomplete: get it again";
 
 /// The tensors of one file or of all shards of a model, mapped and read one by one.
@@ -37,35 +40,45 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, or the model in a folder: `model.safetensors`, or else the shards that
-    /// `model.safetensors.index.json` lists.
+    /// Opens a file of safetensors or of PyTorch, or the model in a folder: `model.safetensors`, or else the shards that
+    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or its shards.
     ///
     /// # Errors
     /// [`Error::File`] if there is no such model, if a shard is missing, does not hold what the index says or is
     /// truncated, or if a header is corrupt.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { path.join(MODEL) } else { path.into() };
-        if file.exists() {
-            let shard = Shard::open(file)?;
-            let shard_of = shard.names().map(|name| (name.clone(), 0)).collect();
-            return Ok(Self { path: path.into(), shards: vec![shard], shard_of });
+        if !path.is_dir() {
+            return Self::open_file(path, path);
         }
-        if path.join(INDEX).exists() {
-            return Self::open_sharded(path);
+        for (whole, index) in WEIGHTS {
+            if path.join(whole).exists() {
+                return Self::open_file(path, &path.join(whole));
+            }
+            if path.join(index).exists() {
+                return Self::open_sharded(path, index);
+            }
         }
         Err(no_model(path))
     }
 
-    fn open_sharded(folder: &Path) -> Result<Self> {
-        let index = folder.join(INDEX);
-        let listed = read_index(&index)?;
+    fn open_file(path: &Path, file: &Path) -> Result<Self> {
+        if !file.exists() {
+            return Err(Error::file(file, "there is no such file or folder"));
+        }
+        let shard = Shard::open(file.into())?;
+        let shard_of = shard.names().map(|name| (name.clone(), 0)).collect();
+        Ok(Self { path: path.into(), shards: vec![shard], shard_of })
+    }
+
+    fn open_sharded(folder: &Path, index: &str) -> Result<Self> {
+        let listed = read_index(&folder.join(index))?;
         let files: BTreeSet<&String> = listed.values().collect();
-        let shards = files.iter().map(|file| open_listed(folder, file)).collect::<Result<Vec<_>>>()?;
+        let shards = files.iter().map(|file| open_listed(folder, file, index)).collect::<Result<Vec<_>>>()?;
         let mut shard_of = BTreeMap::new();
         for (i, (shard, file)) in shards.iter().zip(&files).enumerate() {
             for name in shard.names() {
                 if listed.get(name) != Some(*file) {
-                    let detail = format!("holds tensor {name}, which {INDEX} does not place here");
+                    let detail = format!("holds tensor {name}, which {index} does not place here");
                     return Err(Error::file(shard.path(), detail));
                 }
                 shard_of.insert(name.clone(), i);
@@ -73,7 +86,7 @@ impl Checkpoint {
         }
         match listed.iter().find(|(name, _)| !shard_of.contains_key(*name)) {
             Some((name, file)) => {
-                let detail = format!("has no tensor {name}, though {INDEX} lists it here");
+                let detail = format!("has no tensor {name}, though {index} lists it here");
                 Err(Error::file(folder.join(file), detail))
             }
             None => Ok(Self { path: folder.into(), shards, shard_of }),
@@ -150,6 +163,7 @@ pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, 
         dtype: info.dtype,
         dims: info.shape.clone(),
         bytes: start + info.data_offsets.0..start + info.data_offsets.1,
+        strides: None,
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect())
 }
@@ -178,29 +192,26 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(listed.into_iter().collect())
 }
 
-fn open_listed(folder: &Path, file: &str) -> Result<Shard> {
+fn open_listed(folder: &Path, file: &str, index: &str) -> Result<Shard> {
     let path = folder.join(file);
     if !path.exists() {
-        return Err(Error::file(path, format!("is missing, though {INDEX} lists it"))
+        return Err(Error::file(path, format!("is missing, though {index} lists it"))
             .with_hint("the folder is incomplete: get the file again"));
     }
     Shard::open(path)
 }
 
 /// Says what is there instead, where that helps.
-fn no_model(path: &Path) -> Error {
-    if !path.is_dir() {
-        return Error::file(path, "there is no such file or folder");
-    }
-    let error = Error::file(path, format!("holds neither {MODEL} nor {INDEX}"));
-    let has = |name: &str| path.join(name).exists();
-    if has("adapter_config.json") {
+fn no_model(folder: &Path) -> Error {
+    let names: Vec<&str> = WEIGHTS.iter().flat_map(|&(whole, index)| [whole, index]).collect();
+    let error = Error::file(folder, format!("holds none of {}", names.join(", ")));
+    if folder.join("adapter_config.json").exists() {
         return error.with_hint("this is an adapter: name it with --adapter, and its base model with --model");
     }
-    if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
-        return error.with_hint("these are pickles: save the model with transformers' `safe_serialization=True`");
+    match pickle::unnamed(folder) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
-    error
 }
 
 /// Writes `path` with the tensors of `layout`, which `tensor` makes one at a time, so that no more than one is held.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
 
+use super::convert::{self, Strides};
 use super::mmap::MappedFile;
-use super::{convert, safetensors, text};
+use super::{pickle, safetensors, text};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -29,14 +30,20 @@ pub(super) struct Stored {
     pub dims: Vec<usize>,
     /// Its place in the file.
     pub bytes: Range<usize>,
+    /// How its elements lie there, if not row by row.
+    pub strides: Option<Strides>,
 }
 
 impl Shard {
     /// Maps the file and reads what it says of its tensors.
     pub fn open(path: PathBuf) -> Result<Self> {
         let file = MappedFile::open(&path)?;
-        let tensors = safetensors::read_header(&path, file.bytes());
-        let tensors = tensors.map_err(|e| text::other_format(&path, file.bytes()).unwrap_or(e))?;
+        let tensors = if pickle::is_pickle(&path) {
+            pickle::read_tensors(&path, file.bytes())?
+        } else {
+            let tensors = safetensors::read_header(&path, file.bytes());
+            tensors.map_err(|e| text::other_format(&path, file.bytes()).unwrap_or(e))?
+        };
         Ok(Self { path, file, tensors })
     }
 
@@ -67,12 +74,12 @@ impl Shard {
         })?;
         let bytes = self.file.bytes().get(stored.bytes.clone()).ok_or_else(|| refuse("ends beyond the file".into()))?;
         // Straight from the file to a GPU where there is nothing to convert.
-        let as_stored = matches!((stored.dtype, dtype), (Dtype::BF16, DType::Bf16) | (Dtype::F32, DType::F32));
-        let tensor = if as_stored && !matches!(device, Device::Cpu) {
+        let is_equal = matches!((stored.dtype, dtype), (Dtype::BF16, DType::Bf16) | (Dtype::F32, DType::F32));
+        let tensor = if is_equal && stored.strides.is_none() && !matches!(device, Device::Cpu) {
             Tensor::from_bytes(device, dtype, shape, bytes)?
         } else {
             let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
-            convert(bytes, &mut tensor)?;
+            convert(bytes, stored.strides.as_ref(), &mut tensor)?;
             tensor.to_device(device)?
         };
         self.file.release(stored.bytes.clone());

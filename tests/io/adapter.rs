@@ -400,12 +400,11 @@ fn stored_as(dtype: &str) -> Vec<u8> {
 }
 
 #[test]
-fn pickles_and_absent_files_are_refused() {
+fn absent_and_misnamed_files_are_refused() {
     let folder = copy_of("lora/adapter");
     std::fs::rename(folder.path().join(WEIGHTS), folder.path().join("adapter_model.bin")).unwrap();
-    let message = format!("{WEIGHTS}: is missing; adapter_model.bin is a pickle, which is not read");
-    let hint = "load the adapter with PEFT and save it again with safe_serialization=True";
-    refused(&folder, &message, Some(hint));
+    let message = "adapter_model.bin: is a safetensors file under another name";
+    refused(&folder, message, Some("name it *.safetensors"));
     std::fs::remove_file(folder.path().join("adapter_model.bin")).unwrap();
     refused(&folder, &format!("{WEIGHTS}: there is no such file or folder"), None);
     std::fs::remove_file(folder.path().join(CONFIG)).unwrap();

@@ -248,10 +248,39 @@ fn a_damaged_cache_is_mended() {
 }
 
 #[test]
+fn pytorchs_files_are_fetched_where_there_are_no_safetensors() {
+    let index: &[u8] = br#"{"weight_map":{"a":"pytorch_model-1.bin","b":"pytorch_model-2.bin"}}"#;
+    let common: [(&str, &[u8]); 3] =
+        [("config.json", CONFIG), ("tokenizer.json", TOKENIZER), ("optimizer.bin", b"stray")];
+    let [config, tokenizer, stray] = common;
+    let whole = Revision::new('a', [config, tokenizer, stray, ("pytorch_model.bin", b"all")]);
+    let (first, second) = ("pytorch_model-1.bin", "pytorch_model-2.bin");
+    let listed = ("pytorch_model.bin.index.json", index);
+    let shards = Revision::new('b', [config, tokenizer, stray, listed, (first, b"one"), (second, b"two")]);
+    for (revision, fetched) in [(whole, ["pytorch_model.bin"].as_slice()), (shards, &[first, second])] {
+        let server = Server::start([("main", revision)]);
+        let cache = TempDir::new().unwrap();
+        let hub = hub(&server.endpoint(), &cache);
+        let folder = hub.resolve(MODEL, Kind::Model).unwrap();
+        assert!(fetched.iter().all(|name| folder.join(name).exists()) && !folder.join("optimizer.bin").exists());
+        let offline = Hub { offline: true, ..hub };
+        assert_eq!(offline.resolve(MODEL, Kind::Model).unwrap(), folder);
+        std::fs::remove_file(folder.join(fetched[0])).unwrap();
+        let (text, _) = refusal(offline.resolve(MODEL, Kind::Model));
+        let lacks = if fetched.len() == 1 { "model.safetensors" } else { fetched[0] };
+        assert!(text.ends_with(&format!("lacks {lacks}")), "{text}");
+    }
+    let files: [(&str, &[u8]); 2] = [("adapter_config.json", b"{}"), ("adapter_model.bin", b"weights")];
+    let (server, cache) = (Server::start([("main", Revision::new('a', files))]), TempDir::new().unwrap());
+    let folder = hub(&server.endpoint(), &cache).resolve(MODEL, Kind::Adapter).unwrap();
+    assert_eq!(read(&folder, "adapter_model.bin"), b"weights");
+}
+
+#[test]
 fn a_model_in_another_format_says_what_to_do() {
     let cache = TempDir::new().unwrap();
     for (file, says) in
-        [("q4.gguf", "GGUF files and give its path: q4.gguf"), ("pytorch_model.bin", "convert pytorch_model.bin")]
+        [("q4.gguf", "GGUF files and give its path: q4.gguf"), ("original/consolidated.00.pth", "Meta's own release")]
     {
         let server = Server::start([("main", Revision::new('a', [("config.json", CONFIG), (file, b"")]))]);
         let (text, hint) = refusal(hub(&server.endpoint(), &cache).resolve(MODEL, Kind::Model));

@@ -1,4 +1,4 @@
-//! LoRA adapters in PEFT's format: `adapter_config.json` beside `adapter_model.safetensors`.
+//! LoRA adapters in PEFT's format: `adapter_config.json` beside `adapter_model.safetensors` or `adapter_model.bin`.
 
 mod config;
 mod modules;

@@ -10,8 +10,8 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::WeightSource;
 use crate::io::safetensors::Checkpoint;
+use crate::io::{WeightSource, pickle};
 use crate::shape::Shape;
 
 /// What is in the file and was not taken yet.
@@ -100,11 +100,8 @@ fn is_foreign(place: &str) -> bool {
     !in_llama || !(of_lora || !place.contains(".lora_") && ["weight", "bias"].contains(&leaf))
 }
 
+/// PEFT's older files are PyTorch's; safetensors come first.
 fn open(folder: &Path) -> Result<Checkpoint> {
-    let path = folder.join(WEIGHTS);
-    if !path.exists() && folder.join("adapter_model.bin").exists() {
-        return Err(Error::file(path, "is missing; adapter_model.bin is a pickle, which is not read")
-            .with_hint("load the adapter with PEFT and save it again with safe_serialization=True"));
-    }
-    Checkpoint::open(&path)
+    let (path, pickled) = (folder.join(WEIGHTS), folder.join(pickle::ADAPTER));
+    Checkpoint::open(if !path.exists() && pickled.exists() { &pickled } else { &path })
 }

@@ -16,12 +16,13 @@ use super::spec::{Spec, is_commit};
 use super::trouble::{Trouble, unwritable};
 use super::{Hub, Kind};
 use crate::error::{Error, Result};
-use crate::io::text;
+use crate::io::safetensors::WEIGHTS;
+use crate::io::{adapter, pickle, text};
 
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+const ADAPTER: &str = "adapter_config.json";
+/// An adapter's tensors, in the order in which they are looked for.
+const ADAPTER_WEIGHTS: [&str; 2] = [adapter::WEIGHTS, pickle::ADAPTER];
 /// Read where a repository has them.
 const COMPANIONS: [&str; 5] = [
     "generation_config.json",
@@ -71,7 +72,7 @@ impl Remote {
 /// What `folder` does not have and is of no use without.
 pub fn lacking(folder: &Path, kind: Kind) -> Vec<String> {
     let mut wanted = match kind {
-        Kind::Adapter => ADAPTER.map(str::to_owned).to_vec(),
+        Kind::Adapter => vec![ADAPTER.to_owned(), adapter_weights(|name| folder.join(name).exists()).to_owned()],
         Kind::Model => [CONFIG.to_owned()].into_iter().chain(weights(folder)).collect(),
     };
     wanted.retain(|name| !folder.join(name).exists());
@@ -80,8 +81,21 @@ pub fn lacking(folder: &Path, kind: Kind) -> Vec<String> {
 
 /// The files that hold a model's weights, as far as `folder` can tell.
 fn weights(folder: &Path) -> BTreeSet<String> {
-    let whole = || [WEIGHTS.to_owned()].into();
-    if folder.join(WEIGHTS).exists() { whole() } else { shards(&folder.join(INDEX)).unwrap_or_else(|_| whole()) }
+    let has = |name: &str| folder.join(name).exists();
+    let (whole, index) = model_weights(has);
+    let listed = if has(whole) { None } else { shards(&folder.join(index)).ok() };
+    listed.unwrap_or_else(|| [whole.to_owned()].into())
+}
+
+/// What the weights of a model are called among the files that `has` tells of: whole, and the list of their shards.
+fn model_weights(has: impl Fn(&str) -> bool) -> (&'static str, &'static str) {
+    let found = WEIGHTS.into_iter().find(|&(whole, index)| has(whole) || has(index));
+    found.unwrap_or(WEIGHTS[0])
+}
+
+/// What an adapter's tensors are called among the files that `has` tells of.
+fn adapter_weights(has: impl Fn(&str) -> bool) -> &'static str {
+    ADAPTER_WEIGHTS.into_iter().find(|name| has(name)).unwrap_or(ADAPTER_WEIGHTS[0])
 }
 
 /// The files that an index spreads the weights over.
@@ -110,7 +124,7 @@ impl Hub {
             files: listing.siblings,
         };
         match kind {
-            Kind::Adapter => ADAPTER.into_iter().try_for_each(|name| fetch.file(name))?,
+            Kind::Adapter => fetch.adapter()?,
             Kind::Model => fetch.model()?,
         }
         let cache = Cache::new(self.cache.clone()).repo(spec.repo());
@@ -161,11 +175,17 @@ impl Fetch<'_> {
     fn model(&self) -> Result<()> {
         self.file(CONFIG)?;
         COMPANIONS.into_iter().filter(|name| self.has(name)).try_for_each(|name| self.file(name))?;
-        if self.has(WEIGHTS) || !self.has(INDEX) {
-            return self.file(WEIGHTS);
+        let (whole, index) = model_weights(|name| self.has(name));
+        if self.has(whole) || !self.has(index) {
+            return self.file(whole);
         }
-        self.file(INDEX)?;
-        shards(&self.folder.join(INDEX))?.iter().try_for_each(|name| self.file(name))
+        self.file(index)?;
+        shards(&self.folder.join(index))?.iter().try_for_each(|name| self.file(name))
+    }
+
+    fn adapter(&self) -> Result<()> {
+        self.file(ADAPTER)?;
+        self.file(adapter_weights(|name| self.has(name)))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -213,17 +233,14 @@ impl Fetch<'_> {
         let ending = |suffix: &str| -> Vec<&str> {
             self.files.iter().map(|file| file.rfilename.as_str()).filter(|name| name.ends_with(suffix)).collect()
         };
-        let hint = if name == CONFIG && self.has(ADAPTER[0]) {
+        let hint = if name == CONFIG && self.has(ADAPTER) {
             "it holds an adapter: give it as --adapter, and the model it was made for as --model".to_owned()
-        } else if name == ADAPTER[0] && self.has(CONFIG) {
+        } else if name == ADAPTER && self.has(CONFIG) {
             "it holds a model, not an adapter".to_owned()
         } else if !ending(".gguf").is_empty() {
             format!("download one of its GGUF files and give its path: {}", ending(".gguf").join(", "))
-        } else if !ending(".bin").is_empty() {
-            format!(
-                "only safetensors are read; convert {} with transformers' save_pretrained",
-                ending(".bin").join(", ")
-            )
+        } else if self.has("consolidated.00.pth") || self.has("original/consolidated.00.pth") {
+            "it holds Meta's own release: name the model's repository in transformers' format".into()
         } else {
             format!("see {}/{}/tree/{}", self.hub.endpoint, self.spec.name, self.spec.revision)
         };

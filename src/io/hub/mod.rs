@@ -15,9 +15,9 @@ use spec::Spec;
 /// What kind of repository a name stands for, which decides the files that are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// config.json, the tokenizer's files, and safetensors weights, whole or in shards.
+    /// config.json, the tokenizer's files, and weights, whole or in shards: safetensors, or else PyTorch's.
     Model,
-    /// adapter_config.json and adapter_model.safetensors.
+    /// adapter_config.json, and adapter_model.safetensors or else adapter_model.bin.
     Adapter,
 }
 
