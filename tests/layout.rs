@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
+
 /// Modules of `src/`, lowest step first. A module imports only from lower steps; those on one step not each other.
 const STEPS: &[&[&str]] = &[
     &["error"],
@@ -47,21 +49,104 @@ fn module(path: &Path) -> String {
     inner.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_string()
 }
 
-/// The code of a file without comments and without its unit tests, which may use anything.
-fn code(path: &Path) -> String {
+/// A file without its unit tests, which may use anything and stand at its end.
+fn source(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("\n#[cfg(test)]").next().unwrap().to_string();
-    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    match text.split_once("\n#[cfg(test)]") {
+        None => text,
+        Some((code, tests)) => {
+            let is_end = tests.starts_with("\nmod tests {") && tests.matches("\n}\n").count() == 1;
+            assert!(is_end, "{}: unit tests are a module at the end", path.display());
+            code.to_string()
+        }
+    }
 }
 
-/// Names that follow each occurrence of `prefix`; a brace list gives all its members.
-fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
-    let word = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let members = |rest: &str| match rest.strip_prefix('{') {
-        Some(list) => list.split('}').next().unwrap().split(',').map(|m| word(m.trim())).collect(),
-        None => vec![word(rest)],
-    };
-    code.split(prefix).skip(1).flat_map(members).filter(|name| !name.is_empty()).collect()
+/// [`source`] without line comments.
+fn code(path: &Path) -> String {
+    source(path).lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// What the code of a file names: paths from the crate's root, through `crate::` and `super::`, macros included; and
+/// whether the word `unsafe` stands in it.
+#[derive(Default)]
+struct Named {
+    paths: BTreeSet<Vec<String>>,
+    has_unsafe: bool,
+}
+
+/// Reads the tokens of `code`, which is that of the module `module`, given by its path from the crate's root.
+fn named(code: &str, module: &[String]) -> Named {
+    let mut named = Named::default();
+    let tokens: TokenStream = code.parse().unwrap();
+    walk(&tokens.into_iter().collect::<Vec<_>>(), module, &mut named);
+    named
+}
+
+fn walk(tokens: &[TokenTree], module: &[String], named: &mut Named) {
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        at += 1;
+        match token {
+            TokenTree::Group(group) => {
+                let inner: Vec<_> = group.stream().into_iter().collect();
+                let inline = at.checked_sub(3).map(|at| (tokens[at].to_string(), tokens[at + 1].to_string()));
+                match inline.filter(|(keyword, _)| keyword == "mod" && group.delimiter() == Delimiter::Brace) {
+                    Some((_, name)) => walk(&inner, &[module, &[name]].concat(), named),
+                    None => walk(&inner, module, named),
+                }
+            }
+            TokenTree::Ident(word) if word == "unsafe" => named.has_unsafe = true,
+            TokenTree::Ident(word) if word == "crate" || word == "super" => {
+                let above = if word == "crate" { 0 } else { module.len().saturating_sub(1) };
+                at += use_tree(&tokens[at..], &module[..above], named);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes what follows `prefix` in a path or a use tree; how many tokens that were.
+fn use_tree(tokens: &[TokenTree], prefix: &[String], named: &mut Named) -> usize {
+    let is_colon = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':');
+    match tokens {
+        [a, b, TokenTree::Ident(word), rest @ ..] if is_colon(a) && is_colon(b) => {
+            3 + use_tree(rest, &below(prefix, word), named)
+        }
+        [a, b, TokenTree::Group(group), ..] if is_colon(a) && is_colon(b) && group.delimiter() == Delimiter::Brace => {
+            let inner: Vec<_> = group.stream().into_iter().collect();
+            for tree in inner.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')) {
+                if let [TokenTree::Ident(word), rest @ ..] = tree {
+                    use_tree(rest, &below(prefix, word), named);
+                }
+            }
+            3
+        }
+        _ => {
+            named.paths.insert(prefix.to_vec());
+            0
+        }
+    }
+}
+
+fn below(prefix: &[String], word: &Ident) -> Vec<String> {
+    match word.to_string().as_str() {
+        "super" => prefix.split_last().map_or(vec![], |(_, above)| above.to_vec()),
+        "self" => prefix.to_vec(),
+        name => [prefix, &[name.to_string()]].concat(),
+    }
+}
+
+/// The path of a file's module from the crate's root.
+fn module_path(path: &Path) -> Vec<String> {
+    let inner = path.strip_prefix(root().join("src")).unwrap().with_extension("");
+    let names = inner.iter().map(|name| name.to_str().unwrap().to_string());
+    names.filter(|name| !["mod", "lib", "main"].contains(&name.as_str())).collect()
+}
+
+/// The modules of `src/` that a file names, each by its path from the crate's root.
+fn imports(path: &Path) -> BTreeSet<Vec<String>> {
+    named(&source(path), &module_path(path)).paths
 }
 
 fn step(module: &str) -> Option<usize> {
@@ -73,7 +158,8 @@ fn imports_run_one_way() {
     let mut broken = Vec::new();
     for path in files(&root().join("src"), "rs") {
         let from = module(&path);
-        for to in names_after(&code(&path), "crate::") {
+        let tops: BTreeSet<String> = imports(&path).into_iter().filter_map(|path| path.into_iter().next()).collect();
+        for to in tops {
             let (Some(low), Some(high)) = (step(&to), step(&from)) else {
                 let may_compare = path.starts_with(root().join("src/cli/kernels"));
                 if from != to && (to == "reference" && !may_compare || from == "reference") {
@@ -152,33 +238,55 @@ fn one_op_uses_another_only_by_its_public_function() {
         let own =
             path.strip_prefix(root().join("src/ops")).unwrap().iter().next().unwrap().to_str().unwrap().to_string();
         for op in ops().into_iter().filter(|op| *op != own) {
-            let inner = names_after(&code(&path), &format!("{op}::cpu"));
-            let cuda = names_after(&code(&path), &format!("{op}::cuda"));
-            assert!(inner.is_empty() && cuda.is_empty(), "{} reaches into {op}", path.display());
+            let reaches =
+                |room: &str| imports(&path).iter().any(|to| to.starts_with(&["ops", &op, room].map(String::from)));
+            assert!(!reaches("cpu") && !reaches("cuda"), "{} reaches into {op}", path.display());
         }
     }
 }
 
 /// Where `unsafe` may stand (CONTRIBUTING.md). The rest of the code is denied it by the lint.
 const UNSAFE: &[&str] = &[
-    "src/device/cudarc/",
+    "emulator/libcuda/src/api/address.rs",
+    "emulator/libcuda/src/api/context.rs",
+    "emulator/libcuda/src/api/copy.rs",
+    "emulator/libcuda/src/api/device.rs",
+    "emulator/libcuda/src/api/event.rs",
+    "emulator/libcuda/src/api/fill.rs",
+    "emulator/libcuda/src/api/function.rs",
+    "emulator/libcuda/src/api/graph.rs",
+    "emulator/libcuda/src/api/host.rs",
+    "emulator/libcuda/src/api/init.rs",
+    "emulator/libcuda/src/api/launch.rs",
+    "emulator/libcuda/src/api/library.rs",
+    "emulator/libcuda/src/api/memory.rs",
+    "emulator/libcuda/src/api/module.rs",
+    "emulator/libcuda/src/api/occupancy.rs",
+    "emulator/libcuda/src/api/pool.rs",
+    "emulator/libcuda/src/api/rows.rs",
+    "emulator/libcuda/src/api/stream.rs",
+    "emulator/libcuda/src/border.rs",
+    "emulator/libcuda/src/names.rs",
+    "emulator/libcuda/src/report.rs",
+    "emulator/src/run/lanes.rs",
+    "emulator/src/run/raw.rs",
+    "emulator/src/run/simd.rs",
+    "src/device/cudarc/graph.rs",
+    "src/device/cudarc/mod.rs",
+    "src/device/cudarc/staging.rs",
     "src/device/probe.rs",
     "src/io/mmap.rs",
-    "src/parallel/",
-    "src/ops/",
-    "emulator/src/",
-    "emulator/libcuda/src/border.rs",
+    "src/ops/gemm/pairs.rs",
 ];
 
 #[test]
 fn unsafe_stays_on_its_floor() {
-    for path in
-        ["src", "emulator/src", "emulator/libcuda/src"].iter().flat_map(|folder| files(&root().join(folder), "rs"))
-    {
-        let place = path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
-        let has = code(&path).contains("unsafe {") || code(&path).contains("unsafe fn");
-        assert!(!has || UNSAFE.iter().any(|floor| place.starts_with(floor)), "{place} has unsafe code");
-    }
+    let folders = ["src", "emulator/src", "emulator/libcuda/src"];
+    let place = |path: &Path| path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
+    let has_unsafe = |path: &PathBuf| named(&source(path), &[]).has_unsafe;
+    let found = folders.iter().flat_map(|folder| files(&root().join(folder), "rs")).filter(has_unsafe);
+    let found: BTreeSet<String> = found.map(|path| place(&path)).collect();
+    assert_eq!(found, UNSAFE.iter().map(|place| place.to_string()).collect());
 }
 
 #[test]
@@ -200,7 +308,40 @@ fn files_stay_small() {
 #[test]
 fn no_kernel_uses_inline_ptx_outside_its_file() {
     for path in files(&root().join("cuda"), "cu").into_iter().chain(files(&root().join("cuda"), "cuh")) {
-        let inline = fs::read_to_string(&path).unwrap().contains("asm ");
+        let inline = has_word(&code(&path), "asm");
         assert!(!inline || path.ends_with("ptx.cuh"), "{} has inline PTX", path.display());
+    }
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word)
+}
+
+/// The rules above see nothing that these do not.
+#[test]
+fn the_reader_of_code_sees_all_spellings() {
+    let module = ["device", "cuda"].map(String::from);
+    let tops = |code: &str| {
+        let named = named(code, &module);
+        (named.paths.iter().map(|path| path.join("::")).collect::<Vec<_>>().join(" "), named.has_unsafe)
+    };
+    for (code, paths, has_unsafe) in [
+        ("use crate::{device::{Arg, Device}, cli::report};", "cli::report device::Arg device::Device", false),
+        ("use super::super::cli::report as r;", "cli::report", false),
+        ("use super::{super::cli, driver::*};", "cli device::driver", false),
+        ("fn f() { g!(crate::cli::x(1)); }", "cli::x", false),
+        ("mod inner { use super::super::super::cli; use super::super::Arg; }", "cli device::Arg", false),
+        ("pub(crate) use crate::io::mmap::{self, Map};", " io::mmap io::mmap::Map", false),
+        ("unsafe impl Send for X {}", "", true),
+        ("const UNSAFE: &str = \"unsafe\"; // unsafe\n/* unsafe */", "", false),
+        ("fn f() { m!(unsafe { g() }) }", "", true),
+        ("#[unsafe(no_mangle)] pub extern \"C\" fn f() {}", "", true),
+    ] {
+        assert_eq!(tops(code), (paths.to_string(), has_unsafe), "{code}");
+    }
+    for (code, has_asm) in
+        [("asm(\"ret;\");", true), ("asm volatile (\"ret;\");", true), ("\tasm\n(", true), ("plasma(x)", false)]
+    {
+        assert_eq!(has_word(code, "asm"), has_asm, "{code}");
     }
 }

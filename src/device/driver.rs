@@ -2,9 +2,20 @@
 
 use crate::error::{Error, Result};
 
-/// An address in device memory.
+/// An address in device memory. Only [`Driver::allocate`] makes one: copies reach whatever address they are given.
+///
+/// ```compile_fail
+/// vicugna::device::DevicePtr(0x1000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DevicePtr(pub u64);
+pub struct DevicePtr(pub(super) u64);
+
+impl DevicePtr {
+    /// The address as a number, for tables of pointers that kernels read.
+    pub fn address(self) -> u64 {
+        self.0
+    }
+}
 
 /// A queue of work that runs in order. Every device has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -29,7 +29,7 @@ impl Record {
     /// A record of a gradient alone.
     pub fn new(gradient: &Tensor) -> Result<Self> {
         Ok(Self {
-            gradient: gradient.buffer().device_ptr()?.0,
+            gradient: gradient.buffer().device_ptr()?.address(),
             n: gradient.shape().numel() as u64,
             gradient_is_bf16: (gradient.dtype() == DType::Bf16).into(),
             ..Self::zeroed()

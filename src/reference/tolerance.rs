@@ -61,9 +61,9 @@ macro_rules! expected {
     }};
 }
 
-/// The largest value; NaN if any is NaN. Kept out of line: see CONTRIBUTING.md on the compiler's loop vectoriser.
+/// The largest of 0 and `values`; NaN if any is NaN. Kept out of line: see CONTRIBUTING.md on the compiler's loop vectoriser.
 #[inline(never)]
-fn largest(values: impl Iterator<Item = f64>) -> f64 {
+pub fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, |a, b| {
         if a >= b {
             a

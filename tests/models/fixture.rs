@@ -10,6 +10,7 @@ use vicugna::dtype::DType;
 use vicugna::io::model::ModelFiles;
 use vicugna::models::llama::Llama;
 use vicugna::nn::{Batch, Plain, Sequence};
+use vicugna::reference::tolerance::largest;
 
 /// `expected.json` of a tiny model.
 #[derive(Deserialize)]
@@ -100,9 +101,7 @@ pub fn relative(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// The largest `|found - expected|`.
-#[inline(never)]
 pub fn furthest(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len(), "number of elements");
-    let distances = found.iter().zip(expected).map(|(&f, &e)| (f64::from(f) - f64::from(e)).abs());
-    distances.fold(0.0, |a, b| if a >= b { a } else { b })
+    largest(found.iter().zip(expected).map(|(&f, &e)| (f64::from(f) - f64::from(e)).abs()))
 }

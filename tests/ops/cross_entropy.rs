@@ -149,7 +149,7 @@ fn chunks_add_up() {
     assert!((values(&loss)[0] / exact - 1.0).abs() < 1e-6);
     let (exact_dx, exact_dw) = reference::cross_entropy::backward(1.0, &x, &w, &targets, NORMALIZER);
     for (what, found, exact) in [("dhidden", dx, exact_dx), ("dlm_head", dw, exact_dw)] {
-        let largest = exact.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+        let largest = reference::tolerance::largest(exact.iter().map(|value| value.abs()));
         for (i, (found, exact)) in values(found).iter().zip(&exact).enumerate() {
             assert!((found - exact).abs() <= largest / 64.0, "{what}[{i}]: {found} is not {exact}");
         }

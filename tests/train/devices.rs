@@ -1,6 +1,8 @@
 //! The same training on any device: 20 steps on the kernels follow those on the CPU. `VICUGNA_DEVICE=cuda` takes a GPU, by
 //! default the emulator executes them.
 
+use vicugna::reference::tolerance::largest;
+
 use crate::command::fixture;
 use crate::run::{Place, results};
 
@@ -33,7 +35,8 @@ fn losses(place: &Place, [model, device, dtype]: [&str; 3], options: &[&str]) ->
 }
 
 fn farthest(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).fold(0.0, |worst, (a, b)| worst.max((a / b - 1.0).abs()))
+    assert_eq!(a.len(), b.len());
+    largest(a.iter().zip(b).map(|(a, b)| (a / b - 1.0).abs()))
 }
 
 #[test]

@@ -6,14 +6,16 @@
 use crate::case::{Case, Failure};
 use crate::catalogue;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// One way to break a kernel, at one place.
-struct Mutant {
+struct Mutant<'a> {
     /// Number of the way in [`WAYS`].
     way: usize,
     /// The kernel's cases.
-    cases: Vec<Case>,
-    ptx: String,
+    cases: &'a [Case],
+    /// What stands in place of some lines of the kernel's text: thousands of mutants share the text itself.
+    edit: Option<(Range<usize>, String)>,
     /// Number of the buffer that is an element shorter.
     shortened: Option<usize>,
     /// The line that is changed, with the source line that it came from.
@@ -113,7 +115,7 @@ fn shifted(line: &str, _: &[&str]) -> Option<String> {
 }
 
 /// Every mutant of one kernel.
-fn mutants(cases: &[Case]) -> Vec<Mutant> {
+fn mutants(cases: &[Case]) -> Vec<Mutant<'_>> {
     let case = &cases[0];
     let lines: Vec<&str> = case.ptx.lines().collect();
     let mut out = Vec::new();
@@ -134,30 +136,24 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
         let place = format!("{}: {} of {source}", case.entry, line.trim());
         for &(way, change) in CHANGES {
             if let Some(changed) = change(line, &lines[..at]) {
-                let ptx = [&lines[..at], &[changed.as_str()], &lines[at + 1..], &[""]].concat().join("\n");
-                out.push(Mutant { way, cases: cases.to_vec(), ptx, shortened: None, place: place.clone(), line: at });
+                let edit = Some((at..at + 1, changed));
+                out.push(Mutant { way, cases, edit, shortened: None, place: place.clone(), line: at });
             }
         }
         if line.trim_start().starts_with("bar.sync") && case.ptx.contains("cp.async.c") {
             // The copies between this barrier and the next commit are issued before it: the barrier moves behind them.
             if let Some(commit) = lines[at..].iter().position(|line| line.contains("cp.async.commit_group")) {
                 let to = at + commit + 1;
-                let ptx = [&lines[..at], &lines[at + 1..to], &[*line], &lines[to..], &[""]].concat().join("\n");
-                out.push(Mutant { way: 8, cases: cases.to_vec(), ptx, shortened: None, place, line: at });
+                let edit = Some((at..to, [&lines[at + 1..to], &[*line]].concat().join("\n")));
+                out.push(Mutant { way: 8, cases, edit, shortened: None, place, line: at });
             }
         }
     }
     for case in cases {
         for buffer in case.buffers() {
             let place = format!("{}: buffer {buffer}", case.name);
-            out.push(Mutant {
-                way: 3,
-                cases: vec![case.clone()],
-                ptx: case.ptx.clone(),
-                shortened: Some(buffer),
-                place,
-                line: 0,
-            });
+            let cases = std::slice::from_ref(case);
+            out.push(Mutant { way: 3, cases, edit: None, shortened: Some(buffer), place, line: 0 });
         }
     }
     out
@@ -170,11 +166,20 @@ enum Fate {
     Survived,
 }
 
-impl Mutant {
+impl Mutant<'_> {
+    /// The text of the kernel, broken.
+    fn ptx(&self) -> String {
+        let ptx = &self.cases[0].ptx;
+        let Some((range, text)) = &self.edit else { return ptx.clone() };
+        let lines: Vec<&str> = ptx.lines().collect();
+        [&lines[..range.start], &[text.as_str()], &lines[range.end..], &[""]].concat().join("\n")
+    }
+
     fn fate(&self) -> Fate {
-        for case in &self.cases {
+        let ptx = self.ptx();
+        for case in self.cases {
             for seed in [0, 5] {
-                match case.run(&self.ptx, seed, self.shortened) {
+                match case.run(&ptx, seed, self.shortened) {
                     Ok(_) => {}
                     Err(Failure::Trap(_)) => return Fate::Trap,
                     Err(Failure::Wrong(_)) => return Fate::Result,
@@ -186,7 +191,7 @@ impl Mutant {
     }
 }
 
-impl Mutant {
+impl Mutant<'_> {
     /// Whether any case comes to the line that is changed, and, for a guarded line, past its guard.
     fn reached(&self) -> &'static str {
         let stops = |guarded: bool| {

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::autograd::{Tensor, backward_from};
 use crate::device::Device;
 use crate::dtype::{DType, Float};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expected;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
@@ -101,6 +101,12 @@ fn found(what: &'static str, tensor: &Tensor, expected: Expected) -> Result<Foun
     Ok(Found { what, values, dtype, expected })
 }
 
+/// The gradient of a leaf, which must have arrived there.
+fn gradient(what: &'static str, gradient: Option<&Tensor>, expected: Expected) -> Result<Found> {
+    let missing = || Error::input("kernels check", format!("{what}: the backward pass gave no gradient"));
+    found(what, gradient.ok_or_else(missing)?, expected)
+}
+
 pub(super) fn rmsnorm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     const EPS: f64 = 1e-5;
     let (dtype, rows, h) = (draw.dtype, draw.size(100), draw.size(2000));
@@ -112,12 +118,10 @@ pub(super) fn rmsnorm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, h])?)])?;
     let mut results =
         vec![found("y", &y, expected!(R => reference::rmsnorm::forward::<R>(&cast(&x), &cast(&w), EPS).0))?];
-    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
-        let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).0);
-        results.push(found("dx", dx, backward)?);
-        let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).1);
-        results.push(found("dweight", dw, backward)?);
-    }
+    let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).0);
+    results.push(gradient("dx", gradients.get(&tx), backward)?);
+    let backward = expected!(R => reference::rmsnorm::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), EPS).1);
+    results.push(gradient("dweight", gradients.get(&tw), backward)?);
     Ok(results)
 }
 
@@ -138,10 +142,8 @@ pub(super) fn rope(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
         found("q", &yq, expected!(R => reference::rope::forward::<R>(&cast(&q), &at, &angles)))?,
         found("k", &yk, expected!(R => reference::rope::forward::<R>(&cast(&k), &at, &angles)))?,
     ];
-    if let Some(gradient) = gradients.get(&tq) {
-        let backward = expected!(R => reference::rope::backward::<R>(&cast(&dq), &at, &angles));
-        results.push(found("dq", gradient, backward)?);
-    }
+    let backward = expected!(R => reference::rope::backward::<R>(&cast(&dq), &at, &angles));
+    results.push(gradient("dq", gradients.get(&tq), backward)?);
     Ok(results)
 }
 
@@ -155,12 +157,10 @@ pub(super) fn swiglu(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let y = ops::swiglu::swiglu(&tgate, &tup)?;
     let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [n])?)])?;
     let mut results = vec![found("y", &y, expected!(R => reference::swiglu::forward::<R>(&cast(&gate), &cast(&up))))?];
-    if let (Some(dgate), Some(dup)) = (gradients.get(&tgate), gradients.get(&tup)) {
-        let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).0);
-        results.push(found("dgate", dgate, backward)?);
-        let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).1);
-        results.push(found("dup", dup, backward)?);
-    }
+    let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).0);
+    results.push(gradient("dgate", gradients.get(&tgate), backward)?);
+    let backward = expected!(R => reference::swiglu::backward::<R>(&cast(&dy), &cast(&gate), &cast(&up)).1);
+    results.push(gradient("dup", gradients.get(&tup), backward)?);
     Ok(results)
 }
 
@@ -172,12 +172,10 @@ pub(super) fn matmul(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let y = ops::matmul::matmul(&tx, &tw)?;
     let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
     let mut results = vec![found("y", &y, expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&w), k)))?];
-    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
-        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).0);
-        results.push(found("dx", dx, backward)?);
-        let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).1);
-        results.push(found("dweight", dw, backward)?);
-    }
+    let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).0);
+    results.push(gradient("dx", gradients.get(&tx), backward)?);
+    let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&w), k).1);
+    results.push(gradient("dweight", gradients.get(&tw), backward)?);
     Ok(results)
 }
 
@@ -203,10 +201,8 @@ pub(super) fn lora(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
             let gradients = cast_layer::<R>(&layer).backward(&cast(&dy), &cast(&x), k);
             gradients.into_iter().nth(i).unwrap_or_default()
         });
-        if let Some(gradient) = gradients.get(leaf) {
-            // The adapter's side is rounded as x is.
-            results.push(Found { dtype, ..found(name, gradient, backward)? });
-        }
+        // The adapter's side is rounded as x is.
+        results.push(Found { dtype, ..gradient(name, gradients.get(leaf), backward)? });
     }
     Ok(results)
 }
@@ -248,9 +244,7 @@ pub(super) fn attention(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
             let gradients = reference::attention::backward(&dout, &q, &k, &v, &segments, heads, scale);
             gradients.into_iter().nth(i).unwrap_or_default()
         });
-        if let Some(gradient) = gradients.get(x) {
-            results.push(found(name, gradient, backward)?);
-        }
+        results.push(gradient(name, gradients.get(x), backward)?);
     }
     Ok(results)
 }
@@ -264,10 +258,8 @@ pub(super) fn embedding(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, h])?)])?;
     let forward = expected!(R => reference::embedding::forward::<R>(&ids, &cast(&weight), h));
     let mut results = vec![found("y", &y, forward)?];
-    if let Some(dweight) = gradients.get(&tweight) {
-        let backward = expected!(R => reference::embedding::backward::<R>(&cast(&dy), &ids, v, h));
-        results.push(found("dweight", dweight, backward)?);
-    }
+    let backward = expected!(R => reference::embedding::backward::<R>(&cast(&dy), &ids, v, h));
+    results.push(gradient("dweight", gradients.get(&tweight), backward)?);
     Ok(results)
 }
 
@@ -310,16 +302,14 @@ pub(super) fn cross_entropy(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let forward =
         expected!(R => vec![reference::cross_entropy::forward::<R>(&cast(&x), &cast(&w), &targets, NORMALIZER)]);
     let mut results = vec![found("loss", &loss, forward)?];
-    if let (Some(dx), Some(dw)) = (gradients.get(&tx), gradients.get(&tw)) {
-        let backward = expected!(R => {
-            reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).0
-        });
-        results.push(found("dhidden", dx, backward)?);
-        let backward = expected!(R => {
-            reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).1
-        });
-        results.push(found("dlm_head", dw, backward)?);
-    }
+    let backward = expected!(R => {
+        reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).0
+    });
+    results.push(gradient("dhidden", gradients.get(&tx), backward)?);
+    let backward = expected!(R => {
+        reference::cross_entropy::backward::<R>(R::from_f64(dy[0]), &cast(&x), &cast(&w), &targets, NORMALIZER).1
+    });
+    results.push(gradient("dlm_head", gradients.get(&tw), backward)?);
     Ok(results)
 }
 
@@ -360,4 +350,16 @@ pub(super) fn grad_norm(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
         Found { what: "norm", values: vec![norm.read()?.total], dtype: DType::F32, expected: total },
         found("scale", &norm.clip_scale(1.0)?, clipped)?,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Expected, gradient};
+
+    #[test]
+    fn a_gradient_that_never_came_is_an_error() {
+        let expected = Expected { exact: vec![], rounded: vec![], terms: vec![] };
+        let error = gradient("dweight", None, expected).err().unwrap();
+        assert_eq!(error.to_string(), "kernels check: dweight: the backward pass gave no gradient");
+    }
 }

@@ -7,7 +7,7 @@ use crate::autograd::{Tensor, backward_from, no_grad};
 use crate::cli::report::Report;
 use crate::device::{Device, Emulated, Emulation, Profiled};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::cross_entropy::IGNORE_INDEX;
@@ -37,6 +37,7 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
             let mut launches = emulated.take_profile();
             // Those of other ops that it uses are theirs.
             launches.retain(|launch| op.kernels.ptx.contains(&format!(".entry {}(", launch.kernel)));
+            refuse_uncounted(op.name, launches.len(), costs.len())?;
             rows.extend(launches.into_iter().zip(costs).map(|(launch, cost)| (op.name, launch, cost)));
         }
     }
@@ -45,6 +46,14 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
         let lines = rows.iter().map(|(_, launch, bytes)| line(launch, *bytes));
         std::iter::once(HEAD.to_string()).chain(lines).collect::<Vec<_>>().join("\n")
     })
+}
+
+/// Refuses a launch without a cost, and a cost without a launch.
+fn refuse_uncounted(op: &str, launches: usize, costs: usize) -> Result<()> {
+    match launches == costs {
+        true => Ok(()),
+        false => Err(Error::input("kernels profile", format!("{op}: {launches} launches, but costs of {costs}"))),
+    }
 }
 
 const HEAD: &str =
@@ -74,8 +83,8 @@ fn line(launch: &Profiled, compulsory: usize) -> String {
 }
 
 fn json(op: &str, launch: &Profiled, compulsory: usize) -> Result<serde_json::Value> {
-    let counters: serde_json::Value = serde_json::from_str(&launch.counters.to_json())
-        .map_err(|e| crate::error::Error::input("--json", e.to_string()))?;
+    let counters: serde_json::Value =
+        serde_json::from_str(&launch.counters.to_json()).map_err(|e| Error::input("--json", e.to_string()))?;
     let Profiled { kernel, grid, block, .. } = launch;
     Ok(serde_json::json!({
         "op": op, "kernel": kernel, "grid": grid, "block": block, "compulsory_bytes": compulsory, "counters": counters,
@@ -255,4 +264,16 @@ pub(super) fn grad_norm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let (chunks, pair) = (ROWS * H / 8192, 8);
     let partial = ROWS * H * dtype.size() + chunks * (4 + 48 + pair);
     Ok(vec![partial, 4 + 8 + chunks * pair + pair, pair + 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refuse_uncounted;
+
+    #[test]
+    fn a_launch_without_a_cost_is_an_error() {
+        assert!(refuse_uncounted("rope", 2, 2).is_ok());
+        let error = refuse_uncounted("rope", 3, 2).unwrap_err();
+        assert_eq!(error.to_string(), "kernels profile: rope: 3 launches, but costs of 2");
+    }
 }

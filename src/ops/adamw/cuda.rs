@@ -20,9 +20,9 @@ pub fn step(updates: &mut [AdamWUpdate<'_>], gradient_scale: &Tensor, factors: &
 
 fn record(update: &mut AdamWUpdate<'_>) -> Result<Record> {
     Ok(Record {
-        parameter: update.parameter.buffer_mut()?.device_ptr()?.0,
-        m: update.m.buffer_mut()?.device_ptr()?.0,
-        v: update.v.buffer_mut()?.device_ptr()?.0,
+        parameter: update.parameter.buffer_mut()?.device_ptr()?.address(),
+        m: update.m.buffer_mut()?.device_ptr()?.address(),
+        v: update.v.buffer_mut()?.device_ptr()?.address(),
         ..Record::new(update.gradient)?
     })
 }
