@@ -15,7 +15,8 @@ fn main() -> Result<()> {
     let data = assets.join("dolly_sample/train.jsonl");
 
     // Dolly's fields become JumpStart's prompt.
-    let records = read(&data, &Prompting::default())?;
+    let (records, reading) = read(&data, &Prompting::default())?;
+    println!("{reading}");
     let Example::Completion { prompt, completion } = &records[0].example else { panic!("a record has an answer") };
     println!("{prompt}{completion}\n");
     assert!(prompt.ends_with("### Response:\n"));

@@ -4,9 +4,12 @@
 //! [`packing::pack`] → [`Batch`](crate::nn::Batch).
 
 mod csv;
+mod fields;
 pub mod packing;
+pub mod reading;
 pub mod records;
 pub mod rows;
+mod sharegpt;
 pub mod shuffle;
 pub mod split;
 pub mod template;

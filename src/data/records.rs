@@ -1,14 +1,22 @@
 //! Files of records, and folders as JumpStart lays them out. What a record is, its fields say.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::rows::{self, Fields, Place, has_extension};
+use serde_json::Value;
+
+use super::fields::Fields;
+use super::reading::{Reading, TEMPLATE};
+use super::rows::{self, Place, has_extension, is_table};
+use super::sharegpt;
 use super::template::{self, Template};
 use crate::error::{Error, Result};
+use crate::io::missing;
 use crate::io::tokenizer::Message;
 
 const FORMS: &str = "records are instruction, context, response (Dolly); instruction, input, output (Alpaca); \
-    messages (chat); input_ids, labels (tokens); or text; any others need a --template";
+    messages (chat); conversations (ShareGPT); prompt, completion; input_ids, labels (tokens); or text: \
+    rename the fields, or give a --template like {\"prompt\": \"{question}\", \"completion\": \"{answer}\"}";
 
 /// One example, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,27 +66,32 @@ impl Default for Prompting {
     }
 }
 
-/// Reads the records of `path`: a file of JSON lines, one JSON array, a `.csv` with a header, a `.txt` (one text); or a
-/// JumpStart folder: `train.jsonl` with its `template.json` if it has one, or else its only csv, json or txt.
+/// Reads the records of `path`: a file of JSON lines, one JSON array, a `.csv` or `.tsv` with a header, a `.txt` (one
+/// text); or a JumpStart folder: `train.jsonl` with its `template.json` if it has one, or else its only csv, json or txt.
 ///
 /// # Errors
 /// [`Error::File`], which names the line and the field: what cannot be read or parsed, a record of no known form or of
-/// several, a field that is missing or not of its type; data without records.
-pub fn read(path: &Path, prompting: &Prompting) -> Result<Vec<Record>> {
+/// several, a field that is missing or not of its type, one that changes what is learned and is not read; data without
+/// records.
+pub fn read(path: &Path, prompting: &Prompting) -> Result<(Vec<Record>, Reading)> {
+    std::fs::metadata(path).map_err(|e| missing::unopened(path, e))?;
     let folder = path.is_dir().then(|| Folder::open(path)).transpose()?;
     let own = folder.as_ref().and_then(|folder| folder.template.as_deref());
-    let template = prompting.template.as_deref().or(own).map(Template::read).transpose()?;
+    let template = prompting.template.as_deref().or(own);
     let file = folder.as_ref().map_or(path, |folder| &folder.data);
     let reader = Reader {
-        template,
+        template: template.map(Template::read).transpose()?,
+        form: template.map(|file| format!("{TEMPLATE} {}", file.display())).unwrap_or_default(),
         demarcation: prompting.demarcation,
-        is_plain: folder.as_ref().is_some_and(|folder| folder.is_plain) || has_extension(file, "csv"),
+        is_plain: folder.as_ref().is_some_and(|folder| folder.is_plain) || is_table(file),
     };
-    let rows = rows::read(file)?;
+    let (rows, separator) = rows::read(file)?;
     if rows.is_empty() {
         return Err(Error::file(file, "holds no records"));
     }
-    rows.into_iter().map(|(place, fields)| reader.record(place, &fields)).collect()
+    let mut reading = Reading { separator, ..Reading::default() };
+    let records = rows.into_iter().map(|(place, fields)| reader.record(place, &fields, &mut reading));
+    Ok((records.collect::<Result<_>>()?, reading))
 }
 
 /// A JumpStart folder.
@@ -98,6 +111,12 @@ impl Folder {
         }
         let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
         let mut files: Vec<PathBuf> = entries.map_err(|e| Error::io(path, e))?.iter().map(|e| e.path()).collect();
+        let is_arrow = |file: &PathBuf| has_extension(file, "arrow") || has_extension(file, "parquet");
+        if files.iter().any(|file| is_arrow(file) || file.ends_with("dataset_dict.json")) {
+            return Err(Error::file(path, "holds Arrow or Parquet files").with_hint(
+                "write them as JSON lines: datasets.load_from_disk(FOLDER)[\"train\"].to_json(\"train.jsonl\")",
+            ));
+        }
         files.retain(|file| {
             ["csv", "json", "txt"].iter().any(|e| has_extension(file, e)) && !file.ends_with("template.json")
         });
@@ -113,33 +132,56 @@ impl Folder {
 
 struct Reader {
     template: Option<Template>,
+    /// What records are taken for that go through the template.
+    form: String,
     demarcation: bool,
     is_plain: bool,
 }
 
 impl Reader {
-    fn record(&self, place: Place, fields: &Fields) -> Result<Record> {
-        let example = match &self.template {
-            Some(template) => template.fill(fields, self.demarcation, &place)?,
+    fn record(&self, place: Place, fields: &Fields, reading: &mut Reading) -> Result<Record> {
+        let (form, example) = match &self.template {
+            Some(template) => (self.form.as_str().into(), template.fill(fields, self.demarcation, &place)?),
             None => self.known(fields, &place)?,
         };
+        reading.count(&form, fields, &place)?;
         Ok(Record { place, example })
     }
 
-    /// The example in a record that its field names tell.
-    fn known(&self, fields: &Fields, place: &Place) -> Result<Example> {
-        let marks: Vec<&str> =
-            ["input_ids", "messages", "instruction"].into_iter().filter(|name| fields.has(name)).collect();
+    /// The example in a record that its field names tell, and what it is taken for.
+    fn known(&self, fields: &Fields, place: &Place) -> Result<(Cow<'static, str>, Example)> {
+        let marks: Vec<&str> = ["input_ids", "messages", "conversations", "instruction"]
+            .into_iter()
+            .filter(|name| fields.has(name))
+            .collect();
         match marks[..] {
-            ["input_ids"] => tokens(fields, place),
-            ["messages"] => chat(fields, place),
-            ["instruction"] => template::instruction(fields, self.demarcation, place),
-            [] if fields.has("text") => Ok(Example::Text(fields.text("text", place)?.to_owned())),
-            [] if self.is_plain => Ok(Example::Text(fields.text(fields.first().unwrap_or("text"), place)?.to_owned())),
+            ["input_ids"] => Ok(("tokens".into(), tokens(fields, place)?)),
+            ["messages"] => Ok(("chat".into(), chat(fields.get("messages").cloned(), place)?)),
+            ["conversations"] => Ok(("ShareGPT chat".into(), chat(Some(sharegpt::messages(fields, place)?), place)?)),
+            ["instruction"] => {
+                let (form, example) = template::instruction(fields, self.demarcation, place)?;
+                Ok((form.into(), example))
+            }
+            [] if fields.has("prompt") && fields.has("completion") => {
+                let [prompt, completion] = ["prompt", "completion"].map(|name| fields.text(name, place));
+                let (prompt, completion) = (prompt?.to_owned(), completion?.to_owned());
+                Ok(("prompt and completion".into(), Example::Completion { prompt, completion }))
+            }
+            [] if fields.has("text") => Ok(("text".into(), text(fields, "text", place)?)),
+            [] if self.is_plain => match fields.only() {
+                Some(only) => Ok((format!("text, the field {only:?}").into(), text(fields, only, place)?)),
+                None => Err(place.refuse(format!("{fields} make no known record")).with_hint(format!(
+                    "no first column is learned alone, as JumpStart does it: call the one of a text \"text\"; {FORMS}"
+                ))),
+            },
             [] => Err(place.refuse(format!("{fields} make no known record")).with_hint(FORMS)),
             _ => Err(place.refuse(format!("has {} at once", marks.join(" and "))).with_hint(FORMS)),
         }
     }
+}
+
+fn text(fields: &Fields, name: &str, place: &Place) -> Result<Example> {
+    Ok(Example::Text(fields.text(name, place)?.to_owned()))
 }
 
 fn tokens(fields: &Fields, place: &Place) -> Result<Example> {
@@ -157,7 +199,9 @@ fn tokens(fields: &Fields, place: &Place) -> Result<Example> {
     Ok(Example::Tokens { input_ids, labels })
 }
 
-fn chat(fields: &Fields, place: &Place) -> Result<Example> {
-    let messages = fields.list("messages", "objects of role and content, both text", place)?;
+fn chat(messages: Option<Value>, place: &Place) -> Result<Example> {
+    let messages: Option<Vec<Message>> = serde_json::from_value(messages.unwrap_or_default()).map_err(|e| {
+        place.refuse(format!("field \"messages\" must be a list of objects of role and content, both text: {e}"))
+    })?;
     Ok(Example::Chat(messages.unwrap_or_default()))
 }

@@ -4,10 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::Value;
-
 use super::csv;
+use super::fields::Fields;
 use crate::error::{Error, Result};
 use crate::io::text;
 
@@ -49,147 +47,89 @@ impl fmt::Display for Place {
 /// The records of a file, each where it stands.
 pub(super) type Rows = Vec<(Place, Fields)>;
 
-/// A record as it was written: fields in their order.
-#[derive(Debug)]
-pub(super) struct Fields(Vec<(String, Value)>);
-
-impl Fields {
-    /// The name of the first one.
-    pub fn first(&self) -> Option<&str> {
-        self.0.first().map(|(name, _)| name.as_str())
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
-    }
-
-    /// Whether there is such a field, be it null.
-    pub fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-
-    /// The field `name`, which must be text.
-    pub fn text(&self, name: &str, place: &Place) -> Result<&str> {
-        match self.get(name) {
-            Some(Value::String(text)) => Ok(text),
-            Some(value) => Err(place.refuse(format!("field {name:?} must be text, got {}", kind(value)))),
-            None => Err(place.refuse(format!("field {name:?} is missing; there are {self}"))),
-        }
-    }
-
-    /// The field `name`, which may be missing or null and is empty then.
-    pub fn text_or_empty(&self, name: &str, place: &Place) -> Result<&str> {
-        match self.get(name) {
-            None | Some(Value::Null) => Ok(""),
-            Some(_) => self.text(name, place),
-        }
-    }
-
-    /// The list in the field `name`, unless that is missing or null.
-    pub fn list<T: DeserializeOwned>(&self, name: &str, what: &str, place: &Place) -> Result<Option<Vec<T>>> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        Option::deserialize(value).map_err(|e| place.refuse(format!("field {name:?} must be a list of {what}: {e}")))
-    }
-}
-
-impl fmt::Display for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
-        write!(f, "fields [{}]", names.join(", "))
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields, A::Error> {
-        let mut fields = Fields(Vec::new());
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
-            if fields.has(&name) {
-                return Err(A::Error::custom(format_args!("field {name:?} stands twice")));
-            }
-            fields.0.push((name, value));
-        }
-        Ok(fields)
-    }
-}
-
-/// Reads the rows of a file.
-pub(super) fn read(path: &Path) -> Result<Rows> {
+/// Reads the rows of a file, and what separates their cells if it is a csv.
+pub(super) fn read(path: &Path) -> Result<(Rows, Option<char>)> {
     let text = text::read(path)?;
     let text = text.as_str();
     if text.trim().is_empty() {
-        Ok(Vec::new())
+        Ok((Vec::new(), None))
     } else if has_extension(path, "txt") {
         let place = Place { path: path.into(), unit: "line", number: 1 };
-        Ok(vec![(place, Fields(vec![("text".into(), text.into())]))])
-    } else if has_extension(path, "csv") {
-        csv_rows(path, text)
+        let mut fields = Fields::default();
+        fields.push("text".into(), text.into());
+        Ok((vec![(place, fields)], None))
+    } else if is_table(path) {
+        let separator = separator(path, text)?;
+        csv_rows(path, text, separator).map(|rows| (rows, Some(separator)))
     } else if text.trim_start().starts_with('[') {
-        array(path, text)
+        array(path, text).map(|rows| (rows, None))
     } else {
-        lines(path, text)
+        lines(path, text).map(|rows| (rows, None))
     }
 }
+
+const JSON: &str = "data is one JSON object a line, or one array of them; or a .csv, or a .txt of plain text";
 
 fn lines(path: &Path, text: &str) -> Result<Rows> {
     let path: Arc<Path> = path.into();
     let place = |index| Place { path: path.clone(), unit: "line", number: index + 1 };
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(index, line)| Ok((place(index), parse(&path, line, index)?))).collect()
+    let mut rows = Vec::new();
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    while let Some((index, line)) = lines.next() {
+        let is_torn = lines.peek().is_none() && !text.ends_with('\n');
+        let hint = if is_torn { "the file may end too early: get it again, or delete its last line" } else { JSON };
+        rows.push((place(index), text::json(&path, line, index).map_err(|e| e.or_hint(hint))?));
+    }
+    Ok(rows)
 }
 
 fn array(path: &Path, text: &str) -> Result<Rows> {
-    let rows: Vec<Fields> = parse(path, text, 0)?;
+    let rows: Vec<Fields> = text::json(path, text, 0).map_err(|e| e.or_hint(JSON))?;
     let path: Arc<Path> = path.into();
     let place = |index| Place { path: path.clone(), unit: "record", number: index + 1 };
     Ok(rows.into_iter().enumerate().map(|(index, fields)| (place(index), fields)).collect())
 }
 
-fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
+/// Whether `path` is a file of cells in rows.
+pub(super) fn is_table(path: &Path) -> bool {
+    has_extension(path, "csv") || has_extension(path, "tsv")
+}
+
+fn separator(path: &Path, text: &str) -> Result<char> {
+    if has_extension(path, "tsv") {
+        return Ok('\t');
+    }
+    csv::separator(text).map_err(|present| {
+        let place = Place { path: path.into(), unit: "line", number: 1 };
+        let present: Vec<String> = present.iter().map(|separator| format!("{separator:?}")).collect();
+        place
+            .refuse(format!("the header has {}, and not just one cuts all rows alike", present.join(" and ")))
+            .with_hint("put cells that hold one of them in double quotes, or write the file as JSON lines")
+    })
+}
+
+fn csv_rows(path: &Path, text: &str, separator: char) -> Result<Rows> {
     let path: Arc<Path> = path.into();
     let place = |line| Place { path: path.clone(), unit: "line", number: line };
-    let mut rows = csv::parse(text).map_err(|(line, detail)| place(line).refuse(detail))?.into_iter();
-    let Some((_, header)) = rows.next() else { return Ok(Vec::new()) };
+    let mut rows = csv::parse(text, separator).map_err(|(line, detail)| place(line).refuse(detail))?.into_iter();
+    let Some((line, header)) = rows.next() else { return Ok(Vec::new()) };
+    let header: Vec<&str> = header.iter().map(|name| name.trim()).collect();
+    let is_twice = |i: &usize| !header[*i].is_empty() && header[..*i].contains(&header[*i]);
+    if let Some(name) = (0..header.len()).find(is_twice).map(|i| header[i]) {
+        return Err(place(line).refuse(format!("two columns are called {name:?}")).with_hint(HEADER));
+    }
     let fields = |(line, cells): (usize, Vec<String>)| {
         if cells.len() != header.len() {
             return Err(place(line).refuse(format!("has {} cells where the header has {}", cells.len(), header.len())));
         }
-        let cells = cells.into_iter().map(Value::String);
-        Ok((place(line), Fields(header.iter().cloned().zip(cells).collect())))
+        let mut fields = Fields::default();
+        header.iter().zip(cells).for_each(|(name, cell)| _ = fields.push(name.to_string(), cell.into()));
+        Ok((place(line), fields))
     };
     rows.map(fields).collect()
 }
 
-/// Parses JSON that begins `skipped` lines into the file.
-fn parse<T: for<'de> Deserialize<'de>>(path: &Path, text: &str, skipped: usize) -> Result<T> {
-    text::json(path, text, skipped).map_err(|e| {
-        e.or_hint("data is one JSON object a line, or one array of them; or a .csv, or a .txt of plain text")
-    })
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
+const HEADER: &str = "the first line of a csv names its columns";
 
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::fields::Fields;
 use super::records::Example;
-use super::rows::{Fields, Place};
+use super::rows::Place;
 use crate::error::{Error, Result};
 use crate::io::text;
 
@@ -17,8 +18,8 @@ const INTRO: &str = "Below is an instruction that describes a task. \
 const INTRO_WITH_CONTEXT: &str = "Below is an instruction that describes a task, paired with an input that provides further context. \
     Write a response that appropriately completes the request.";
 
-/// The prompt that a record's fields are known by: Dolly's get JumpStart's, Alpaca's get Alpaca's.
-pub(super) fn instruction(fields: &Fields, demarcation: bool, place: &Place) -> Result<Example> {
+/// The prompt that a record's fields are known by, and what it is taken for: Dolly's get JumpStart's, Alpaca's get Alpaca's.
+pub(super) fn instruction(fields: &Fields, demarcation: bool, place: &Place) -> Result<(&'static str, Example)> {
     let is_dolly = fields.has("response");
     if !is_dolly && !fields.has("output") {
         return Err(place.refuse(format!("there is neither \"response\" nor \"output\"; there are {fields}")));
@@ -36,9 +37,9 @@ pub(super) fn instruction(fields: &Fields, demarcation: bool, place: &Place) -> 
     let context = fields.text_or_empty(context, place)?;
     let answer = fields.text(answer, place)?;
     Ok(if is_dolly {
-        jumpstart(instruction, context, answer, demarcation)
+        ("Dolly records", jumpstart(instruction, context, answer, demarcation))
     } else {
-        alpaca(instruction, context, answer)
+        ("Alpaca records", alpaca(instruction, context, answer))
     })
 }
 

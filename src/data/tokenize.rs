@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::reading::Reading;
 use super::records::{Example, Record};
 use super::rows::Place;
 use crate::error::{Error, Result};
@@ -214,6 +215,8 @@ fn rewritten() -> Error {
 /// What became of the data. Nothing is left out that is not counted here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// How the records were read.
+    pub reading: Reading,
     /// Records read.
     pub records: usize,
     /// Sequences made of them.
@@ -268,7 +271,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, sequences, tokens, supervised, longest, max_input_length, cut, cut_tokens, skipped } = self;
+        let Self { records, sequences, tokens, supervised, longest, max_input_length, cut, cut_tokens, .. } = self;
+        let Self { reading, skipped, .. } = self;
         write!(f, "{records} records: {sequences} sequences, {tokens} tokens, {supervised} supervised")?;
         write!(f, "; the longest has {longest} tokens")?;
         if *cut > 0 {
@@ -279,6 +283,9 @@ impl fmt::Display for Report {
             let more = if skipped.len() > SHOWN { ", …" } else { "" };
             let named = named.collect::<Vec<_>>().join(", ");
             write!(f, "\n{} skipped, no supervised token left: {named}{more}", skipped.len())?;
+        }
+        if !reading.forms.is_empty() {
+            write!(f, "\n{reading}")?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::missing;
 use crate::error::{Error, Result};
 
 /// Writes the file `path`, or the one it links to. If `write` or the disk fails, what was there before is still there,
@@ -32,6 +33,7 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Resul
 /// # Errors
 /// What `fill` returns, and [`Error::File`] if `path` holds anything or the folder cannot be created or renamed.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    missing::refuse_tilde(path)?;
     refuse_occupied(path)?;
     let mut folder = parent(path);
     while !folder.exists() {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use super::text;
+use super::{missing, text};
 use crate::error::{Error, Result};
 
 /// A file mapped read-only. Its pages are read when first touched, and count as this process' memory until
@@ -16,7 +16,7 @@ impl MappedFile {
     /// Maps the whole file, unless it is a Git LFS pointer.
     #[expect(unsafe_code, reason = "a mapped file can change under the map")]
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = File::open(path).map_err(|e| missing::unopened(path, e))?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err(Error::file(path, "is not a file"));
         }

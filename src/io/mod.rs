@@ -2,6 +2,7 @@
 
 mod convert;
 mod json;
+pub(crate) mod missing;
 mod mmap;
 mod pickle;
 mod shard;

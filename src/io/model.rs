@@ -8,6 +8,7 @@ use super::adapter::{Adapter, AdapterConfig};
 use super::config::{self, read_config};
 use super::folder::copy_companions;
 use super::gguf::Gguf;
+use super::mmap::MappedFile;
 use super::safetensors::Checkpoint;
 use super::tokenizer::Tokenizer;
 use crate::autograd::Tensor;
@@ -31,7 +32,7 @@ enum Weights {
 }
 
 impl ModelFiles {
-    /// Opens a folder with a config.json, or a `.gguf` file.
+    /// Opens a folder with a config.json, or a GGUF file, whatever its name.
     ///
     /// # Errors
     /// [`Error::File`] if it is neither, or holds what is not supported.
@@ -40,16 +41,18 @@ impl ModelFiles {
             let weights = Weights::Folder(Checkpoint::open(path)?);
             return Ok(Self { path: path.into(), config: read_config(path)?, weights, adapter: None });
         }
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        let has_name = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        if has_name || MappedFile::open(path)?.bytes().starts_with(b"GGUF") {
             let gguf = Gguf::open(path)?;
+            if gguf.is_adapter() {
+                let error = Error::file(path, "is an adapter, not a model");
+                return Err(error.with_hint("name its base model with --model, and its PEFT folder with --adapter"));
+            }
             let (config, weights) = (gguf.config()?, Weights::Gguf(gguf));
             return Ok(Self { path: path.into(), config, weights, adapter: None });
         }
-        if !path.exists() {
-            return Err(Error::file(path, "no such file or folder"));
-        }
-        Err(Error::file(path, "neither a model folder nor a .gguf file")
-            .with_hint("give the folder that has its config.json and tokenizer too"))
+        Err(Error::file(path, "neither a model folder nor a GGUF file")
+            .with_hint("give the folder, which has the model's config.json and tokenizer.json too"))
     }
 
     /// The same with the adapter in `folder` on it.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::missing;
 use crate::error::{Error, Result};
 
 /// The text of the file `path`, without the byte order mark that some editors put before it.
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 /// [`Error::File`] if it cannot be opened, is a Git LFS pointer or of a format that is no text, which is named, or is
 /// not UTF-8.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    decode(path, std::fs::read(path).map_err(|e| Error::io(path, e))?)
+    decode(path, std::fs::read(path).map_err(|e| missing::unopened(path, e))?)
 }
 
 /// The text of the file `path` as [`read`] gives it; `None` if there is no such file.

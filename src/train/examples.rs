@@ -89,7 +89,7 @@ pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(V
     let config = files.config();
     let max_input_length = options.length(config)?;
     let prompting = Prompting { template: options.template.clone(), demarcation: !options.no_demarcation };
-    let records = records::read(path, &prompting)?;
+    let (records, reading) = records::read(path, &prompting)?;
     let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));
     let tokenizer = is_text.then(|| files.tokenizer()).transpose()?;
     let needed = || tokenizer.as_ref().ok_or_else(|| Error::input("tokenizer", "data of input_ids has none"));
@@ -104,5 +104,6 @@ pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(V
         max_input_length,
         train_on_prompt: options.train_on_prompt,
     };
-    tokenize(&records, &how)
+    let (sequences, report) = tokenize(&records, &how)?;
+    Ok((sequences, Report { reading, ..report }))
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::io::missing;
 
 /// The resolved configuration.
 pub const CONFIG: &str = "config.toml";
@@ -30,6 +31,7 @@ pub(super) struct RunFolder {
 impl RunFolder {
     /// Makes and locks the folder. With `resume` it may hold a run, else it must hold nothing.
     pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
+        missing::refuse_tilde(path)?;
         fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let was_locked = path.join(LOCK).exists();
         let mut folder = Self { path: path.into(), is_new: false, _lock: lock(path)? };

@@ -152,3 +152,72 @@ fn a_reader_that_has_gone_away_is_no_error() {
     assert_eq!(run(&model, gone().into()), Some(0));
     assert_eq!(run("./none", std::process::Stdio::piped()), Some(1));
 }
+
+#[test]
+fn data_that_is_no_text_is_named_with_its_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("train.jsonl");
+    let (model, path) = (fixture("gguf_llama_spm/tiny.gguf"), data.to_str().unwrap());
+    let utf16: Vec<u8> = "\u{feff}{\"text\": \"a\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content, says, way_out) in [
+        (utf16.as_slice(), "is UTF-16 text", "hint: save it as UTF-8"),
+        (b"\x1f\x8b\x08\0\0\0", "is compressed by gzip", "hint: unpack it: gunzip FILE"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself", "git lfs pull"),
+    ] {
+        std::fs::write(&data, content).unwrap();
+        let ran = vicugna(&["eval", "--model", &model, "--data", path]);
+        ran.refused(&format!("{path}: {says}"));
+        assert!(ran.stderr.contains(way_out), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn misspelt_folders_are_told_before_any_network() {
+    let folder = tempfile::tempdir().unwrap();
+    copy("gqa", folder.path());
+    let ran = |args: &[&str]| {
+        let mut command = command(args);
+        command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", "http://127.0.0.1:9");
+        let output = command.env("HF_HOME", folder.path().join("hub")).current_dir(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    std::fs::rename(folder.path().join("gqa"), folder.path().join("models/gqa-tiny")).unwrap();
+    let inspect = |model: &str| ran(&["inspect", "--model", model, "--input-ids", "1,2"]);
+    for (typed, says) in [
+        ("models/gqa-tyni", "error: models/gqa-tyni: no such folder\nhint: did you mean models/gqa-tiny? "),
+        (
+            "./models/gqa-tyni",
+            "error: ./models/gqa-tyni: no such file or folder\nhint: did you mean ./models/gqa-tiny?",
+        ),
+        ("~/gqa", "error: ~/gqa: no such file or folder\nhint: a shell replaces ~ only outside of quotes: write "),
+        ("some/model", "error: some/model@main: http://127.0.0.1:9 cannot be reached"),
+    ] {
+        let stderr = inspect(typed);
+        assert!(stderr.starts_with(says), "{typed}: {stderr}");
+    }
+    assert!(inspect("some/model").contains("; nor is there a folder some/model here\n"));
+    let stderr = ran(&["inspect", "--model", "models/gqa-tiny", "--adapter", "models/none/x", "--input-ids", "1,2"]);
+    assert!(stderr.starts_with("error: models/none/x: no such file or folder\n"), "{stderr}");
+    let finetune = ["finetune", "--model", "models/gqa-tiny", "--train"];
+    let stderr = ran(&[&finetune[..], &["model", "--out", "out"]].concat());
+    assert!(stderr.contains("error: model: No such file") && stderr.contains("did you mean models?"), "{stderr}");
+    std::fs::write(folder.path().join("a.jsonl"), "{\"input_ids\": [1, 2]}\n").unwrap();
+    let stderr = ran(&[&finetune[..], &["a.jsonl", "--out", "~/out"]].concat());
+    assert!(stderr.contains("error: ~/out: begins with ~, which is no folder\nhint: "), "{stderr}");
+    assert!(!folder.path().join("~").exists());
+}
+
+#[test]
+fn what_a_file_was_taken_for_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a.csv");
+    std::fs::write(&data, "\u{feff}Instruction;Context;Response;Id\r\nSay it;;late;7\r\n").unwrap();
+    let model = fixture("gguf_llama_spm/tiny.gguf");
+    let ran = vicugna(&["eval", "--model", &model, "--data", data.to_str().unwrap(), "--json"]);
+    ran.json();
+    let told = "\nread as Dolly records, separated by ;\nfields not read: Id\n\
+        fields read whatever their capitals: Instruction, Context, Response\n";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::json;
+use vicugna::data::reading::Reading;
 use vicugna::data::records::{Example, Prompting, Record, read};
 use vicugna::error::{Error, Result};
 use vicugna::io::tokenizer::Message;
@@ -20,7 +21,20 @@ fn completion(prompt: &str, completion: &str) -> Example {
 }
 
 fn examples(path: &Path, prompting: &Prompting) -> Vec<Example> {
-    read(path, prompting).unwrap().into_iter().map(|record| record.example).collect()
+    read(path, prompting).unwrap().0.into_iter().map(|record| record.example).collect()
+}
+
+/// What is said of a file of this name and content.
+fn said(name: &str, content: &str) -> String {
+    let (_folder, path) = file(name, content);
+    read(&path, &Prompting::default()).unwrap().1.to_string()
+}
+
+/// Why a file of this name and content is refused, and the way out.
+fn refused(name: &str, content: &str) -> (String, String) {
+    let (_folder, path) = file(name, content);
+    let (message, hint) = refusal(read(&path, &Prompting::default()));
+    (message, hint.unwrap_or_default())
 }
 
 /// The examples of a file of this name and content.
@@ -29,7 +43,7 @@ fn of(name: &str, content: &str) -> Vec<Example> {
     examples(&path, &Prompting::default())
 }
 
-fn refusal(read: Result<Vec<Record>>) -> (String, Option<String>) {
+fn refusal(read: Result<(Vec<Record>, Reading)>) -> (String, Option<String>) {
     let error = read.unwrap_err();
     assert!(matches!(error, Error::File { .. }), "{error}");
     (error.to_string(), error.hint().map(str::to_owned))
@@ -120,9 +134,9 @@ fn a_folder_of_plain_text_is_learned_as_text() {
         examples(folder([("a.csv", csv)]).path(), &Prompting::default()),
         texts(["one, \"two\"\r\nthree", "four"])
     );
-    let first = "body,id\nfive,1\nsix,2";
-    assert_eq!(examples(folder([("a.csv", first)]).path(), &Prompting::default()), texts(["five", "six"]));
-    let json = r#"[{"z": "seven", "a": "x"}, {"z": "eight", "a": "y"}]"#;
+    let only = "body\nfive\nsix";
+    assert_eq!(examples(folder([("a.csv", only)]).path(), &Prompting::default()), texts(["five", "six"]));
+    let json = r#"[{"z": "seven"}, {"z": "eight"}]"#;
     assert_eq!(examples(folder([("a.json", json)]).path(), &Prompting::default()), texts(["seven", "eight"]));
     let text = "Nine.\n\nTen.\n";
     assert_eq!(examples(folder([("a.TXT", text)]).path(), &Prompting::default()), [Example::Text(text.into())]);
@@ -130,6 +144,186 @@ fn a_folder_of_plain_text_is_learned_as_text() {
     let (message, hint) = refusal(read(folder([("a.csv", csv), ("b.txt", text)]).path(), &Prompting::default()));
     assert!(message.contains("no train.jsonl and 2 csv, json or txt files"), "{message}");
     assert!(hint.unwrap().contains("template.json"));
+}
+
+#[test]
+fn a_csv_is_cut_where_its_header_and_rows_agree() {
+    let jumpstart = |answer: &str| {
+        let dolly = json!({ "instruction": "a, b; c", "context": "", "response": answer });
+        of("a.jsonl", &dolly.to_string())[0].clone()
+    };
+    for (name, separator, told) in [
+        ("a.csv", ",", "read as Dolly records"),
+        ("a.csv", ";", "read as Dolly records, separated by ;"),
+        ("a.csv", "\t", "read as Dolly records, separated by tabs"),
+        ("a.csv", "|", "read as Dolly records, separated by |"),
+        ("a.tsv", "\t", "read as Dolly records, separated by tabs"),
+    ] {
+        for end in ["\n", "\r\n"] {
+            let rows = ["instruction,context,response", "\"a_ b; c\",,Paris", "\"a_ b; c\",,\"x\"\"y\""];
+            let text = rows.map(|row| row.replace(',', separator).replace('_', ",")).join(end);
+            assert_eq!(of(name, &text), [jumpstart("Paris"), jumpstart("x\"y")], "{text}");
+            assert_eq!(said(name, &text), told);
+        }
+    }
+    // Both stand in the header, but only one cuts all rows into as many cells.
+    let text = "text;note, if any\nOne, two.;x\nThree.;y\n";
+    assert_eq!(of("a.csv", text), ["One, two.", "Three."].map(|text| Example::Text(text.into())));
+    let (message, hint) = refused("a.csv", "text;a,b\nc;d,e\n");
+    assert!(message.ends_with("line 1: the header has ',' and ';', and not just one cuts all rows alike"), "{message}");
+    assert!(hint.contains("double quotes"), "{hint}");
+    let (message, _) = refused("a.csv", "text;n\nOne; two.;x\n");
+    assert!(message.ends_with("line 2: has 3 cells where the header has 2"), "{message}");
+    let (message, _) = refused("a.csv", "text, id ,id\na,b,c\n");
+    assert!(message.ends_with("line 1: two columns are called \"id\""), "{message}");
+}
+
+#[test]
+fn names_have_no_capitals_and_no_spaces() {
+    let wanted = of("a.jsonl", r#"{"instruction": "i", "context": "c", "response": "r"}"#);
+    let csv = "Instruction, Context ,RESPONSE,Id\ni,c,r,1\n";
+    let json = r#"{"Instruction": "i", " Context ": "c", "RESPONSE": "r", "Id": 1}"#;
+    assert_eq!((of("a.csv", csv), of("a.jsonl", json)), (wanted.clone(), wanted));
+    let told = "read as Dolly records\nfields not read: Id\nfields read whatever their capitals: Instruction,";
+    assert!(said("a.csv", csv).starts_with(told) && said("a.jsonl", json).starts_with(told));
+    // The right spelling comes first.
+    let both = r#"{"TEXT": "a", "text": "b"}"#;
+    assert_eq!(of("a.jsonl", both), [Example::Text("b".into())]);
+    assert_eq!(said("a.jsonl", both), "read as text\nfields not read: TEXT");
+    let template = folder([
+        ("train.jsonl", r#"{"Question": "q", "answer": "a"}"#),
+        ("template.json", r#"{"prompt": "{question}", "completion": "{answer}"}"#),
+    ]);
+    let (records, reading) = read(template.path(), &Prompting { demarcation: false, ..Prompting::default() }).unwrap();
+    assert_eq!(records[0].example, completion("q", "a"));
+    assert!(reading.to_string().starts_with("read as template ") && reading.respelled == ["Question"], "{reading}");
+}
+
+#[test]
+fn no_column_of_several_is_learned_alone() {
+    for (csv, names) in [
+        ("question,answer\nName a city.,Paris\n", "[question, answer]"),
+        (",question,answer\n0,Name a city.,Paris\n", "[\"\", question, answer]"),
+        ("Unnamed: 0,body\n0,Paris\n", "[Unnamed: 0, body]"),
+        ("Name a city.,,Paris\nName a river.,,Rhine\n", "[Name a city., \"\", Paris]"),
+    ] {
+        let folder = folder([("data.csv", csv)]);
+        for path in [folder.path().to_owned(), folder.path().join("data.csv")] {
+            let (message, hint) = refusal(read(&path, &Prompting::default()));
+            assert!(message.ends_with(&format!("line 2: fields {names} make no known record")), "{message}");
+            let hint = hint.unwrap();
+            assert!(hint.contains("as JumpStart does it") && hint.contains("--template"), "{hint}");
+        }
+    }
+    let (message, hint) = refused("a.jsonl", r#"{"question": "a", "answer": "b"}"#);
+    assert!(message.contains("fields [question, answer]") && hint.contains("--template"), "{message}: {hint}");
+    assert_eq!(said("a.csv", ",text\n0,a\n"), "read as text\nfields not read: \"\"");
+    assert_eq!(said("a.csv", "Body\na\n"), "read as text, the field \"Body\"");
+}
+
+#[test]
+fn fields_that_nobody_reads_are_said_once() {
+    let content = r#"
+        {"instruction": "i", "response": "r", "category": "open", "id": 1}
+        {"instruction": "i", "context": "c", "response": "r", "category": "closed", "source": {"url": ""}}
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], "id": 2}"#;
+    let told = "read as several forms: 2 of Dolly records, 1 of chat\nfields not read: category, id, source";
+    assert_eq!(said("a.jsonl", content), told);
+    assert_eq!(said("a.json", r#"[{"instruction": "i", "input": "", "output": "o"}]"#), "read as Alpaca records");
+    assert_eq!(said("a.jsonl", r#"{"input_ids": [1], "labels": [1], "attention_mask": [1]}"#), "read as tokens");
+    assert_eq!(said("a.txt", "All of it."), "read as text");
+    let many: String = (0..25).map(|i| format!(", \"x{i}\": {i}")).collect();
+    assert!(said("a.jsonl", &format!("{{\"text\": \"a\"{many}}}")).ends_with(", x18, x19 and 5 more"));
+}
+
+#[test]
+fn fields_that_change_what_is_learned_are_refused() {
+    let alpaca = |field: &str| format!(r#"{{"instruction": "i", "input": "", "output": "o", {field}}}"#);
+    let text = |field: &str| format!(r#"{{"text": "t", {field}}}"#);
+    let ids = |field: &str| format!(r#"{{"input_ids": [1, 2], {field}}}"#);
+    for (record, name, way_out) in [
+        (alpaca(r#""system": "Be brief.""#), "system", "messages"),
+        (alpaca(r#""history": [["a", "b"]]"#), "history", "messages"),
+        (alpaca(r#""weight": 0"#), "weight", "labels of -100"),
+        (alpaca(r#""Weight": 0.5"#), "Weight", "labels of -100"),
+        (alpaca(r#""images": ["a.png"]"#), "images", "--template"),
+        (alpaca(r#""rejected": "p""#), "rejected", "--template"),
+        (alpaca(r#""kto_tag": false"#), "kto_tag", "--template"),
+        (text(r#""label": 0"#), "label", "--template"),
+        (text(r#""labels": [1]"#), "labels", "--template"),
+        (text(r#""loss_mask": [1, 0]"#), "loss_mask", "labels of -100"),
+        (ids(r#""loss_mask": [1, 0]"#), "loss_mask", "labels of -100"),
+        (ids(r#""position_ids": [0, 0]"#), "position_ids", "a record of its own"),
+        (r#"{"messages": [], "system": "Be brief."}"#.into(), "system", "messages"),
+    ] {
+        let (message, hint) = refused("a.jsonl", &record);
+        let says = format!("line 1: field {name:?} changes what is learned, and is not read");
+        assert!(message.ends_with(&says) && hint.contains(way_out), "{record}: {message}: {hint}");
+    }
+    let (message, _) = refused("a.csv", "text,label\na,0\n");
+    assert!(message.ends_with("line 2: field \"label\" changes what is learned, and is not read"), "{message}");
+    // Places that were left empty ask for nothing.
+    for record in [
+        alpaca(r#""system": "", "history": [], "weight": 1.0, "images": null"#),
+        text(r#""label": null, "loss_mask": [1, 1], "train": true"#),
+        ids(r#""position_ids": [0, 1], "weight": "1""#),
+    ] {
+        assert!(said("a.jsonl", &record).contains("\nfields not read: "), "{record}");
+    }
+    // A template takes what it wants, but no template says how much is learned.
+    let template = r#"{"prompt": "{system} {instruction}", "completion": "{chosen}"}"#;
+    for (field, is_read) in [(r#""rejected": "r""#, true), (r#""weight": 0"#, false)] {
+        let record = format!(r#"{{"system": "s", "instruction": "i", "chosen": "c", {field}}}"#);
+        let folder = folder([("train.jsonl", &*record), ("template.json", template)]);
+        assert_eq!(read(folder.path(), &Prompting::default()).is_ok(), is_read, "{field}");
+    }
+}
+
+#[test]
+fn a_prompt_and_its_completion_stand_as_they_are() {
+    let record = r#"{"prompt": "The sky is", "completion": " blue.", "id": 1}"#;
+    assert_eq!(of("a.jsonl", record), [completion("The sky is", " blue.")]);
+    assert_eq!(said("a.jsonl", record), "read as prompt and completion\nfields not read: id");
+    let (message, _) = refused("a.jsonl", r#"{"prompt": [{"role": "user", "content": "a"}], "completion": []}"#);
+    assert!(message.ends_with("field \"prompt\" must be text, got a list"), "{message}");
+}
+
+#[test]
+fn conversations_of_sharegpt_are_messages() {
+    let turns = r#"[{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]"#;
+    let messages = r#"{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}"#;
+    let system = r#"{"role": "system", "content": "Be brief."}"#;
+    let both = |conversations: String, messages: String| {
+        assert_eq!(of("a.jsonl", &conversations), of("a.jsonl", &format!(r#"{{"messages": [{messages}]}}"#)));
+    };
+    both(format!(r#"{{"id": "1", "conversations": {turns}}}"#), messages.into());
+    both(format!(r#"{{"conversations": {turns}, "system": "Be brief."}}"#), format!("{system}, {messages}"));
+    both(format!(r#"{{"conversations": {turns}, "system": ""}}"#), messages.into());
+    both(format!(r#"{{"conversations": [{messages}]}}"#), messages.into());
+    assert_eq!(said("a.jsonl", &format!(r#"{{"conversations": {turns}}}"#)), "read as ShareGPT chat");
+    let (message, hint) = refused("a.jsonl", r#"{"conversations": [{"from": "observation", "value": "4"}]}"#);
+    assert!(message.ends_with("from \"observation\" is not known") && hint.contains("role"), "{message}: {hint}");
+    let (message, _) = refused("a.jsonl", r#"{"conversations": "Hi"}"#);
+    assert!(message.contains("field \"conversations\" must be a list of objects of from and value"), "{message}");
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_told() {
+    let (message, hint) = refused("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b");
+    assert!(message.contains("line 2, column 11: EOF while parsing a string"), "{message}");
+    assert!(hint.contains("end too early"), "{hint}");
+    // An object over several lines is another thing.
+    let (message, hint) = refused("a.json", "{\n  \"text\": \"a\"\n}\n");
+    assert!(message.contains("line 1, column 1") && hint.contains("one JSON object a line"), "{message}: {hint}");
+}
+
+#[test]
+fn folders_of_other_tools_say_what_they_hold() {
+    for name in ["data-00000-of-00001.arrow", "train.parquet", "dataset_dict.json"] {
+        let (message, hint) = refusal(read(folder([(name, "")]).path(), &Prompting::default()));
+        assert!(message.ends_with("holds Arrow or Parquet files"), "{message}");
+        assert!(hint.unwrap().contains("to_json"));
+    }
 }
 
 #[test]

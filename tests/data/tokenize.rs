@@ -53,7 +53,7 @@ fn tokenizing(max_input_length: usize) -> Tokenizing<'static> {
 
 fn records(lines: &str) -> Vec<Record> {
     let (_folder, path) = file("a.jsonl", lines);
-    read(&path, &Prompting::default()).unwrap()
+    read(&path, &Prompting::default()).unwrap().0
 }
 
 fn sequences(lines: &str, how: &Tokenizing) -> Vec<Sequence> {
@@ -105,7 +105,7 @@ fn labelled_prompt(lines: &str) -> Sequence {
 fn completed(prompt: &str, completion: &str) -> Sequence {
     let (_folder, template) = file("template.json", r#"{"prompt": "{p}", "completion": "{c}"}"#);
     let (_folder, data) = file("a.jsonl", &format!(r#"{{"p": "{prompt}", "c": "{completion}"}}"#));
-    let records = read(&data, &Prompting { template: Some(template), demarcation: false }).unwrap();
+    let records = read(&data, &Prompting { template: Some(template), demarcation: false }).unwrap().0;
     tokenize(&records, &tokenizing(1024)).unwrap().0.remove(0)
 }
 
@@ -203,7 +203,7 @@ fn what_is_cut_and_skipped_is_counted() {
         max_input_length: 3,
         cut: 1,
         cut_tokens: 2,
-        skipped: Vec::new(),
+        ..Report::default()
     };
     assert_eq!(counted, wanted);
     let told = "6 records: 2 sequences, 5 tokens, 3 supervised; the longest has 5 tokens\n\

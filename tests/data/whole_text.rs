@@ -69,7 +69,7 @@ fn ids_and_masks_are_hugging_faces() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/whole_text");
     let expected = std::fs::read_to_string(fixtures.join("expected.json")).unwrap();
     let expected: BTreeMap<String, Rows> = serde_json::from_str(&expected).unwrap();
-    let records = read(&fixtures.join("records.jsonl"), &Prompting::default()).unwrap();
+    let records = read(&fixtures.join("records.jsonl"), &Prompting::default()).unwrap().0;
     assert_eq!((expected.len(), records.len()), (5, 100));
     for (form, rows) in expected {
         assert_eq!(rows.len(), 100);
@@ -87,7 +87,7 @@ fn alpacas_colon_and_the_belong_to_the_prompt() {
     let Some(tokenizers) = given() else { return };
     let tokenizer = &tokenizers["llama3"];
     let (_folder, path) = file("a.jsonl", r#"{"instruction": "Who?", "input": "", "output": "The llama"}"#);
-    let Sequence { input_ids, labels } = sequence(tokenizer, &read(&path, &Prompting::default()).unwrap()[0]);
+    let Sequence { input_ids, labels } = sequence(tokenizer, &read(&path, &Prompting::default()).unwrap().0[0]);
     let crossing = tokenizer.token_to_id(":The").unwrap();
     let at = input_ids.iter().position(|&id| id == crossing).unwrap();
     let [llama, end] = labels[at + 1..] else { panic!("{labels:?}") };

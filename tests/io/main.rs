@@ -12,6 +12,7 @@ mod gguf_split;
 mod gguf_types;
 mod hub;
 mod hub_server;
+mod paths;
 mod pickle;
 mod safetensors;
 mod sentencepiece;

@@ -138,8 +138,8 @@ fn other_names_have_a_way_out() {
     }
     let file = fixture("pickle/zip.bin");
     let Err(error) = ModelFiles::open(&file) else { panic!("a file is no model") };
-    assert!(error.to_string().ends_with("zip.bin: neither a model folder nor a .gguf file"), "{error}");
-    assert_eq!(error.hint(), Some("give the folder that has its config.json and tokenizer too"));
+    assert!(error.to_string().ends_with("zip.bin: neither a model folder nor a GGUF file"), "{error}");
+    assert_eq!(error.hint(), Some("give the folder, which has the model's config.json and tokenizer.json too"));
 }
 
 #[test]

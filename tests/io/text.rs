@@ -90,7 +90,7 @@ fn words_are_no_format() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("a.txt");
         std::fs::write(&file, text).unwrap();
-        assert_eq!(read(&file, &Prompting::default()).unwrap().len(), 1, "{text}");
+        assert_eq!(read(&file, &Prompting::default()).unwrap().0.len(), 1, "{text}");
     }
 }
 
@@ -129,6 +129,6 @@ fn a_byte_order_mark_is_passed_over() {
     write("train.jsonl", "{\"q\": \"a\", \"a\": \"b\"}\n");
     write("template.json", r#"{"prompt": "{q}", "completion": "{a}"}"#);
     write("config.json", r#"{"model_type": "llama"}"#);
-    assert_eq!(read(folder.path(), &Prompting::default()).unwrap().len(), 1);
+    assert_eq!(read(folder.path(), &Prompting::default()).unwrap().0.len(), 1);
     assert_eq!(read_config(folder.path()).unwrap().hidden_size, 4096);
 }

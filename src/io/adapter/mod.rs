@@ -13,6 +13,7 @@ pub use config::AdapterConfig;
 pub use modules::Modules;
 pub use names::tensor_name;
 
+use super::gguf::Gguf;
 use super::json::Object;
 use super::safetensors::write_tensors;
 use crate::autograd::Tensor;
@@ -83,6 +84,17 @@ impl Adapter {
 }
 
 fn no_adapter(folder: &Path) -> Error {
+    if let Ok(gguf) = Gguf::open(folder) {
+        let error = Error::file(folder, "is a GGUF file, not the folder of a PEFT adapter");
+        return error.with_hint(match gguf.is_adapter() {
+            true => "give the folder that it was made from: adapter_config.json and adapter_model.safetensors",
+            false => "this is a model: name it with --model, and a folder that PEFT or finetune wrote here",
+        });
+    }
+    if folder.is_file() {
+        return Error::file(folder, "is a file, not the folder of a PEFT adapter")
+            .with_hint(format!("give the folder that holds {CONFIG} and {WEIGHTS}"));
+    }
     let error = Error::file(folder, format!("holds no {CONFIG}"));
     match folder.join("config.json").exists() {
         true => error.with_hint("this is a model: name it with --model, and a folder that PEFT or finetune wrote here"),

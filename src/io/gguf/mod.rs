@@ -65,6 +65,11 @@ impl Gguf {
         self.files.get(info.file).and_then(|file| file.bytes().get(info.bytes.clone())).unwrap_or_default()
     }
 
+    /// Whether it is a LoRA, as llama.cpp's convert_lora_to_gguf.py makes them, and no model.
+    pub(in crate::io) fn is_adapter(&self) -> bool {
+        self.string("general.type").is_ok_and(|kind| kind == Some("adapter"))
+    }
+
     fn tensor(&self, name: &str) -> Result<&TensorInfo> {
         let info = llama::gguf_name(name).and_then(|name| self.header.tensors.get(&name));
         info.ok_or_else(|| self.tensor_error(name, "is missing"))

@@ -9,6 +9,7 @@ mod trouble;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::missing;
 use crate::error::{Error, Result};
 use spec::Spec;
 
@@ -90,11 +91,16 @@ impl Hub {
         let cached = self.cached(&spec);
         let lacking =
             cached.as_deref().map_or_else(|| vec!["everything".into()], |folder| download::lacking(folder, kind));
-        match cached {
+        if let (None, false, Some(folder)) = (&cached, name.contains('@'), missing::nearby(Path::new(name))) {
+            let hint = format!("did you mean {}? {name}@main is the hub's", folder.display());
+            return Err(Error::file(name, "no such folder").with_hint(hint));
+        }
+        let found = match cached {
             Some(folder) if lacking.is_empty() && (self.offline || has_tokenizer(&folder, kind)) => Ok(folder),
             _ if self.offline => Err(self.not_cached(&spec, &lacking)),
             _ => self.download(&spec, kind),
-        }
+        };
+        found.map_err(|e| nor_a_folder(e, name))
     }
 
     /// The snapshot that a revision of `spec` named when it was last fetched.
@@ -111,6 +117,17 @@ impl Hub {
             "run once without HF_HUB_OFFLINE, or copy the folder models--{} of a machine that has it into that cache",
             spec.name.replace('/', "--")
         ))
+    }
+}
+
+/// The error of a repository, whose name may be meant for a folder.
+fn nor_a_folder(error: Error, name: &str) -> Error {
+    match (&error, error.hint()) {
+        (Error::Hub { .. }, Some(hint)) if !name.contains('@') => {
+            let hint = format!("{hint}; nor is there a folder {name} here");
+            error.with_hint(hint)
+        }
+        _ => error,
     }
 }
 

@@ -7,6 +7,7 @@ use hf_hub::{Repo, RepoType};
 
 use super::Kind;
 use crate::error::{Error, Result};
+use crate::io::missing;
 
 /// A repository on the hub at one of its revisions.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +20,11 @@ pub struct Spec<'a> {
 
 impl<'a> Spec<'a> {
     /// Reads `text`, which is known to name no existing path. Both parts end up in paths and addresses, so nothing
-    /// but the hub's own characters is let through.
+    /// but the hub's own characters is let through. What can only be the name of a file is none of a repository.
     pub fn parse(text: &'a str, kind: Kind) -> Result<Self> {
         let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
         let is_name = name.split('/').count() == 2 && name.split('/').all(is_word);
-        if is_name && revision.split('/').all(is_word) {
+        if is_name && !is_file(name) && revision.split('/').all(is_word) {
             return Ok(Self { name, revision });
         }
         Err(no_such_model(text, kind))
@@ -54,20 +55,28 @@ pub fn is_commit(text: &str) -> bool {
 /// Whether `text` is one word of a name or revision, so neither empty nor `..`.
 fn is_word(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !text.is_empty() && !text.starts_with('.') && !text.contains("..") && text.chars().all(is_allowed)
+    let is_edged = text.starts_with(['.', '-']) || text.ends_with(['.', '-']);
+    !text.is_empty() && !is_edged && !text.contains("..") && text.chars().all(is_allowed)
 }
 
-fn no_such_model(text: &str, kind: Kind) -> Error {
+fn is_file(name: &str) -> bool {
+    [".gguf", ".safetensors", ".bin", ".pt", ".git"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// The error of a name that stands for nothing here and for no repository.
+pub fn no_such_model(text: &str, kind: Kind) -> Error {
     let names = match kind {
         Kind::Model => "a folder, a .gguf file, ORG/NAME[@revision] on the Hugging Face hub, or smollm2-135m",
         Kind::Adapter => "a folder or ORG/NAME[@revision] on the Hugging Face hub",
     };
+    let nearby = missing::hint(Path::new(text));
     let option = match kind {
         Kind::Model => "--model",
         Kind::Adapter => "--adapter",
     };
-    if text.contains(['/', '\\']) || Path::new(text).extension().is_some_and(|suffix| suffix == "gguf") {
-        return Error::file(text, "no such file or folder").with_hint(format!("{option} takes {names}"));
+    if text.contains(['/', '\\']) || is_file(text) || nearby.is_some() {
+        let hint = nearby.unwrap_or_else(|| format!("{option} takes {names}"));
+        return Error::file(text, "no such file or folder").with_hint(hint);
     }
     Error::input(option, format!("{text:?} is neither a path nor a name")).with_hint(format!("give {names}"))
 }
