@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let files = args.model.find(report)?;
     let tokenizer = files.tokenizer()?;
     let prompt = args.source.tokens(&tokenizer)?;
+    tokenizer.refuse_beyond(&prompt, files.config().vocab_size)?;
     let model = args.model.load(&files)?;
     let Args { max_new_tokens, temperature, top_p, top_k, cuda_graphs, .. } = *args;
     if cuda_graphs && let Some(text) = model.device().use_graphs() {

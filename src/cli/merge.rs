@@ -7,7 +7,6 @@ use super::report::Report;
 use crate::device::Device;
 use crate::error::Result;
 use crate::io::atomic::write_folder;
-use crate::io::config::write_config;
 use crate::io::folder::merge;
 
 /// Fold an adapter into its model and write a plain Hugging Face folder
@@ -30,8 +29,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let Some(adapter) = files.adapter() else { return Ok(()) };
     write_folder(&args.out, |folder| {
         merge(files.weights(), adapter, config, dtype, &folder.join("model.safetensors"))?;
-        write_config(folder, config, dtype)?;
-        files.write_companions(folder)
+        files.write_beside_weights(folder, dtype)
     })?;
     let merged = adapter.tensors.len();
     report.result(&serde_json::json!({ "out": args.out, "merged": merged }), || {

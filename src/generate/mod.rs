@@ -23,7 +23,7 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// How a token is chosen.
     pub sampling: Sampling,
-    /// Strings that end the text; they are not part of it.
+    /// Strings that end the text; they are not part of it. Special tokens in them are matched, though a text has none.
     pub stop: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub struct GenerateOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// The model produced an end-of-text token.
+    /// The model produced one of the tokens that end a text or a turn.
     Eos,
     /// `max_new_tokens`, or the model's context, was reached.
     Length,
@@ -57,7 +57,8 @@ pub struct Generation {
     pub graph_launches: Option<u64>,
 }
 
-/// Continues `prompt`, handing each piece of text to `emit` as soon as it is certain.
+/// Continues `prompt`, handing each piece of text to `emit` as soon as it is certain. It ends at every token that the
+/// model's configuration or the tokenizer knows as an end.
 ///
 /// # Errors
 /// [`Error::Input`] if the prompt is empty or fills the model's context, or if logits are not finite, naming the cause.
@@ -77,15 +78,18 @@ pub fn generate(
     };
     let mut stopped = false;
     let mut tokens = Tokens::new(model, prompt, options)?;
+    tokens.ends = tokenizer.ends(&model.config().eos_token_ids);
     let finish = loop {
-        match tokens.next()? {
+        let id = match tokens.next()? {
             Err(reason) => break reason,
-            Ok(id) => {
-                stopped = filter.push(&decoder.push(id)?, &mut emit);
-                if stopped {
-                    break FinishReason::Stop;
-                }
-            }
+            Ok(id) => id,
+        };
+        stopped = match tokenizer.special_token(id) {
+            Some(token) => filter.push_special(&token, || decoder.flush(), &mut emit)?,
+            None => filter.push(&decoder.push(id)?, &mut emit),
+        };
+        if stopped {
+            break FinishReason::Stop;
         }
     };
     if !stopped {
@@ -104,7 +108,6 @@ pub fn generate(
 pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
     let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new() };
     let mut tokens = Tokens::new(model, prompt, &options)?;
-    tokens.eos = &[];
     while tokens.next()?.is_ok() {}
     Ok(tokens.ids)
 }
@@ -112,7 +115,8 @@ pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sa
 /// A generation in progress.
 struct Tokens<'a> {
     model: &'a Llama,
-    eos: &'a [u32],
+    /// Where it ends.
+    ends: Vec<u32>,
     cache: KvCache,
     graphs: Graphs,
     logits: Vec<f32>,
@@ -137,8 +141,8 @@ impl<'a> Tokens<'a> {
         let mut graphs = Graphs::new(&model.device());
         let logits = next_logits(model, prompt, &mut cache, &mut graphs)?;
         let sampler = Sampler::new(options.sampling)?;
-        let (eos, ids) = (model.config().eos_token_ids.as_slice(), Vec::new());
-        Ok(Self { model, eos, cache, graphs, logits, sampler, left, ids, start: Instant::now() })
+        let (ends, ids) = (Vec::new(), Vec::new());
+        Ok(Self { model, ends, cache, graphs, logits, sampler, left, ids, start: Instant::now() })
     }
 
     /// The next token, or why there is none.
@@ -153,7 +157,7 @@ impl<'a> Tokens<'a> {
         self.logits.clear();
         self.ids.push(id);
         self.left -= 1;
-        Ok(if self.eos.contains(&id) { Err(FinishReason::Eos) } else { Ok(id) })
+        Ok(if self.ends.contains(&id) { Err(FinishReason::Eos) } else { Ok(id) })
     }
 }
 

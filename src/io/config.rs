@@ -17,12 +17,13 @@ use crate::models::llama::{LlamaConfig, ModelType};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
+const EOS: &str = "eos_token_id";
 const SIZE: &str = "a whole number";
 const NUMBER: &str = "a number";
 const IDS: &str = "a token id or a list of them";
 
 /// Reads `config.json` in `folder`, with transformers' defaults for absent keys; token ids that end a text are those
-/// of `generation_config.json` where it has any, as in transformers.
+/// of `generation_config.json`, then those of `config.json`, and none where neither names any.
 ///
 /// Keys that change nothing are passed over. Those that change the model in a way that is not supported are refused.
 ///
@@ -58,7 +59,7 @@ pub fn read_config(folder: &Path) -> Result<LlamaConfig> {
         rope_theta,
         rope_scaling,
         tie_word_embeddings: object.optional("tie_word_embeddings", "true or false")?.unwrap_or(false),
-        bos_token_id: token_ids(&object, "bos_token_id", 1)?.first().copied(),
+        bos_token_id: bos_token_id(&object)?,
         eos_token_ids: eos_token_ids(folder, &object)?,
     };
     if let Some(detail) = config.contradiction() {
@@ -89,28 +90,30 @@ fn head_dim(object: &Object, hidden_size: usize, num_attention_heads: usize) -> 
 }
 
 /// Absent is not null here: null is no token, absent is transformers' default.
-fn token_ids(object: &Object, key: &str, default: u32) -> Result<Vec<u32>> {
-    let absent = if object.has(key) { vec![] } else { vec![default] };
-    Ok(object.one_or_many(key, IDS)?.unwrap_or(absent))
+fn bos_token_id(object: &Object) -> Result<Option<u32>> {
+    const KEY: &str = "bos_token_id";
+    let absent = if object.has(KEY) { vec![] } else { vec![1] };
+    Ok(object.one_or_many(KEY, IDS)?.unwrap_or(absent).first().copied())
 }
 
+/// Transformers' default, 2, is left out: in most vocabularies that is no end, and where it is the tokenizer says so.
 fn eos_token_ids(folder: &Path, object: &Object) -> Result<Vec<u32>> {
-    const KEY: &str = "eos_token_id";
     let path = folder.join(GENERATION_CONFIG);
-    if path.exists() {
-        let generation = Object::read(&path)?;
-        if generation.has(KEY) {
-            return token_ids(&generation, KEY, 2);
-        }
+    let generation = path.exists().then(|| Object::read(&path)).transpose()?;
+    let mut ids: Vec<u32> = Vec::new();
+    for object in generation.iter().chain([object]) {
+        let named: Vec<u32> = object.one_or_many(EOS, IDS)?.unwrap_or_default();
+        let new: Vec<u32> = named.into_iter().filter(|id| !ids.contains(id)).collect();
+        ids.extend(new);
     }
-    token_ids(object, KEY, 2)
+    Ok(ids)
 }
 
 /// Writes `config.json` into `folder`, with transformers 4's keys, which transformers 5 reads as well; `dtype` is that
-/// of the weights beside it.
+/// of the weights beside it. A `generation_config.json` that is there gets the same ends of a text.
 ///
 /// # Errors
-/// [`Error::File`] if the file cannot be written.
+/// [`Error::File`] if a file cannot be written, or a `generation_config.json` not read.
 pub fn write_config(folder: &Path, config: &LlamaConfig, dtype: DType) -> Result<()> {
     let eos = match config.eos_token_ids.as_slice() {
         [] => Value::Null,
@@ -119,7 +122,7 @@ pub fn write_config(folder: &Path, config: &LlamaConfig, dtype: DType) -> Result
     };
     let mut fields = json!({
         "bos_token_id": config.bos_token_id,
-        "eos_token_id": eos,
+        "eos_token_id": eos.clone(),
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "hidden_size": config.hidden_size,
@@ -138,6 +141,13 @@ pub fn write_config(folder: &Path, config: &LlamaConfig, dtype: DType) -> Result
     for (key, value) in kind::write(config.model_type) {
         fields[key] = value;
     }
-    let path = folder.join(CONFIG);
-    atomic::write_file(&path, |file| writeln!(file, "{fields:#}").map_err(|e| Error::io(&path, e)))
+    let generation = folder.join(GENERATION_CONFIG);
+    if generation.exists() {
+        write(&generation, &Object::read(&generation)?.with(EOS, eos))?;
+    }
+    write(&folder.join(CONFIG), &fields)
+}
+
+fn write(path: &Path, fields: &Value) -> Result<()> {
+    atomic::write_file(path, |file| writeln!(file, "{fields:#}").map_err(|e| Error::io(path, e)))
 }

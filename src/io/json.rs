@@ -31,6 +31,12 @@ impl Object {
         Ok(fields.map(|fields| Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), fields }))
     }
 
+    /// All of it, with another value of `key`.
+    pub fn with(mut self, key: &str, value: Value) -> Value {
+        self.fields.insert(key.to_owned(), value);
+        Value::Object(self.fields)
+    }
+
     /// Whether the file has the key, be it null.
     pub fn has(&self, key: &str) -> bool {
         self.fields.contains_key(key)

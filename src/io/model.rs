@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::WeightSource;
 use super::adapter::{Adapter, AdapterConfig};
-use super::config::{self, read_config};
+use super::config::{self, read_config, write_config};
 use super::folder::copy_companions;
 use super::gguf::Gguf;
 use super::mmap::MappedFile;
@@ -106,8 +106,27 @@ impl ModelFiles {
         }
     }
 
+    /// The tokens at which generation stops: those that the config names and those that the tokenizer knows. One that
+    /// cannot be read knows none.
+    pub fn ends(&self) -> Vec<u32> {
+        let of_model = &self.config.eos_token_ids;
+        let mut ends = self.tokenizer().map_or_else(|_| of_model.clone(), |tokenizer| tokenizer.ends(of_model));
+        ends.retain(|&id| (id as usize) < self.config.vocab_size);
+        ends
+    }
+
+    /// Writes the config of weights in `dtype` with all tokens at which generation stops, and what else goes with the
+    /// weights, the tokenizer above all, into `folder`. `config.json` comes last: where it is, all is.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file cannot be read or written.
+    pub fn write_beside_weights(&self, folder: &Path, dtype: DType) -> Result<()> {
+        self.write_companions(folder)?;
+        write_config(folder, &LlamaConfig { eos_token_ids: self.ends(), ..self.config.clone() }, dtype)
+    }
+
     /// Writes what goes with the weights, the tokenizer above all, into `folder`.
-    pub fn write_companions(&self, folder: &Path) -> Result<()> {
+    fn write_companions(&self, folder: &Path) -> Result<()> {
         match &self.weights {
             Weights::Folder(_) => copy_companions(&self.path, folder),
             Weights::Gguf(gguf) => gguf.tokenizer()?.write(folder),

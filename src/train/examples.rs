@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{DataOptions, Options};
-use crate::data::records::{self, Example, Prompting};
+use crate::data::records::{self, Example, Prompting, Record};
 use crate::data::split::split;
 use crate::data::tokenize::{Report, Tokenizing, tokenize};
 use crate::error::{Error, Result};
 use crate::io::model::ModelFiles;
 use crate::io::tokenizer::Tokenizer;
+use crate::models::llama::LlamaConfig;
 use crate::nn::Sequence;
 
 /// The sequences of a run.
@@ -33,6 +34,9 @@ impl Examples {
         files: &ModelFiles,
         note: &dyn Fn(&str),
     ) -> Result<Self> {
+        if files.ends().is_empty() {
+            note("the model has no end-of-text token: no answer is taught to end, and generation goes on to its limit");
+        }
         let mut data = options.data.clone();
         data.template = data.template.or_else(|| folder_template(train));
         let (sequences, report) = read(train, &data, files)?;
@@ -81,6 +85,12 @@ pub(super) fn folder_template(path: &Path) -> Option<PathBuf> {
     Some(path.join("template.json")).filter(|template| path.is_dir() && template.exists())
 }
 
+/// The token that answers are taught to end with: the tokenizer's EOS, as where PEFT trains, else another at which
+/// generation stops.
+fn learned_end(tokenizer: &Tokenizer, config: &LlamaConfig) -> Option<u32> {
+    tokenizer.eos().or_else(|| tokenizer.ends(&config.eos_token_ids).first().copied())
+}
+
 /// Reads and tokenizes the records of `path` for the model of `files`.
 ///
 /// # Errors
@@ -93,10 +103,19 @@ pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(V
     let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));
     let tokenizer = is_text.then(|| files.tokenizer()).transpose()?;
     let needed = || tokenizer.as_ref().ok_or_else(|| Error::input("tokenizer", "data of input_ids has none"));
-    let eos_token_id = tokenizer.as_ref().and_then(Tokenizer::eos).or(config.eos_token_ids.first().copied());
-    let end_token_ids: Vec<u32> = config.eos_token_ids.iter().copied().chain(eos_token_id).collect();
+    let eos_token_id = tokenizer.as_ref().and_then(|tokenizer| learned_end(tokenizer, config));
+    let is_ended = |record: &Record| matches!(record.example, Example::Completion { .. } | Example::Text(_));
+    if let (Some(tokenizer), Some(eos), true) = (&tokenizer, eos_token_id, records.iter().any(is_ended)) {
+        tokenizer.refuse_beyond(&[eos], config.vocab_size)?;
+    }
+    let end_token_ids = tokenizer.as_ref().map(|tokenizer| tokenizer.ends(&config.eos_token_ids)).unwrap_or_default();
     let how = Tokenizing {
-        encode: &|text, literal, add_special| needed()?.encode_spans(text, literal, add_special),
+        encode: &|text, literal, add_special| {
+            let tokens = needed()?.encode_spans(text, literal, add_special)?;
+            let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+            needed()?.refuse_beyond(&ids, config.vocab_size)?;
+            Ok(tokens)
+        },
         render: &|messages, add_generation_prompt| needed()?.apply_chat_template(messages, add_generation_prompt),
         eos_token_id,
         end_token_ids: &end_token_ids,

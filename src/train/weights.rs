@@ -8,7 +8,6 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::WeightSource;
 use crate::io::adapter::{self, AdapterConfig};
-use crate::io::config::write_config;
 use crate::io::model::ModelFiles;
 use crate::io::safetensors::{self, write_tensors};
 use crate::models::llama::Llama;
@@ -75,9 +74,8 @@ impl<'a> Trained<'a> {
         if self.adapter.is_some() {
             return self.write(folder);
         }
-        files.write_companions(folder)?;
         self.write_as(folder, dtype)?;
-        write_config(folder, files.config(), dtype)
+        files.write_beside_weights(folder, dtype)
     }
 
     /// Whether [`Trained::write_result`] came to its end in this folder.

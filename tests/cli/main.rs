@@ -1,8 +1,10 @@
 //! The binary as a user meets it: what it prints, what it refuses, what it leaves behind.
 
+mod chain;
 mod command;
 
 mod emulate;
+mod ends;
 mod inspect;
 mod kernels;
 mod refusals;

@@ -56,7 +56,7 @@ fn absent_keys_have_the_defaults_of_transformers() {
         rope_scaling: None,
         tie_word_embeddings: false,
         bos_token_id: Some(1),
-        eos_token_ids: vec![2],
+        eos_token_ids: vec![],
     };
     assert_eq!(read(&json!({"model_type": "llama"})), llama_2_7b);
     assert_eq!(read(&json!({"architectures": ["LlamaForCausalLM"]})), llama_2_7b);
@@ -145,13 +145,31 @@ fn token_ids_may_be_one_many_or_none() {
         let config = read(&tiny(changes));
         (config.bos_token_id, config.eos_token_ids)
     };
-    assert_eq!(ids(json!({})), (Some(1), vec![2]));
+    // Transformers' default for the end is 2, which is any token where the tokenizer does not say that it is the end.
+    assert_eq!(ids(json!({})), (Some(1), vec![]));
     assert_eq!(ids(json!({"bos_token_id": null, "eos_token_id": null})), (None, vec![]));
     assert_eq!(ids(json!({"eos_token_id": [5, 6]})), (Some(1), vec![5, 6]));
     // As in Llama 3 Instruct, where only generation_config.json lists the end of a turn.
     let folder = folder(&tiny(json!({"eos_token_id": 5})));
     std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [5, 9]}"#).unwrap();
     assert_eq!(read_config(folder.path()).unwrap().eos_token_ids, [5, 9]);
+    // A file that lists fewer does not make the others less.
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": 9}"#).unwrap();
+    assert_eq!(read_config(folder.path()).unwrap().eos_token_ids, [9, 5]);
+}
+
+#[test]
+fn a_generation_config_gets_the_ends_of_the_config() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("generation_config.json");
+    let config = LlamaConfig { eos_token_ids: vec![5, 9], ..read(&tiny(json!({}))) };
+    write_config(folder.path(), &config, DType::F32).unwrap();
+    assert!(!path.exists());
+    std::fs::write(&path, "\u{feff}{\"temperature\": 0.5, \"eos_token_id\": 7}").unwrap();
+    write_config(folder.path(), &config, DType::F32).unwrap();
+    let written: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(written, json!({"temperature": 0.5, "eos_token_id": [5, 9]}));
+    assert_eq!(read_config(folder.path()).unwrap(), config);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod files;
 
 mod adapter;
+mod added_tokens;
 mod chat;
 mod config;
 mod folder;

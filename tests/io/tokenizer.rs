@@ -265,8 +265,8 @@ fn what_is_put_around_a_text_is_what_the_tokenizer_says() {
         (json!({}), "<|begin|>", ""),
         (json!({"add_bos_token": false}), "", ""),
         (json!({"add_bos_token": true}), "<|begin|>", ""),
-        (json!({"add_eos_token": true}), "<|begin|>", "<|end|>"),
-        (json!({"add_bos_token": false, "add_eos_token": true}), "", "<|end|>"),
+        (json!({"add_eos_token": true}), "<|begin|>", ""),
+        (json!({"add_bos_token": false, "add_eos_token": true}), "", ""),
         (json!({"add_bos_token": null}), "<|begin|>", ""),
         (json!({"add_bos_token": true, "eos_token": "<|begin|>"}), "<|begin|>", ""),
     ] {
@@ -283,7 +283,7 @@ fn what_is_put_around_a_text_is_what_the_tokenizer_says() {
         (file.clone(), "", ""),
         (as_gguf(&tokenizer, "llama-bpe"), "<|begin|>", ""),
         (as_gguf(&tokenizer, "llama-bpe").bool("tokenizer.ggml.add_bos_token", false), "", ""),
-        (file.bool("tokenizer.ggml.add_eos_token", true), "", "<|end|>"),
+        (file.bool("tokenizer.ggml.add_eos_token", true), "", ""),
     ] {
         let tokenizer = open(&file).unwrap();
         let ids = tokenizer.encode("fine", true).unwrap();

@@ -8,30 +8,53 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{Tokenizer, sentencepiece, tokenizer_error};
+use super::{Tokenizer, added, sentencepiece, tokenizer_error};
 use crate::error::{Error, Result};
 use crate::io::text;
 
 impl Tokenizer {
     /// Reads the tokenizer of a folder, `tokenizer.json` or else SentencePiece's `tokenizer.model`, and, where they are,
-    /// `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja`.
+    /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `chat_template.jinja`. Tokens that only
+    /// these name are added as in transformers.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no tokenizer, or one of them cannot be read.
+    /// [`Error::File`] if there is no tokenizer, one of them cannot be read, or they contradict each other: the message
+    /// names file and token.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let mut config = read_object(&folder.join("tokenizer_config.json"))?;
-        let (inner, defaults) = read_tokenizer(folder, &config)?;
-        for (name, token) in read_object(&folder.join("special_tokens_map.json"))? {
-            config.entry(name).or_insert(token);
+        let (inner, defaults) = read_tokenizer(folder, &read_object(&folder.join(added::CONFIG))?)?;
+        let mut tokenizer = Self::bare(folder, inner);
+        tokenizer.config = defaults;
+        tokenizer.take_files(folder)?;
+        tokenizer.settle()?;
+        Ok(tokenizer)
+    }
+
+    /// Takes the config of `folder` and its tokens. As in transformers special_tokens_map.json comes before the config,
+    /// and added_tokens.json gives tokens, unless the config itself lists tokens with their ids.
+    fn take_files(&mut self, folder: &Path) -> Result<()> {
+        let mut config = read_object(&folder.join(added::CONFIG))?;
+        let specials = read_object(&folder.join("special_tokens_map.json"))?;
+        let ends = [&config, &specials].map(|file| added::content(file.get("eos_token")?).map(str::to_owned));
+        let mut claims = added::decoder(folder, &config)?;
+        let is_listed = config.contains_key(added::DECODER);
+        if !is_listed {
+            for (name, value) in specials {
+                added::put(&mut config, name, value);
+            }
         }
-        for (name, value) in defaults {
-            config.entry(name).or_insert(value);
-        }
+        claims.extend(added::listed(folder, &config, &read_object(&folder.join(added::ADDED))?)?);
+        self.refuse_contradictions(folder, &claims)?;
+        claims.retain(|claim| self.takes(claim, is_listed));
+        self.add(folder, claims, &config)?;
         if let Some(template) = text::read_if_there(&folder.join("chat_template.jinja"))? {
             config.insert("chat_template".to_owned(), Value::String(template));
         }
-        Self::new(folder, inner, config)
+        self.config.append(&mut config);
+        let named = ends.into_iter().flatten().filter_map(|end| self.inner.token_to_id(&end));
+        let ends: Vec<u32> = named.chain(self.eos()).collect();
+        self.ends.extend(ends);
+        Ok(())
     }
 }
 
@@ -44,7 +67,23 @@ fn read_tokenizer(folder: &Path, config: &Map<String, Value>) -> Result<(tokeniz
     refuse_unfillable_parts(&json, &text)?;
     refuse_overlong_merges(&json, &text)?;
     let inner = text.parse().map_err(|e| tokenizer_error(&json, e))?;
+    refuse_misplaced_tokens(&json, &text, &inner)?;
     Ok((inner, Map::new()))
+}
+
+/// Refuses tokens whose ids are not those that they come to by their places.
+fn refuse_misplaced_tokens(path: &Path, text: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Tokens {
+        added_tokens: Vec<Token>,
+    }
+    #[derive(Deserialize)]
+    struct Token {
+        id: u32,
+        content: String,
+    }
+    let Ok(Tokens { added_tokens }) = serde_json::from_str(text) else { return Ok(()) };
+    added_tokens.iter().try_for_each(|token| added::refuse_misplaced(path, inner, token.id, &token.content))
 }
 
 fn no_tokenizer(folder: &Path) -> Error {

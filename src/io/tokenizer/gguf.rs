@@ -167,7 +167,11 @@ fn finish(
     }
     config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
     config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
-    Tokenizer::new(gguf.path(), inner, config)
+    let mut tokenizer = Tokenizer::bare(gguf.path(), inner);
+    tokenizer.config = config;
+    tokenizer.ends.extend(tokenizer.eos());
+    tokenizer.settle()?;
+    Ok(tokenizer)
 }
 
 /// A part of a tokenizer, from what tokenizer.json would say.

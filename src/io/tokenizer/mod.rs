@@ -1,6 +1,8 @@
 //! Text to token ids and back, as the model was trained with.
 
+mod added;
 mod chat;
+mod ends;
 mod folder;
 mod gguf;
 mod pretokenize;
@@ -8,6 +10,7 @@ mod sentencepiece;
 mod spans;
 mod stream;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,24 +33,36 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// What tokenizer_config.json says, or would.
     config: Map<String, Value>,
+    /// The ends of a text that its files name.
+    ends: Vec<u32>,
+    /// The files of tokens that are from another file than the rest.
+    sources: HashMap<u32, PathBuf>,
     /// For texts in which special tokens are text.
     respelled: OnceLock<Option<spans::Respelled>>,
 }
 
 impl Tokenizer {
-    fn new(path: &Path, inner: tokenizers::Tokenizer, config: Map<String, Value>) -> Result<Self> {
-        let mut tokenizer = Self { path: path.to_owned(), inner, config, respelled: OnceLock::new() };
+    /// A tokenizer of which nothing is known but its vocabulary.
+    fn bare(path: &Path, inner: tokenizers::Tokenizer) -> Self {
+        let (config, ends, sources) = (Map::new(), Vec::new(), HashMap::new());
+        Self { path: path.to_owned(), inner, config, ends, sources, respelled: OnceLock::new() }
+    }
+
+    /// Makes the tokenizer do what is known of it.
+    fn settle(&mut self) -> Result<()> {
         // A text is cut where it is used, and says so.
-        tokenizer.inner.with_truncation(None).map_err(|e| tokenizer_error(path, e))?;
-        tokenizer.inner.with_padding(None);
-        tokenizer.add_ends()?;
-        let processor = tokenizer.inner.get_post_processor().cloned().map(spans::with_whole_spans);
-        tokenizer.inner.with_post_processor(processor);
-        Ok(tokenizer)
+        self.inner.with_truncation(None).map_err(|e| tokenizer_error(&self.path, e))?;
+        self.inner.with_padding(None);
+        self.settle_beginning()?;
+        let processor = self.inner.get_post_processor().cloned().map(spans::with_whole_spans);
+        self.inner.with_post_processor(processor);
+        self.respelled = OnceLock::new();
+        Ok(())
     }
 
     /// The ids of `text`. Special tokens written in the text are recognised. `add_special` adds those that the tokenizer
-    /// puts around a text: for most Llamas, a beginning-of-text token before it, unless the text begins with one.
+    /// puts before a text: for most Llamas, a beginning-of-text token, unless the text begins with one. Nothing is ever
+    /// put after it, whatever the tokenizer's files say: a prompt goes on, and training adds the end itself.
     ///
     /// # Errors
     /// [`Error::File`] if the tokenizer contradicts itself.
@@ -79,6 +94,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token with this id, if it is a special one, which texts leave out.
+    pub fn special_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id).filter(|token| self.inner.get_added_vocabulary().is_special_token(token))
+    }
+
     /// The token that begins a text.
     pub fn bos(&self) -> Option<u32> {
         self.special_id("bos_token")
@@ -87,6 +107,17 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.special_id("eos_token")
+    }
+
+    /// Refuses the first of `ids` that is beyond the `rows` of a model's embedding.
+    ///
+    /// # Errors
+    /// [`Error::File`], which names the token and the file that it is from.
+    pub fn refuse_beyond(&self, ids: &[u32], rows: usize) -> Result<()> {
+        let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) else { return Ok(()) };
+        let token = self.content(id).unwrap_or_default();
+        Err(Error::file(self.source(id), format!("token {token:?} has id {id}, but the model's embedding {rows} rows"))
+            .with_hint("use the tokenizer that the model came with, or the model that was resized for this tokenizer"))
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`, the chat template in it, into the folder `folder`.
@@ -114,45 +145,56 @@ impl Tokenizer {
         self.token_to_id(self.special(name)?)
     }
 
-    /// Lets `add_bos_token` and `add_eos_token` of the config, where there are any, decide what is put around a text.
-    fn add_ends(&mut self) -> Result<()> {
-        let [bos, eos] = ["add_bos_token", "add_eos_token"].map(|name| self.config.get(name).and_then(Value::as_bool));
-        if bos.is_none() && eos.is_none() {
-            return Ok(());
+    /// Lets `add_bos_token` of the config, where it is there, decide what is put before a text, and puts nothing after it.
+    fn settle_beginning(&mut self) -> Result<()> {
+        let (before, after) = self.around()?;
+        let wanted = match self.config.get("add_bos_token").and_then(Value::as_bool) {
+            Some(true) => vec![self.bos().ok_or_else(|| self.no_bos())?],
+            Some(false) => Vec::new(),
+            None => before.clone(),
+        };
+        if wanted != before || after > 0 {
+            let processor = self.beginning(&wanted).map_err(|e| tokenizer_error(&self.path, e.into()))?;
+            self.inner.with_post_processor(Some(processor));
         }
-        let empty = self.encode("", true)?;
-        let adds_bos = self.bos().is_some_and(|id| empty.first() == Some(&id));
-        let adds_eos = self.eos().is_some_and(|id| empty.iter().skip(adds_bos.into()).next_back() == Some(&id));
-        let (bos, eos) = (bos.unwrap_or(adds_bos), eos.unwrap_or(adds_eos));
-        let mut ends = Vec::new();
-        for name in [bos.then_some("bos_token"), eos.then_some("eos_token")].into_iter().flatten() {
-            let known = self.special(name).zip(self.special_id(name));
-            let (token, id) = known.ok_or_else(|| {
-                Error::file(&self.path, format!("add_{name} is true, but {name} is not a token of the vocabulary"))
-            })?;
-            ends.push((token.to_owned(), id));
-        }
-        let processor = template(&ends, bos).map_err(|e| tokenizer_error(&self.path, e.into()))?;
-        self.inner.with_post_processor(Some(processor));
         Ok(())
     }
-}
 
-/// Puts the first of `ends` before a text if there is a `bos`, and what is left after it.
-fn template(ends: &[(String, u32)], bos: bool) -> serde_json::Result<PostProcessorWrapper> {
-    let (before, after) = ends.split_at(usize::from(bos));
-    let text = |side: &str, type_id: u32| {
-        let token = |(token, _): &(String, u32)| json!({"SpecialToken": {"id": token, "type_id": type_id}});
-        let sequence = std::iter::once(json!({"Sequence": {"id": side, "type_id": type_id}}));
-        before.iter().map(token).chain(sequence).chain(after.iter().map(token)).collect::<Vec<Value>>()
-    };
-    let tokens = ends.iter().map(|(token, id)| (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]})));
-    serde_json::from_value(json!({
-        "type": "TemplateProcessing",
-        "single": text("A", 0),
-        "pair": ([text("A", 0), text("B", 1)].concat()),
-        "special_tokens": tokens.collect::<Map<_, _>>(),
-    }))
+    /// The tokens that the post-processor puts before a text, and the number of those after it.
+    fn around(&self) -> Result<(Vec<u32>, usize)> {
+        // Any text with a token will do. An added token always is one.
+        let added = self.inner.get_added_vocabulary().get_vocab().keys().next();
+        let text = added.map_or("a", String::as_str);
+        let encoding = self.inner.encode(text, true).map_err(|e| tokenizer_error(&self.path, e))?;
+        let mask = encoding.get_special_tokens_mask();
+        let is_put = |&&put: &&u32| put == 1;
+        let before = mask.iter().take_while(is_put).count();
+        let ids = encoding.get_ids().get(..before).unwrap_or_default().to_vec();
+        Ok((ids, mask.iter().skip(before).rev().take_while(is_put).count()))
+    }
+
+    fn no_bos(&self) -> Error {
+        Error::file(&self.path, "add_bos_token is true, but bos_token is not a token of the vocabulary")
+    }
+
+    /// What puts `before` before a text.
+    fn beginning(&self, before: &[u32]) -> serde_json::Result<PostProcessorWrapper> {
+        let named: Vec<(u32, String)> =
+            before.iter().map(|&id| (id, self.inner.id_to_token(id).unwrap_or_default())).collect();
+        let text = |side: &str, type_id: u32| {
+            let token = |(_, token): &(u32, String)| json!({"SpecialToken": {"id": token, "type_id": type_id}});
+            let sequence = json!({"Sequence": {"id": side, "type_id": type_id}});
+            named.iter().map(token).chain([sequence]).collect::<Vec<Value>>()
+        };
+        let tokens =
+            named.iter().map(|(id, token)| (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]})));
+        serde_json::from_value(json!({
+            "type": "TemplateProcessing",
+            "single": text("A", 0),
+            "pair": ([text("A", 0), text("B", 1)].concat()),
+            "special_tokens": tokens.collect::<Map<_, _>>(),
+        }))
+    }
 }
 
 fn tokenizer_error(path: &Path, source: tokenizers::Error) -> Error {

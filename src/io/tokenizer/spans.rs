@@ -30,7 +30,7 @@ impl Tokenizer {
             true => self.tokens(&self.inner, text, add_special)?,
             false => self.with_literals(text, literal, add_special)?,
         };
-        self.drop_doubled_bos(&mut tokens);
+        drop_doubled(&mut tokens);
         Ok(tokens)
     }
 
@@ -38,17 +38,6 @@ impl Tokenizer {
         let encoding = inner.encode(text, add_special).map_err(|e| tokenizer_error(&self.path, e))?;
         let places = encoding.get_ids().iter().zip(encoding.get_offsets());
         Ok(places.map(|(&id, &(start, end))| Token { id, span: start..end }).collect())
-    }
-
-    /// A text may begin with the beginning-of-text token that the tokenizer puts before it.
-    fn drop_doubled_bos(&self, tokens: &mut Vec<Token>) {
-        if let [first, second, ..] = &tokens[..]
-            && first.id == second.id
-            && first.span.is_empty()
-            && Some(first.id) == self.bos()
-        {
-            tokens.remove(0);
-        }
     }
 
     /// Of the special tokens in `text` those outside of `literal` are written in another spelling, for a tokenizer that
@@ -76,6 +65,16 @@ impl Tokenizer {
         }
         let made = Respelled::new(&self.inner).map_err(|e| tokenizer_error(&self.path, e))?;
         Ok(self.respelled.get_or_init(|| made).as_ref())
+    }
+}
+
+/// A text may begin with the beginning-of-text token that the tokenizer puts before it.
+fn drop_doubled(tokens: &mut Vec<Token>) {
+    if let [first, second, ..] = &tokens[..]
+        && first.id == second.id
+        && first.span.is_empty()
+    {
+        tokens.remove(0);
     }
 }
 

@@ -28,7 +28,7 @@ impl<'a> DecodeStream<'a> {
     pub fn push(&mut self, id: u32) -> Result<String> {
         let inner = &self.tokenizer.inner;
         let Some(token) = inner.id_to_token(id) else { return Ok(String::new()) };
-        if self.skip_special && inner.get_added_vocabulary().is_special_token(&token) {
+        if self.skip_special && self.tokenizer.special_token(id).is_some() {
             return Ok(String::new());
         }
         self.ids.push(id);
@@ -40,6 +40,17 @@ impl<'a> DecodeStream<'a> {
         if piece.is_empty() || piece.ends_with(char::REPLACEMENT_CHARACTER) {
             return Ok(String::new());
         }
+        self.ids.drain(..self.given);
+        self.given = self.ids.len();
+        Ok(piece)
+    }
+
+    /// The text of what has come so far and was not certain yet: bytes that never became a character, as U+FFFD.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn flush(&mut self) -> Result<String> {
+        let piece = self.pending()?;
         self.ids.drain(..self.given);
         self.given = self.ids.len();
         Ok(piece)
