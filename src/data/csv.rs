@@ -7,9 +7,18 @@ pub const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 /// A row's cells, and the line it begins on.
 pub type Row = (usize, Vec<String>);
 
-/// The separator of `text`: the only one in its header, or the only one that cuts all rows into as many cells. Of one
-/// column, a comma. The error is what separates equally well, or badly.
+/// The separator that Excel's first line names, `sep=;`, where there is such a line before the header.
+pub fn named(text: &str) -> Option<char> {
+    let name = text.lines().next()?.strip_prefix("sep=")?;
+    SEPARATORS.into_iter().find(|separator| name.strip_prefix(*separator) == Some(""))
+}
+
+/// The separator of `text`: the one it names, the only one in its header, or the only one that cuts all rows into as many
+/// cells. Of one column, a comma. The error is what separates equally well, or badly.
 pub fn separator(text: &str) -> Result<char, Vec<char>> {
+    if let Some(named) = named(text) {
+        return Ok(named);
+    }
     let header = text.lines().next().unwrap_or_default();
     let present: Vec<char> = SEPARATORS.into_iter().filter(|&separator| header.contains(separator)).collect();
     if let [] | [_] = present[..] {

@@ -1,5 +1,6 @@
 //! The fields of a record, and which of them were read.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -78,6 +79,14 @@ impl Fields {
             Some(Value::String(text)) => Ok(text),
             Some(value) => Err(place.refuse(format!("field {name:?} must be text, got {}", kind(value)))),
             None => Err(place.refuse(format!("field {name:?} is missing; there are {self}"))),
+        }
+    }
+
+    /// The field `name` as a template writes it, text or a number.
+    pub fn written(&self, name: &str, place: &Place) -> Result<Cow<'_, str>> {
+        match self.get(name) {
+            Some(Value::Number(number)) => Ok(number.to_string().into()),
+            _ => self.text(name, place).map(Cow::from),
         }
     }
 

@@ -104,14 +104,15 @@ fn separator(path: &Path, text: &str) -> Result<char> {
         let present: Vec<String> = present.iter().map(|separator| format!("{separator:?}")).collect();
         place
             .refuse(format!("the header has {}, and not just one cuts all rows alike", present.join(" and ")))
-            .with_hint("put cells that hold one of them in double quotes, or write the file as JSON lines")
+            .with_hint(QUOTES)
     })
 }
 
 fn csv_rows(path: &Path, text: &str, separator: char) -> Result<Rows> {
     let path: Arc<Path> = path.into();
     let place = |line| Place { path: path.clone(), unit: "line", number: line };
-    let mut rows = csv::parse(text, separator).map_err(|(line, detail)| place(line).refuse(detail))?.into_iter();
+    let rows = csv::parse(text, separator).map_err(|(line, detail)| place(line).refuse(detail))?;
+    let mut rows = rows.into_iter().skip(usize::from(csv::named(text).is_some()));
     let Some((line, header)) = rows.next() else { return Ok(Vec::new()) };
     let header: Vec<&str> = header.iter().map(|name| name.trim()).collect();
     let is_twice = |i: &usize| !header[*i].is_empty() && header[..*i].contains(&header[*i]);
@@ -120,7 +121,8 @@ fn csv_rows(path: &Path, text: &str, separator: char) -> Result<Rows> {
     }
     let fields = |(line, cells): (usize, Vec<String>)| {
         if cells.len() != header.len() {
-            return Err(place(line).refuse(format!("has {} cells where the header has {}", cells.len(), header.len())));
+            let detail = format!("has {} cells where the header has {}", cells.len(), header.len());
+            return Err(place(line).refuse(detail).with_hint(QUOTES));
         }
         let mut fields = Fields::default();
         header.iter().zip(cells).for_each(|(name, cell)| _ = fields.push(name.to_string(), cell.into()));
@@ -129,6 +131,7 @@ fn csv_rows(path: &Path, text: &str, separator: char) -> Result<Rows> {
     rows.map(fields).collect()
 }
 
+const QUOTES: &str = "put cells that hold a separator in double quotes, or write the file as JSON lines";
 const HEADER: &str = "the first line of a csv names its columns";
 
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {

@@ -106,8 +106,8 @@ impl Template {
     pub(super) fn fill(&self, fields: &Fields, demarcation: bool, place: &Place) -> Result<Example> {
         let fill = |pieces: &[Piece]| -> Result<String> {
             let texts = pieces.iter().map(|piece| match piece {
-                Piece::Literal(text) => Ok(text.as_str()),
-                Piece::Field(name) if fields.has(name) => fields.text(name, place),
+                Piece::Literal(text) => Ok(text.as_str().into()),
+                Piece::Field(name) if fields.has(name) => fields.written(name, place),
                 Piece::Field(name) => {
                     Err(place.refuse(format!("the template's {{{name}}} is missing; there are {fields}")))
                 }

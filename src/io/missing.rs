@@ -61,6 +61,6 @@ fn distance(a: &str, b: &str) -> Option<usize> {
         return Some(MOST);
     }
     let distance = strsim::damerau_levenshtein(&a, &b);
-    let is_near = distance <= MOST && 2 * distance < a.len().min(b.len()) && digits(&a) == digits(&b);
+    let is_near = distance <= MOST && 2 * distance <= a.len().min(b.len()) && digits(&a) == digits(&b);
     is_near.then_some(distance)
 }

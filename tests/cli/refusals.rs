@@ -91,7 +91,7 @@ fn a_text_beyond_the_context_is_refused() {
 fn an_adapter_and_a_model_in_each_others_place_are_told_apart() {
     let (model, adapter) = (fixture("lora"), fixture("lora/adapter"));
     let ran = vicugna(&["inspect", "--model", &adapter, "--input-ids", "1,2"]);
-    ran.refused(&format!("{adapter}: holds neither model.safetensors nor model.safetensors.index.json"));
+    ran.refused(&format!("{adapter}: holds none of model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json"));
     assert!(ran.stderr.contains("hint: this is an adapter"), "{}", ran.stderr);
     let ran = vicugna(&["inspect", "--model", &model, "--adapter", &model, "--input-ids", "1,2"]);
     ran.refused(&format!("{model}: holds no adapter_config.json"));
@@ -220,4 +220,32 @@ fn what_a_file_was_taken_for_is_said() {
     let told = "\nread as Dolly records, separated by ;\nfields not read: Id\n\
         fields read whatever their capitals: Instruction, Context, Response\n";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
+/// Editors on Windows put one before what a person writes.
+#[test]
+fn a_byte_order_mark_is_passed_over_in_every_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let model = fixture("gguf_llama_spm/tiny.gguf");
+    let generate = |option: &str, value: &str| {
+        let args = ["generate", "--model", &model, option, value, "--max-new-tokens", "3", "--json"];
+        vicugna(&args).json()["token_ids"].clone()
+    };
+    assert_eq!(generate("--prompt-file", &write("prompt.txt", "the quick")), generate("--prompt", "the quick"));
+    let train = write("train.csv", "text\nthe quick brown fox\n");
+    let out = folder.path().join("out");
+    let config =
+        format!("model = {model:?}\ntrain = {train:?}\nout = {out:?}\nmax_steps = 1\nvalidation_split_ratio = 0\n");
+    let config = write("run.toml", &config);
+    vicugna(&["finetune", "--json", "--config", &config]).json();
+    let adapter = out.join("adapter_config.json");
+    let text = std::fs::read_to_string(&adapter).unwrap();
+    write("out/adapter_config.json", &text);
+    let args = ["eval", "--model", &model, "--adapter", out.to_str().unwrap(), "--data", &train, "--json"];
+    vicugna(&args).json();
 }

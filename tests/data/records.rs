@@ -127,6 +127,15 @@ fn a_jumpstart_folder_brings_its_template() {
 }
 
 #[test]
+fn a_template_writes_numbers() {
+    let folder = folder([
+        ("train.jsonl", r#"{"text": "Good.", "label": 1, "score": -0.5}"#),
+        ("template.json", r#"{"prompt": "{text}", "completion": "{label} {score}"}"#),
+    ]);
+    assert_eq!(examples(folder.path(), &Prompting::default()), [completion("Good.\n\n### Response:\n", "1 -0.5")]);
+}
+
+#[test]
 fn a_folder_of_plain_text_is_learned_as_text() {
     let texts = |files: [&str; 2]| vec![Example::Text(files[0].into()), Example::Text(files[1].into())];
     let csv = "id,text\r\n1,\"one, \"\"two\"\"\r\nthree\"\r\n2,four\r\n";
@@ -166,6 +175,11 @@ fn a_csv_is_cut_where_its_header_and_rows_agree() {
             assert_eq!(said(name, &text), told);
         }
     }
+    // Excel's own line before the header.
+    let named = "sep=|\r\ninstruction;,|response\r\nx|y\r\n";
+    let (message, _) = refused("a.csv", named);
+    assert!(message.ends_with("line 3: fields [instruction;,, response] make no known record"), "{message}");
+    assert_eq!(of("a.csv", "sep=;\ntext;n, m\nOne;1\n"), [Example::Text("One".into())]);
     // Both stand in the header, but only one cuts all rows into as many cells.
     let text = "text;note, if any\nOne, two.;x\nThree.;y\n";
     assert_eq!(of("a.csv", text), ["One, two.", "Three."].map(|text| Example::Text(text.into())));

@@ -99,6 +99,8 @@ fn what_can_be_no_repository_asks_no_hub() {
     let (_, hint) = refusal(hub(&folder).resolve("~/models/llama", Kind::Model));
     let home = std::env::home_dir().unwrap().join("models/llama");
     assert!(hint.contains("quotes") && hint.ends_with(home.to_str().unwrap()), "{hint}");
+    let (_, hint) = refusal(hub(&folder).resolve("https://huggingface.co/org/name", Kind::Model));
+    assert_eq!(hint, "of an address, --model takes ORG/NAME alone");
     let (_, hint) = refusal(read(Path::new("~/train.jsonl"), &Prompting::default()));
     assert!(hint.contains("quotes"), "{hint}");
     let error = Hub { offline: true, ..hub(&folder) }.resolve("org/name", Kind::Model).unwrap_err();

@@ -64,16 +64,17 @@ fn is_file(name: &str) -> bool {
 }
 
 /// The error of a name that stands for nothing here and for no repository.
-pub fn no_such_model(text: &str, kind: Kind) -> Error {
+fn no_such_model(text: &str, kind: Kind) -> Error {
     let names = match kind {
         Kind::Model => "a folder, a .gguf file, ORG/NAME[@revision] on the Hugging Face hub, or smollm2-135m",
         Kind::Adapter => "a folder or ORG/NAME[@revision] on the Hugging Face hub",
     };
-    let nearby = missing::hint(Path::new(text));
     let option = match kind {
         Kind::Model => "--model",
         Kind::Adapter => "--adapter",
     };
+    let address = text.contains("://").then(|| format!("of an address, {option} takes ORG/NAME alone"));
+    let nearby = address.or_else(|| missing::hint(Path::new(text)));
     if text.contains(['/', '\\']) || is_file(text) || nearby.is_some() {
         let hint = nearby.unwrap_or_else(|| format!("{option} takes {names}"));
         return Error::file(text, "no such file or folder").with_hint(hint);
