@@ -34,6 +34,10 @@ pub(super) struct Stored {
     pub strides: Option<Strides>,
 }
 
+/// What to do about a tensor without elements.
+const ZERO: &str = "DeepSpeed's ZeRO-3 left it empty: make whole weights with its zero_to_fp32.py, or save them with \
+    stage3_gather_16bit_weights_on_model_save";
+
 impl Shard {
     /// Maps the file and reads what it says of its tensors.
     pub fn open(path: PathBuf) -> Result<Self> {
@@ -66,7 +70,8 @@ impl Shard {
     pub fn load(&self, name: &str, stored: &Stored, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
         let refuse = |detail: String| Error::file(&self.path, format!("tensor {name} {detail}"));
         if stored.dims != shape.dims() {
-            return Err(refuse(format!("must be {shape}, got {:?}", stored.dims)));
+            let error = refuse(format!("must be {shape}, got {:?}", stored.dims));
+            return Err(if stored.dims == [0] { error.with_hint(ZERO) } else { error });
         }
         let convert = convert::from_dtype(stored.dtype, dtype).ok_or_else(|| {
             refuse(format!("is stored as {}, which cannot be loaded as {dtype}", stored.dtype))

@@ -54,6 +54,8 @@ fn refused(bytes: &[u8], message: &str, hint: Option<&str>) {
 #[test]
 fn every_form_is_read_as_torch_reads_it() {
     let folder = fixture("pickle");
+    let zip64 = Checkpoint::open(&folder.join("zip64.bin")).unwrap();
+    assert_equal(&zip64, &folder.join("training.safetensors"), &[]);
     for form in ["zip.bin", "legacy.bin", "protocol4.bin", "legacy5.bin"] {
         let found = Checkpoint::open(&folder.join(form)).unwrap();
         assert_equal(&found, &folder.join("expected.safetensors"), &["bool", "i64"]);
@@ -125,16 +127,17 @@ fn an_incomplete_sharded_model_is_refused() {
 
 #[test]
 fn other_names_have_a_way_out() {
+    let of_meta = "consolidated.00.pth is Meta's own release: transformers' convert_llama_weights_to_hf.py makes a model folder of it";
     for (name, hint) in [
-        ("weights.pt", "if weights.pt holds the model's weights, name it pytorch_model.bin"),
-        (
-            "consolidated.00.pth",
-            "consolidated.00.pth is of Meta's own release: transformers' convert_llama_weights_to_hf.py makes a model folder of it",
-        ),
+        ("weights.pt", Some("if weights.pt holds the model's weights, name it pytorch_model.bin")),
+        ("consolidated.00.pth", Some(of_meta)),
+        ("zero_to_fp32.py", Some("DeepSpeed's zero_to_fp32.py, which is in it, makes whole weights of its shards")),
+        ("__0_0.distcp", Some("`accelerate merge-weights` makes whole weights of FSDP's shards, which it holds")),
+        ("optimizer.pt", None),
     ] {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join(name), "").unwrap();
-        assert_eq!(Checkpoint::open(folder.path()).unwrap_err().hint(), Some(hint));
+        assert_eq!(Checkpoint::open(folder.path()).unwrap_err().hint(), hint);
     }
     let file = fixture("pickle/zip.bin");
     let Err(error) = ModelFiles::open(&file) else { panic!("a file is no model") };
@@ -236,6 +239,14 @@ fn tensors_that_do_not_fit_are_refused() {
     refused(&missing, "has no storage 1", Some(INCOMPLETE));
     let twice = [("x", tensor("0", 6, 0, &[6], &[1])), ("x", tensor("0", 6, 0, &[6], &[1]))];
     refused(&zipped(&pickle(&dict(&twice)), &[&[0; 24]]), "tensor x is there twice, or its name is too long", None);
+}
+
+#[test]
+fn tensors_that_deepspeed_left_empty_are_known() {
+    let (folder, opened) = open(&zipped(&pickle(&dict(&[("x", tensor("0", 0, 0, &[0], &[1]))])), &[&[]]));
+    let error = opened.unwrap().load("x", [2, 3].into(), DType::F32, &Device::Cpu).unwrap_err();
+    assert!(error.hint().unwrap().contains("zero_to_fp32.py"));
+    assert_eq!(error.to_string(), format!("{}/x.bin: tensor x must be [2, 3], got [0]", folder.path().display()));
 }
 
 #[test]

@@ -68,11 +68,21 @@ const MAX_NAME: usize = 512;
 
 /// What to do about files in `folder` that have not the names of a model's weights.
 pub(super) fn unnamed(folder: &Path) -> Option<String> {
+    /// What trainers leave beside the weights.
+    const STATES: [&str; 5] = ["optimizer", "scheduler", "training_args", "rng_state", "random_states"];
     let names = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let first = names.filter(|name| is_pickle(Path::new(name))).min()?;
+    let names: Vec<String> = names.collect();
+    if names.iter().any(|name| name == "zero_to_fp32.py") {
+        return Some("DeepSpeed's zero_to_fp32.py, which is in it, makes whole weights of its shards".into());
+    }
+    if names.iter().any(|name| name.starts_with("pytorch_model_fsdp_") || name.ends_with(".distcp")) {
+        return Some("`accelerate merge-weights` makes whole weights of FSDP's shards, which it holds".into());
+    }
+    let is_state = |name: &str| STATES.iter().any(|state| name.starts_with(state));
+    let first = names.iter().filter(|name| is_pickle(Path::new(name)) && !is_state(name)).min()?;
     Some(if first.starts_with("consolidated.") {
         format!(
-            "{first} is of Meta's own release: transformers' convert_llama_weights_to_hf.py makes a model folder of it"
+            "{first} is Meta's own release: transformers' convert_llama_weights_to_hf.py makes a model folder of it"
         )
     } else if first.contains("-of-") {
         format!("{first} is one of several shards: get {INDEX}, which lists them")
