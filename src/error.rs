@@ -8,6 +8,12 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A command of these words as a POSIX shell takes it, for hints. Words that cannot be quoted stand as they are.
+pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted = |word: &'a str| shlex::try_quote(word).unwrap_or(word.into());
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// What went wrong, and where.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

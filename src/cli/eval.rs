@@ -24,11 +24,15 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let progress = Progress::new(report.quiet);
     let files = args.model.find(report)?;
     let adapter = args.model.find_adapter(report)?;
-    let options = args.options.clone().or(adapter.as_deref().map_or_else(|| Ok(DataOptions::default()), of_run)?);
-    let (sequences, data) = train::read(&args.data, &options, &files)?;
+    let mut options = args.options.clone();
+    if let Some(run) = train::run_folder(adapter.as_deref().unwrap_or(files.path())) {
+        options = options.or(of_run(&run)?);
+        progress.note(format_args!("template, masking and lengths as in {}", run.join(train::CONFIG).display()));
+    }
+    let (sequences, data) = progress.during("reading the records", || train::read(&args.data, &options, &files))?;
     progress.note(format_args!("{}: {data}", args.data.display()));
-    let model = args.model.load(&files)?;
-    let found = train::evaluate(&model, &sequences, |_| {})?;
+    let model = args.model.load(&files, report)?;
+    let found = progress.counting("evaluating", sequences.len(), |done| train::evaluate(&model, &sequences, done))?;
     let (perplexity, records) = (found.perplexity(), data.records - data.skipped.len());
     let result = serde_json::json!({
         "loss": found.loss, "perplexity": perplexity, "tokens": found.tokens, "records": records,
@@ -38,12 +42,9 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     })
 }
 
-/// Template, masking and lengths that an adapter was trained with, where a run left it.
-fn of_run(adapter: &Path) -> Result<DataOptions> {
-    let (config, template) = (adapter.join(train::CONFIG), adapter.join(train::TEMPLATE));
-    if !config.exists() {
-        return Ok(DataOptions::default());
-    }
+/// Template, masking and lengths of the run in the folder `run`.
+fn of_run(run: &Path) -> Result<DataOptions> {
+    let (config, template) = (run.join(train::CONFIG), run.join(train::TEMPLATE));
     let text = text::read(&config)?;
     let options: DataOptions = toml::from_str(&text).map_err(|e| Error::file(&config, e.message()))?;
     Ok(DataOptions { template: Some(template).filter(|template| template.exists()), ..options })

@@ -12,8 +12,8 @@ use crate::train::{Options, Progress, Run};
 
 /// Train an adapter, or with --full the model itself, on records
 ///
-/// JumpStart's and llama-recipes' names of these options are understood too, with dashes or underscores, and values like
-/// True and False.
+/// JumpStart's, llama-recipes', transformers', TRL's and LLaMA-Factory's names of these options are understood too, with
+/// dashes or underscores, and values like True and False.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

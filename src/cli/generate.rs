@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::model::ModelArgs;
 use super::report::Report;
+use crate::data::chat::refuse_lost;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Sampling, generate};
 use crate::io::text;
-use crate::io::tokenizer::{Message, Tokenizer};
+use crate::io::tokenizer::{Conversation, Tokenizer};
 
 /// Continue a prompt or answer a chat
 #[derive(clap::Args)]
@@ -45,20 +46,23 @@ struct Source {
     /// A file that holds the text to continue, verbatim
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// A JSON list of {"role":, "content":}, put through the model's chat template
+    /// A JSON list of {"role":, "content":}, or {"messages":, "tools":, "documents":}, put through the model's chat template
     #[arg(long, value_name = "FILE.json")]
     chat: Option<PathBuf>,
 }
 
 impl Source {
-    fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    fn tokens(&self, tokenizer: &Tokenizer, report: &Report) -> Result<Vec<u32>> {
         match self {
             Self { prompt: Some(text), .. } => tokenizer.encode(text, true),
             Self { prompt_file: Some(path), .. } => tokenizer.encode(&text::read(path)?, true),
             Self { chat: Some(path), .. } => {
-                let messages: Vec<Message> = serde_json::from_str(&text::read(path)?)
-                    .map_err(|e| Error::file(path, format!("not a list of messages: {e}")))?;
-                tokenizer.encode(&tokenizer.apply_chat_template(&messages, true)?, false)
+                let json = text::json(path, &text::read(path)?, 0)?;
+                let conversation = Conversation::from_json(json)?;
+                let rendered = tokenizer.apply_chat_template(&conversation, true)?;
+                refuse_lost(&conversation, &rendered.text)?.iter().for_each(|note| report.note(note));
+                let tokens = tokenizer.encode_spans(&rendered.text, &rendered.literal, false)?;
+                Ok(tokens.into_iter().map(|token| token.id).collect())
             }
             _ => Err(Error::input("--prompt", "give --prompt, --prompt-file or --chat")),
         }
@@ -68,9 +72,10 @@ impl Source {
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let files = args.model.find(report)?;
     let tokenizer = files.tokenizer()?;
-    let prompt = args.source.tokens(&tokenizer)?;
+    let prompt = args.source.tokens(&tokenizer, report)?;
     tokenizer.refuse_beyond(&prompt, files.config().vocab_size)?;
-    let model = args.model.load(&files)?;
+    let model = args.model.load(&files, report)?;
+    model.freeze()?;
     let Args { max_new_tokens, temperature, top_p, top_k, cuda_graphs, .. } = *args;
     if cuda_graphs && let Some(text) = model.device().use_graphs() {
         report.note(text);

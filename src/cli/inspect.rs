@@ -39,36 +39,44 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         return Err(Error::input("--grads", "is the file of --logits").with_hint("name two files"));
     }
     let sequences = sequences(args)?;
-    let model = args.model.load(&args.model.find(report)?)?;
+    let model = args.model.load(&args.model.find(report)?, report)?;
     if args.model.adapter.is_none() {
         model.train_weights()?;
     }
     let batch = Batch::new(&sequences, &model.device())?;
-    if batch.supervised == 0 {
-        return Err(Error::input("--labels", "no token has a label that the model can be asked for")
+    if batch.supervised == 0 && args.grads.is_some() {
+        return Err(Error::input("--grads", "no token has a label, so that there is no loss and no gradient")
             .with_hint("a label counts from the second token of a sequence on"));
     }
     let logits = no_grad(|| model.logits(&model.hidden(&batch, None, &Plain)?))?;
-    let loss = model.loss(&batch, batch.supervised as f32, None, &Plain)?;
-    let grads = gradients(&model, &loss)?;
     if let Some(path) = &args.logits {
         write_tensors(path, &BTreeMap::from([("logits".to_string(), logits.clone())]))?;
     }
+    let (loss, grads) = if batch.supervised > 0 { differentiate(&model, &batch)? } else { (None, BTreeMap::new()) };
     if let Some(path) = &args.grads {
         write_tensors(path, &grads)?;
     }
-    let vocabulary = logits.shape().last();
-    let argmax: Vec<u32> = logits.to_vec::<f32>()?.chunks(vocabulary).map(argmax).collect();
-    let loss = loss.to_vec::<f32>()?.first().copied().unwrap_or(f32::NAN);
-    if !loss.is_finite() {
+    let (vocabulary, logits) = (logits.shape().last(), logits.to_vec::<f32>()?);
+    let argmax: Vec<u32> = logits.chunks(vocabulary).map(argmax).collect();
+    let number = loss.unwrap_or_else(|| logits.iter().sum());
+    if !number.is_finite() {
         let hint = "a weight is not finite, or --dtype too narrow: --logits and --grads show where it begins";
-        return Err(Error::input("loss", format!("is {loss}")).with_hint(hint));
+        let what = if loss.is_some() { "loss" } else { "the sum of the logits" };
+        return Err(Error::input(what, format!("is {number}")).with_hint(hint));
     }
     let grad_norms = grads.iter().map(|(name, g)| Ok((name, norm(g)?))).collect::<Result<BTreeMap<_, _>>>()?;
     report.result(&serde_json::json!({ "loss": loss, "argmax": argmax, "grad_norms": grad_norms }), || {
+        let loss = loss.map_or_else(|| "none, as no token has a label".into(), |loss| loss.to_string());
         let norms: Vec<String> = grad_norms.iter().map(|(name, norm)| format!("{norm:12.6e}  {name}")).collect();
         format!("loss: {loss}\nargmax: {argmax:?}\ngradient norms:\n{}", norms.join("\n"))
     })
+}
+
+/// The loss and its gradients, by the names of the weights.
+fn differentiate(model: &Llama, batch: &Batch) -> Result<(Option<f32>, BTreeMap<String, Tensor>)> {
+    let loss = model.loss(batch, batch.supervised as f32, None, &Plain)?;
+    let grads = gradients(model, &loss)?;
+    Ok((Some(loss.to_vec::<f32>()?.first().copied().unwrap_or(f32::NAN)), grads))
 }
 
 fn gradients(model: &Llama, loss: &Tensor) -> Result<BTreeMap<String, Tensor>> {

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::io::atomic::write_folder;
 use crate::io::folder::merge;
+use crate::train::Progress;
 
 /// Fold an adapter into its model and write a plain Hugging Face folder
 #[derive(clap::Args)]
@@ -25,11 +26,13 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let adapter = find_adapter(&args.adapter, report)?;
     let files = with_adapter(args.base.find(report)?, &adapter, report)?;
-    let (config, dtype) = (files.config(), args.base.dtype_on(&Device::Cpu));
+    let dtype = args.base.dtype_on(&Device::Cpu);
     let Some(adapter) = files.adapter() else { return Ok(()) };
-    write_folder(&args.out, |folder| {
-        merge(files.weights(), adapter, config, dtype, &folder.join("model.safetensors"))?;
-        files.write_beside_weights(folder, dtype)
+    Progress::new(report.quiet).during("merging", || {
+        write_folder(&args.out, |folder| {
+            let config = merge(&files.weights(), adapter, files.base(), dtype, &folder.join("model.safetensors"))?;
+            files.write_beside_weights(folder, &config, dtype)
+        })
     })?;
     let merged = adapter.tensors.len();
     report.result(&serde_json::json!({ "out": args.out, "merged": merged }), || {

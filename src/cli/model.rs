@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::io::hub::{Hub, Kind};
 use crate::io::model::ModelFiles;
 use crate::models::llama::Llama;
+use crate::train::Progress;
 
 #[derive(clap::Args)]
 pub(super) struct BaseArgs {
@@ -46,7 +47,9 @@ pub(super) struct ModelArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DTypeArg {
+    #[value(alias = "float32")]
     F32,
+    #[value(alias = "bfloat16")]
     Bf16,
 }
 
@@ -104,9 +107,9 @@ impl ModelArgs {
     }
 
     /// Loads the weights.
-    pub(super) fn load(&self, files: &ModelFiles) -> Result<Llama> {
+    pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
         let (device, dtype) = self.base.place()?;
-        files.load(dtype, &device)
+        Progress::new(report.quiet).during("loading the model", || files.load(dtype, &device))
     }
 
     /// Finds the adapter's folder, on the hub if need be.

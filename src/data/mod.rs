@@ -3,6 +3,7 @@
 //! [`records::read`] → [`tokenize::tokenize`] → [`split::split`], and for every epoch [`shuffle::order`] →
 //! [`packing::pack`] → [`Batch`](crate::nn::Batch).
 
+pub mod chat;
 mod csv;
 mod fields;
 pub mod packing;

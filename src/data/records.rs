@@ -12,7 +12,7 @@ use super::sharegpt;
 use super::template::{self, Template};
 use crate::error::{Error, Result};
 use crate::io::missing;
-use crate::io::tokenizer::Message;
+use crate::io::tokenizer::Conversation;
 
 const FORMS: &str = "records are instruction, context, response (Dolly); instruction, input, output (Alpaca); \
     messages (chat); conversations (ShareGPT); prompt, completion; input_ids, labels (tokens); or text: \
@@ -38,7 +38,7 @@ pub enum Example {
         completion: String,
     },
     /// A conversation, to be written in the model's own chat template; what the assistant says is learned.
-    Chat(Vec<Message>),
+    Chat(Conversation),
     /// A text, learned as a whole.
     Text(String),
     /// Tokens, learned where their labels are not -100.
@@ -156,8 +156,10 @@ impl Reader {
             .collect();
         match marks[..] {
             ["input_ids"] => Ok(("tokens".into(), tokens(fields, place)?)),
-            ["messages"] => Ok(("chat".into(), chat(fields.get("messages").cloned(), place)?)),
-            ["conversations"] => Ok(("ShareGPT chat".into(), chat(Some(sharegpt::messages(fields, place)?), place)?)),
+            ["messages"] => {
+                Ok(("chat".into(), chat(fields.get("messages").cloned().unwrap_or_default(), fields, place)?))
+            }
+            ["conversations"] => Ok(("ShareGPT chat".into(), chat(sharegpt::messages(fields, place)?, fields, place)?)),
             ["instruction"] => {
                 let (form, example) = template::instruction(fields, self.demarcation, place)?;
                 Ok((form.into(), example))
@@ -199,9 +201,7 @@ fn tokens(fields: &Fields, place: &Place) -> Result<Example> {
     Ok(Example::Tokens { input_ids, labels })
 }
 
-fn chat(messages: Option<Value>, place: &Place) -> Result<Example> {
-    let messages: Option<Vec<Message>> = serde_json::from_value(messages.unwrap_or_default()).map_err(|e| {
-        place.refuse(format!("field \"messages\" must be a list of objects of role and content, both text: {e}"))
-    })?;
-    Ok(Example::Chat(messages.unwrap_or_default()))
+fn chat(messages: Value, fields: &Fields, place: &Place) -> Result<Example> {
+    let [tools, documents] = ["tools", "documents"].map(|name| fields.get(name).cloned());
+    Conversation::new(messages, tools, documents).map(Example::Chat).map_err(|e| place.blame(e))
 }

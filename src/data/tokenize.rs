@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::chat;
 use super::reading::Reading;
 use super::records::{Example, Record};
 use super::rows::Place;
 use crate::error::{Error, Result};
-use crate::io::tokenizer::{Message, Token};
+use crate::io::tokenizer::{Conversation, Rendered, Token};
 use crate::nn::Sequence;
 use crate::ops::cross_entropy::IGNORE_INDEX;
 
@@ -17,7 +18,7 @@ use crate::ops::cross_entropy::IGNORE_INDEX;
 pub type Encode<'a> = dyn Fn(&str, &[Range<usize>], bool) -> Result<Vec<Token>> + Sync + 'a;
 
 /// A conversation to text by the model's chat template, with the opening of the assistant's next turn or without.
-pub type Render<'a> = dyn Fn(&[Message], bool) -> Result<String> + Sync + 'a;
+pub type Render<'a> = dyn Fn(&Conversation, bool) -> Result<Rendered> + Sync + 'a;
 
 /// How texts become sequences.
 pub struct Tokenizing<'a> {
@@ -46,6 +47,9 @@ pub struct Written {
     pub learned: Vec<Range<usize>>,
     /// Where special tokens are text.
     pub literal: Vec<Range<usize>>,
+    /// Whether `learned` is to the byte what is learned: a token of which any byte is in it is supervised, and none is
+    /// left out.
+    pub is_exact: bool,
 }
 
 /// Tokenizes `records`, in their order.
@@ -53,8 +57,10 @@ pub struct Written {
 /// - Prompt and answer are one text to the tokenizer, as they are when the model is used; a token is supervised if all
 ///   of it stands in the answer. One that crosses the border belongs to the prompt.
 /// - A completion gets what the tokenizer puts before a text, and EOS behind it, which is supervised.
-/// - A conversation is written turn by turn; of an assistant's turn all is supervised that follows its opening, up to
-///   and with the template's own end token, if it has one, else to the turn's end.
+/// - A conversation is written by the model's chat template. What that marks by `{% generation %}` is supervised, every
+///   token that has a part in it; in a template without the tag, of an assistant's turn all that follows its opening, up
+///   to and with the template's own end token, if it has one, else to the turn's end. A message marked by `"weight": 0`
+///   or `"train": false` is not supervised.
 /// - A text becomes as many sequences as it takes; each but the first begins with the last token of the one before, so
 ///   that every token but the very first is predicted once.
 /// - Any other sequence longer than `max_input_length` is cut on the right. One without a supervised token is skipped.
@@ -67,11 +73,13 @@ pub fn tokenize(records: &[Record], how: &Tokenizing) -> Result<(Vec<Sequence>, 
     if how.max_input_length < 2 {
         return Err(Error::input("--max-input-length", format!("must be at least 2, got {}", how.max_input_length)));
     }
-    let sequences: Vec<Result<Vec<Sequence>>> = records.par_iter().map(|record| how.sequences(record)).collect();
+    let sequences: Vec<Result<_>> = records.par_iter().map(|record| how.sequences(record)).collect();
     let mut report = Report { records: records.len(), max_input_length: how.max_input_length, ..Report::default() };
     let mut kept = Vec::new();
     for (record, sequences) in records.iter().zip(sequences) {
-        for sequence in sequences? {
+        let (sequences, notes) = sequences?;
+        report.left_out.extend(notes.into_iter().map(|note| (record.place.clone(), note)));
+        for sequence in sequences {
             kept.extend(report.count(sequence, &record.place));
         }
     }
@@ -82,29 +90,33 @@ pub fn tokenize(records: &[Record], how: &Tokenizing) -> Result<(Vec<Sequence>, 
 }
 
 impl Tokenizing<'_> {
-    fn sequences(&self, record: &Record) -> Result<Vec<Sequence>> {
-        let whole = self.whole(&record.example).and_then(|sequence| self.checked(sequence));
+    fn sequences(&self, record: &Record) -> Result<(Vec<Sequence>, Vec<String>)> {
+        let mut notes = Vec::new();
+        let whole = self.whole(&record.example, &mut notes).and_then(|sequence| self.checked(sequence));
         let whole = whole.map_err(|e| record.place.blame(e))?;
-        Ok(match record.example {
+        let sequences = match record.example {
             Example::Text(_) => self.windows(&whole.input_ids).map(supervised).collect(),
             _ => vec![whole],
-        })
+        };
+        Ok((sequences, notes))
     }
 
-    /// The sequence of an example of any length.
-    fn whole(&self, example: &Example) -> Result<Sequence> {
-        let all = |text: &str| std::iter::once(0..text.len()).collect();
+    /// The sequence of an example of any length. `notes` is told what a chat template left out.
+    fn whole(&self, example: &Example, notes: &mut Vec<String>) -> Result<Sequence> {
         match example {
-            Example::Text(text) => self.ended(&Written { text: text.clone(), learned: all(text), literal: vec![] }),
+            Example::Text(text) => self.ended(text.clone(), 0),
             Example::Completion { prompt, completion } => {
-                let text = format!("{prompt}{completion}");
-                let learned = std::iter::once(prompt.len()..text.len()).collect();
-                self.ended(&Written { text, learned, literal: vec![] })
+                let border = if self.train_on_prompt { 0 } else { prompt.len() };
+                self.ended(format!("{prompt}{completion}"), border)
             }
-            Example::Chat(messages) => {
-                let written = self.chat(messages)?;
+            Example::Chat(conversation) => {
+                let (mut written, left_out) = chat::write(conversation, self.render, self.train_on_prompt)?;
+                notes.extend(left_out);
                 let tokens = (self.encode)(&written.text, &written.literal, false)?;
-                Ok(self.labelled(&tokens, &self.until_end(&tokens, written.learned)))
+                if !written.is_exact {
+                    written.learned = self.until_end(&tokens, written.learned);
+                }
+                Ok(labelled(&tokens, &written))
             }
             Example::Tokens { input_ids, labels: None } => Ok(supervised(input_ids)),
             Example::Tokens { input_ids, labels: Some(labels) } => {
@@ -113,13 +125,14 @@ impl Tokenizing<'_> {
         }
     }
 
-    /// A text with its end, which the tokenizer may have put there, or the record itself.
-    fn ended(&self, written: &Written) -> Result<Sequence> {
-        let mut tokens = (self.encode)(&written.text, &written.literal, true)?;
+    /// A text that is learned from `border` on, with its end, which the tokenizer may have put there, or the record itself.
+    fn ended(&self, text: String, border: usize) -> Result<Sequence> {
+        let mut tokens = (self.encode)(&text, &[], true)?;
         let is_end = |token: &Token| Some(token.id) == self.eos_token_id;
         tokens.pop_if(|last| is_end(last) && last.span.is_empty());
         tokens.pop_if(|last| is_end(last));
-        let mut sequence = self.labelled(&tokens, &written.learned);
+        let learned = std::iter::once(border..text.len()).collect();
+        let mut sequence = labelled(&tokens, &Written { text, learned, ..Written::default() });
         let end = supervised(self.eos_token_id.as_slice());
         sequence.input_ids.extend(end.input_ids);
         sequence.labels.extend(end.labels);
@@ -137,42 +150,11 @@ impl Tokenizing<'_> {
         learned.into_iter().map(over).collect()
     }
 
-    /// `tokens`, supervised where they stand wholly in a stretch of `learned`.
-    fn labelled(&self, tokens: &[Token], learned: &[Range<usize>]) -> Sequence {
-        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
-        let mut sequence = supervised(&ids);
-        for (token, label) in tokens.iter().zip(&mut sequence.labels) {
-            if !self.train_on_prompt && !learned.iter().any(|stretch| is_within(&token.span, stretch)) {
-                *label = IGNORE_INDEX;
-            }
-        }
-        sequence
-    }
-
     /// Stretches of `max_input_length` that overlap by one token.
     fn windows<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = &'a [u32]> {
         let (length, stride) = (self.max_input_length, self.max_input_length - 1);
         let starts = (0..ids.len().saturating_sub(1).max(1)).step_by(stride);
         starts.map(move |start| ids.get(start..ids.len().min(start + length)).unwrap_or_default())
-    }
-
-    /// The template is asked for every beginning of the conversation, since it alone knows where turns start and end.
-    fn chat(&self, messages: &[Message]) -> Result<Written> {
-        let mut written = Written::default();
-        let mut go_on_to = |text: String, is_answer: bool| -> Result<()> {
-            if !text.starts_with(&written.text) {
-                return Err(rewritten());
-            }
-            written.learned.extend(is_answer.then_some(written.text.len()..text.len()));
-            written.text = text;
-            Ok(())
-        };
-        for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
-            go_on_to((self.render)(&messages[..turn], true)?, false)?;
-            go_on_to((self.render)(&messages[..=turn], false)?, true)?;
-        }
-        go_on_to((self.render)(messages, false)?, false)?;
-        Ok(written)
     }
 
     /// Refuses ids and labels that the model does not know.
@@ -195,6 +177,22 @@ impl Tokenizing<'_> {
     }
 }
 
+/// `tokens`, supervised where they stand wholly in a stretch that is learned, or where that is exact, in part.
+fn labelled(tokens: &[Token], written: &Written) -> Sequence {
+    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+    let mut sequence = supervised(&ids);
+    let is_in = |span: &Range<usize>, stretch: &Range<usize>| match written.is_exact {
+        true => is_within(span, stretch) || span.start < stretch.end && stretch.start < span.end,
+        false => is_within(span, stretch),
+    };
+    for (token, label) in tokens.iter().zip(&mut sequence.labels) {
+        if !written.learned.iter().any(|stretch| is_in(&token.span, stretch)) {
+            *label = IGNORE_INDEX;
+        }
+    }
+    sequence
+}
+
 /// Whether the token at `span` stands wholly in `stretch`.
 fn is_within(span: &Range<usize>, stretch: &Range<usize>) -> bool {
     stretch.start <= span.start && span.end <= stretch.end
@@ -205,11 +203,6 @@ fn supervised(ids: &[u32]) -> Sequence {
     // an id that no i32 holds is outside every vocabulary, which is checked next
     let label = |&id| i32::try_from(id).unwrap_or(i32::MAX);
     Sequence { input_ids: ids.to_vec(), labels: ids.iter().map(label).collect() }
-}
-
-fn rewritten() -> Error {
-    Error::input("messages", "the model's chat template rewrites earlier turns, so the answers cannot be told apart")
-        .with_hint("give each answer a record of its own, or write the conversation out as instruction and response")
 }
 
 /// What became of the data. Nothing is left out that is not counted here.
@@ -235,6 +228,8 @@ pub struct Report {
     pub cut_tokens: usize,
     /// The records that had no supervised token, or none left: where they stand, and how many tokens they had.
     pub skipped: Vec<(Place, usize)>,
+    /// What the chat template did not write, though the record has it, and where the record stands.
+    pub left_out: Vec<(Place, String)>,
 }
 
 impl Report {
@@ -272,7 +267,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, sequences, tokens, supervised, longest, max_input_length, cut, cut_tokens, .. } = self;
-        let Self { reading, skipped, .. } = self;
+        let Self { reading, skipped, left_out, .. } = self;
         write!(f, "{records} records: {sequences} sequences, {tokens} tokens, {supervised} supervised")?;
         write!(f, "; the longest has {longest} tokens")?;
         if *cut > 0 {
@@ -284,6 +279,12 @@ impl fmt::Display for Report {
             let named = named.collect::<Vec<_>>().join(", ");
             write!(f, "\n{} skipped, no supervised token left: {named}{more}", skipped.len())?;
         }
+        for (place, note) in left_out.iter().take(SHOWN) {
+            write!(f, "\n{place}: {note}")?;
+        }
+        if left_out.len() > SHOWN {
+            write!(f, "\n{} more that the chat template leaves out", left_out.len() - SHOWN)?;
+        }
         if !reading.forms.is_empty() {
             write!(f, "\n{reading}")?;
         }
@@ -291,5 +292,5 @@ impl fmt::Display for Report {
     }
 }
 
-/// How many skipped records a report names.
+/// How many records a report names of a kind.
 const SHOWN: usize = 5;

@@ -4,6 +4,8 @@ mod kind;
 mod quantization;
 mod rope;
 
+pub use kind::window_note;
+
 use std::io::Write;
 use std::path::Path;
 

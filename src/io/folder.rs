@@ -15,33 +15,36 @@ use crate::shape::Shape;
 
 const OP: &str = "merge";
 
-/// Writes the safetensors file `path` with the weights of `source` in `dtype`, each adapted one being
-/// `W + scaling · B·A`, summed in f64 and rounded at the end. Holds one tensor at a time.
+/// Writes the safetensors file `path` with the weights of `source`, of the model `base`, in `dtype`, each adapted one being
+/// `W + scaling · B·A`, summed in f64 and rounded at the end. Holds one tensor at a time. Returns the merged model's
+/// configuration: with more tokens, or an output layer of its own, where the adapter has them.
 ///
 /// # Errors
-/// [`Error::File`] if `source` is not of `model` or the disk fails.
+/// [`Error::File`] if `source` is not of `base` or the disk fails.
 pub fn merge(
     source: &dyn WeightSource,
     adapter: &Adapter,
-    model: &LlamaConfig,
+    base: &LlamaConfig,
     dtype: DType,
     path: &Path,
-) -> Result<()> {
+) -> Result<LlamaConfig> {
+    refuse_leftovers(source, &base.parameters().into_iter().map(|(name, _)| name).collect::<HashSet<_>>())?;
+    let mut model = adapter.model(base);
+    model.tie_word_embeddings &= !adapter.tensors.contains_key("lm_head");
     let layout: BTreeMap<String, (DType, Shape)> =
         model.parameters().into_iter().map(|(name, shape)| (name, (dtype, shape))).collect();
-    refuse_leftovers(source, &layout.keys().cloned().collect::<HashSet<_>>())?;
     if let Some(module) = adapter.tensors.keys().find(|module| !layout.contains_key(&format!("{module}.weight"))) {
         return Err(Error::shape(OP, format!("the adapter's {module} is not in the model")));
     }
     safetensors::write(path, &layout, |name| {
-        let shape = layout[name].1;
+        let load = |dtype| adapter.weight(source, base, name, layout[name].1, dtype, &Device::Cpu);
         let module = name.strip_suffix(".weight").unwrap_or(name);
-        let Some((a, b)) = adapter.tensors.get(module) else {
-            return source.load(name, shape, dtype, &Device::Cpu);
-        };
-        let base = source.load(name, shape, DType::F32, &Device::Cpu)?;
-        merged(&base, a, b, adapter.config.scaling(module)?, dtype)
-    })
+        match adapter.tensors.get(module) {
+            Some((a, b)) => merged(&load(DType::F32)?, a, b, adapter.config.scaling(module)?, dtype),
+            None => load(dtype),
+        }
+    })?;
+    Ok(model)
 }
 
 fn merged(base: &Tensor, a: &Tensor, b: &Tensor, scaling: f64, dtype: DType) -> Result<Tensor> {

@@ -6,6 +6,7 @@ pub(crate) mod missing;
 mod mmap;
 mod pickle;
 mod shard;
+mod shards;
 
 pub mod adapter;
 pub mod atomic;
@@ -65,7 +66,7 @@ pub trait WeightSource {
 /// [`Error::File`] naming the first such tensor.
 pub fn refuse_leftovers(source: &dyn WeightSource, asked: &HashSet<String>) -> Result<()> {
     let mut leftovers = source.names();
-    leftovers.retain(|name| !asked.contains(name) && !name.ends_with("rotary_emb.inv_freq"));
+    leftovers.retain(|name| !asked.contains(name) && !is_derived(name));
     if leftovers.iter().any(|name| name == LM_HEAD) {
         refuse_untied(source)?;
         leftovers.retain(|name| name != LM_HEAD);
@@ -73,6 +74,11 @@ pub fn refuse_leftovers(source: &dyn WeightSource, asked: &HashSet<String>) -> R
     let Some(first) = leftovers.first() else { return Ok(()) };
     let detail = format!("the config has no place for tensor {first} ({} such tensors)", leftovers.len());
     Err(Error::file(source.path(), detail).with_hint("is its config.json that of this model?"))
+}
+
+/// Whether the tensor `name` is one that old checkpoints store though it follows from the config.
+fn is_derived(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
 }
 
 const LM_HEAD: &str = "lm_head.weight";

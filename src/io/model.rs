@@ -1,7 +1,11 @@
 //! A model's files, whatever their format: a Hugging Face folder, with weights in safetensors or PyTorch's files, or a GGUF.
 
+mod names;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+use names::{Names, Renamed};
 
 use super::WeightSource;
 use super::adapter::{Adapter, AdapterConfig};
@@ -21,14 +25,31 @@ use crate::nn::{Lora, LoraInit, Parameter};
 /// An opened model: its shape is known, its weights are still in the file.
 pub struct ModelFiles {
     path: PathBuf,
+    /// With the adapter on it, where there is one.
     config: LlamaConfig,
     weights: Weights,
-    adapter: Option<Adapter>,
+    names: Names,
+    adapter: Option<Adapted>,
+}
+
+struct Adapted {
+    adapter: Adapter,
+    /// The model without it.
+    base: LlamaConfig,
 }
 
 enum Weights {
     Folder(Checkpoint),
     Gguf(Gguf),
+}
+
+impl Weights {
+    fn source(&self) -> &dyn WeightSource {
+        match self {
+            Self::Folder(checkpoint) => checkpoint,
+            Self::Gguf(gguf) => gguf,
+        }
+    }
 }
 
 impl ModelFiles {
@@ -38,8 +59,8 @@ impl ModelFiles {
     /// [`Error::File`] if it is neither, or holds what is not supported.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let weights = Weights::Folder(Checkpoint::open(path)?);
-            return Ok(Self { path: path.into(), config: read_config(path)?, weights, adapter: None });
+            let (checkpoint, config) = (Checkpoint::open(path)?, read_config(path)?);
+            return Self::new(path, config, Weights::Folder(checkpoint));
         }
         let has_name = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         if has_name || MappedFile::open(path)?.bytes().starts_with(b"GGUF") {
@@ -48,11 +69,15 @@ impl ModelFiles {
                 let error = Error::file(path, "is an adapter, not a model");
                 return Err(error.with_hint("name its base model with --model, and its PEFT folder with --adapter"));
             }
-            let (config, weights) = (gguf.config()?, Weights::Gguf(gguf));
-            return Ok(Self { path: path.into(), config, weights, adapter: None });
+            return Self::new(path, gguf.config()?, Weights::Gguf(gguf));
         }
         Err(Error::file(path, "neither a model folder nor a GGUF file")
             .with_hint("give the folder, which has the model's config.json and tokenizer.json too"))
+    }
+
+    fn new(path: &Path, config: LlamaConfig, weights: Weights) -> Result<Self> {
+        let names = Names::of(weights.source(), config.tie_word_embeddings)?;
+        Ok(Self { path: path.into(), config, weights, names, adapter: None })
     }
 
     /// The same with the adapter in `folder` on it.
@@ -60,13 +85,19 @@ impl ModelFiles {
     /// # Errors
     /// Those of [`Adapter::read`].
     pub fn with_adapter(self, folder: &Path) -> Result<Self> {
-        let adapter = Adapter::read(folder, &self.config)?;
-        Ok(Self { adapter: Some(adapter), ..self })
+        let base = self.base().clone();
+        let adapter = Adapter::read(folder, &base)?;
+        Ok(Self { config: adapter.model(&base), adapter: Some(Adapted { adapter, base }), ..self })
     }
 
     /// The adapter that is on it.
     pub fn adapter(&self) -> Option<&Adapter> {
-        self.adapter.as_ref()
+        self.adapter.as_ref().map(|adapted| &adapted.adapter)
+    }
+
+    /// The model's shape without the adapter.
+    pub fn base(&self) -> &LlamaConfig {
+        self.adapter.as_ref().map_or(&self.config, |adapted| &adapted.base)
     }
 
     /// Where the model lies.
@@ -84,18 +115,17 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if it cannot be read any more.
     pub fn notes(&self) -> Result<Vec<String>> {
-        match &self.weights {
-            Weights::Folder(_) => config::notes(&self.path, &self.config),
-            Weights::Gguf(_) => Ok(Vec::new()),
-        }
+        let of_names = self.names.note();
+        let of_config = match &self.weights {
+            Weights::Folder(_) => config::notes(&self.path, &self.config)?,
+            Weights::Gguf(_) => config::window_note(&self.config).into_iter().collect(),
+        };
+        Ok(of_names.into_iter().chain(of_config).collect())
     }
 
-    /// The weights, tensor by tensor.
-    pub fn weights(&self) -> &dyn WeightSource {
-        match &self.weights {
-            Weights::Folder(checkpoint) => checkpoint,
-            Weights::Gguf(gguf) => gguf,
-        }
+    /// The weights, tensor by tensor, under Llama's own names.
+    pub fn weights(&self) -> impl WeightSource + '_ {
+        Renamed { weights: self.weights.source(), names: &self.names }
     }
 
     /// The tokenizer that came with the model.
@@ -115,14 +145,14 @@ impl ModelFiles {
         ends
     }
 
-    /// Writes the config of weights in `dtype` with all tokens at which generation stops, and what else goes with the
+    /// Writes `config` for weights in `dtype` with all tokens at which generation stops, and what else goes with the
     /// weights, the tokenizer above all, into `folder`. `config.json` comes last: where it is, all is.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be read or written.
-    pub fn write_beside_weights(&self, folder: &Path, dtype: DType) -> Result<()> {
+    pub fn write_beside_weights(&self, folder: &Path, config: &LlamaConfig, dtype: DType) -> Result<()> {
         self.write_companions(folder)?;
-        write_config(folder, &LlamaConfig { eos_token_ids: self.ends(), ..self.config.clone() }, dtype)
+        write_config(folder, &LlamaConfig { eos_token_ids: self.ends(), ..config.clone() }, dtype)
     }
 
     /// Writes what goes with the weights, the tokenizer above all, into `folder`.
@@ -141,22 +171,38 @@ impl ModelFiles {
         let (weights, mut asked) = (self.weights(), HashSet::new());
         let model = Llama::new(self.config.clone(), &mut |name, shape| {
             asked.insert(name.to_string());
-            weights.load(name, shape, dtype, device)
+            match &self.adapter {
+                Some(Adapted { adapter, base }) => adapter.weight(&weights, base, name, shape, dtype, device),
+                None => weights.load(name, shape, dtype, device),
+            }
         })?;
-        super::refuse_leftovers(weights, &asked)?;
-        self.adapter.as_ref().map_or(Ok(()), |adapter| attach(&model, adapter))?;
+        if self.base().tie_word_embeddings {
+            asked.remove(super::LM_HEAD);
+        }
+        super::refuse_leftovers(&weights, &asked)?;
+        self.adapter().map_or(Ok(()), |adapter| attach(&model, adapter))?;
         Ok(model)
     }
 }
 
-/// Puts `adapter` on the linear layers that it names, as trained parameters.
+/// Puts `adapter` on the layers that it names, as trained parameters: its LoRAs, and the weights that it has whole and trains.
 fn attach(model: &Llama, adapter: &Adapter) -> Result<()> {
     let device = model.device();
-    let trained = |tensor: &Tensor| Ok(Parameter::new(tensor.to_device(&device)?.with_grad()));
+    let trained = |tensor: &Tensor| Ok::<_, Error>(tensor.to_device(&device)?.with_grad());
     for (site, (name, linear)) in model.linears().into_iter().enumerate() {
         let Some((a, b)) = adapter.tensors.get(&name) else { continue };
+        let [a, b] = [Parameter::new(trained(a)?), Parameter::new(trained(b)?)];
         let (scaling, dropout) = (adapter.config.scaling(&name)? as f32, adapter.config.lora_dropout as f32);
-        linear.attach(Lora { a: trained(a)?, b: trained(b)?, scaling, dropout, site: site as u32 })?;
+        linear.attach(Lora { a, b, scaling, dropout, site: site as u32 })?;
+    }
+    let mut weights = Vec::new();
+    model.visit_weights(&mut |name, parameter| weights.push((name, parameter)));
+    for (name, parameter) in weights {
+        if let Some(whole) = adapter.whole.get(&name)
+            && adapter.config.trains(&name)?
+        {
+            parameter.set(trained(whole)?);
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Checkpoints of weights, one file or shards beside an index; and the safetensors format, in which they are written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::json::Object;
 use super::shard::{Shard, Stored};
-use super::{LM_HEAD, WeightSource, atomic, pickle};
+use super::shards::Shards;
+use super::{WeightSource, atomic, pickle};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -34,76 +34,41 @@ const TRUNCATED: &str = "the file is incomplete: get it again";
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    shards: Vec<Shard>,
-    /// Which shard holds a tensor.
-    shard_of: BTreeMap<String, usize>,
+    shards: Shards,
 }
 
 impl Checkpoint {
     /// Opens a file of safetensors or of PyTorch, or the model in a folder: `model.safetensors`, or else the shards that
-    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or its shards.
+    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or its shards. Without an index the shards are
+    /// those that their names number.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no such model, if a shard is missing, does not hold what the index says or is
-    /// truncated, or if a header is corrupt.
+    /// [`Error::File`] if there is no such model, if a shard is missing or truncated, or if a header is corrupt.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            return Self::open_file(path, path);
-        }
+        let shards = if path.is_dir() { Self::open_folder(path)? } else { Self::open_file(path)? };
+        Ok(Self { path: path.into(), shards })
+    }
+
+    fn open_folder(folder: &Path) -> Result<Shards> {
         for (whole, index) in WEIGHTS {
-            if path.join(whole).exists() {
-                return Self::open_file(path, &path.join(whole));
+            if folder.join(whole).exists() {
+                return Self::open_file(&folder.join(whole));
             }
-            if path.join(index).exists() {
-                return Self::open_sharded(path, index);
+            if folder.join(index).exists() {
+                return Shards::listed(&folder.join(index));
+            }
+            if let Some(shards) = Shards::numbered(folder, whole)? {
+                return Ok(shards);
             }
         }
-        Err(no_model(path))
+        Err(no_model(folder))
     }
 
-    fn open_file(path: &Path, file: &Path) -> Result<Self> {
-        if !file.exists() {
-            return Err(Error::file(file, "there is no such file or folder"));
+    fn open_file(path: &Path) -> Result<Shards> {
+        if !path.exists() {
+            return Err(Error::file(path, "there is no such file or folder"));
         }
-        let shard = Shard::open(file.into())?;
-        let shard_of = shard.names().map(|name| (name.clone(), 0)).collect();
-        Ok(Self { path: path.into(), shards: vec![shard], shard_of })
-    }
-
-    fn open_sharded(folder: &Path, index: &str) -> Result<Self> {
-        let listed = read_index(&folder.join(index))?;
-        let files: BTreeSet<&String> = listed.values().collect();
-        let shards = files.iter().map(|file| open_listed(folder, file, index)).collect::<Result<Vec<_>>>()?;
-        let mut shard_of = BTreeMap::new();
-        for (i, (shard, file)) in shards.iter().zip(&files).enumerate() {
-            for name in shard.names() {
-                if listed.get(name) != Some(*file) {
-                    let detail = format!("holds tensor {name}, which {index} does not place here");
-                    return Err(Error::file(shard.path(), detail));
-                }
-                shard_of.insert(name.clone(), i);
-            }
-        }
-        match listed.iter().find(|(name, _)| !shard_of.contains_key(*name)) {
-            Some((name, file)) => {
-                let detail = format!("has no tensor {name}, though {index} lists it here");
-                Err(Error::file(folder.join(file), detail))
-            }
-            None => Ok(Self { path: folder.into(), shards, shard_of }),
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<(&Shard, &Stored)> {
-        let shard = self.shard_of.get(name).and_then(|&i| self.shards.get(i));
-        let found = shard.and_then(|shard| Some((shard, shard.stored(name)?)));
-        found.ok_or_else(|| {
-            let file = if let [only] = self.shards.as_slice() { only.path() } else { &self.path };
-            let error = Error::file(file, format!("has no tensor {name}"));
-            if name != LM_HEAD {
-                return error;
-            }
-            error.with_hint("if the output layer is the embedding, set tie_word_embeddings to true in config.json")
-        })
+        Ok(Shards::new(vec![Shard::open(path.into())?]))
     }
 }
 
@@ -113,23 +78,23 @@ impl WeightSource for Checkpoint {
     }
 
     fn names(&self) -> Vec<String> {
-        self.shard_of.keys().cloned().collect()
+        self.shards.names().cloned().collect()
     }
 
     fn shape(&self, name: &str) -> Result<Shape> {
-        let (shard, stored) = self.find(name)?;
+        let (shard, stored) = self.shards.find(&self.path, name)?;
         Shape::try_from(stored.dims.as_slice()).map_err(|e| Error::file(shard.path(), format!("tensor {name}: {e}")))
     }
 
     fn dtype(&self) -> DType {
-        let mut weights = self.shard_of.keys().filter(|name| name.ends_with(".weight"));
-        let all_bf16 = weights.all(|name| self.find(name).is_ok_and(|(_, stored)| stored.dtype == Dtype::BF16));
-        if all_bf16 { DType::Bf16 } else { DType::F32 }
+        let is_bf16 =
+            |name: &String| self.shards.find(&self.path, name).is_ok_and(|(_, stored)| stored.dtype == Dtype::BF16);
+        let mut weights = self.shards.names().filter(|name| name.ends_with(".weight"));
+        if weights.all(is_bf16) { DType::Bf16 } else { DType::F32 }
     }
 
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
-        let (shard, stored) = self.find(name)?;
-        shard.load(name, stored, shape, dtype, device)
+        self.shards.load(&self.path, name, shape, dtype, device)
     }
 }
 
@@ -178,27 +143,6 @@ fn culprit(header: &[u8]) -> Option<String> {
         bits.is_some_and(|bits| end.checked_sub(start).and_then(|bytes| bytes.checked_mul(8)) == Some(bits))
     };
     tensors.into_iter().find(|(_, info)| !TensorInfo::deserialize(info).is_ok_and(fits)).map(|(name, _)| name)
-}
-
-/// The file of every tensor.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let listed: HashMap<String, String> =
-        Object::read(path)?.required("weight_map", "an object from tensors to files")?;
-    if let Some(file) =
-        listed.values().find(|file| Path::new(file.as_str()).file_name() != Some(file.as_str().as_ref()))
-    {
-        return Err(Error::file(path, format!("weight_map: {file:?} is not the name of a file in this folder")));
-    }
-    Ok(listed.into_iter().collect())
-}
-
-fn open_listed(folder: &Path, file: &str, index: &str) -> Result<Shard> {
-    let path = folder.join(file);
-    if !path.exists() {
-        return Err(Error::file(path, format!("is missing, though {index} lists it"))
-            .with_hint("the folder is incomplete: get the file again"));
-    }
-    Shard::open(path)
 }
 
 /// Says what is there instead, where that helps.

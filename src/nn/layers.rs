@@ -27,6 +27,11 @@ impl Linear {
         Self { weight: Parameter::new(weight), bias: bias.map(Parameter::new), lora: OnceLock::new() }
     }
 
+    /// A layer without adapter whose weight is another's too.
+    pub fn tied(weight: &Parameter) -> Self {
+        Self { weight: weight.clone(), bias: None, lora: OnceLock::new() }
+    }
+
     /// Puts `lora` on top of the weight.
     ///
     /// # Errors

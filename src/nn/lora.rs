@@ -8,7 +8,11 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops;
+use crate::ops::dropout::Dropout;
+use crate::ops::elementwise::cast;
 use crate::ops::lora::lora;
+use crate::ops::matmul::matmul;
 use crate::shape::Shape;
 
 /// An adapter of one linear layer: `scaling * (dropout(x) Aᵀ) Bᵀ` is added to its output.
@@ -69,8 +73,23 @@ impl Lora {
         residual: Option<&Tensor>,
         dropout: Option<DropoutSeed>,
     ) -> Result<Tensor> {
-        let key = dropout.filter(|_| self.dropout > 0.0);
-        let key = key.map(|seed| seed.key(self.dropout, self.site, x.shape().last()));
-        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, key, residual)
+        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, self.key(x, dropout), residual)
+    }
+
+    /// Two factors of the adapter's part of the output, in the dtype of `x`: `dropout(x) Aᵀ` `[rows, R]` and `scaling * B`
+    /// `[out, R]`, for a product that another op ends in.
+    pub fn factors(&self, x: &Tensor, dropout: Option<DropoutSeed>) -> Result<[Tensor; 2]> {
+        let dropped = self.key(x, dropout).map_or_else(|| Ok(x.clone()), |key| ops::dropout::dropout(x, key))?;
+        let (a, b) = (self.a.get(), self.b.get());
+        let r = a.shape().rows();
+        let mut diagonal = vec![0.0; r * r];
+        diagonal.iter_mut().step_by(r + 1).for_each(|scaling| *scaling = self.scaling);
+        let scaled_b = matmul(&b, &Tensor::from_slice(&x.device(), [r, r], &diagonal)?)?;
+        Ok([matmul(&dropped, &a)?, cast(&scaled_b, x.dtype())?])
+    }
+
+    fn key(&self, x: &Tensor, dropout: Option<DropoutSeed>) -> Option<Dropout> {
+        let seed = dropout.filter(|_| self.dropout > 0.0)?;
+        Some(seed.key(self.dropout, self.site, x.shape().last()))
     }
 }

@@ -1,6 +1,6 @@
 //! Weights that a model shares with an optimizer.
 
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::autograd::Tensor;
 use crate::error::Result;
@@ -8,14 +8,14 @@ use crate::error::Result;
 /// Called with the name and the cell of each parameter of a layer.
 pub type Visitor<'a, 'p> = dyn FnMut(String, &'p Parameter) + 'a;
 
-/// A cell that holds one weight: layers read it, an optimizer replaces it between steps.
-#[derive(Debug)]
-pub struct Parameter(RwLock<Tensor>);
+/// A cell that holds one weight: layers read it, an optimizer replaces it between steps. Its clone is the same cell.
+#[derive(Clone, Debug)]
+pub struct Parameter(Arc<RwLock<Tensor>>);
 
 impl Parameter {
     /// A cell that holds `value`; trained if that is tracked.
     pub fn new(value: Tensor) -> Self {
-        Self(RwLock::new(value))
+        Self(Arc::new(RwLock::new(value)))
     }
 
     /// The weight as it is now; shares its memory.

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use jiff::civil::DateTime;
+use serde::{Deserialize, Serialize};
 
 use super::examples::folder_template;
 use super::folder::{CONFIG, RunFolder, TEMPLATE};
@@ -11,6 +12,7 @@ use super::options::Options;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_file;
+use crate::io::text;
 
 #[derive(Serialize)]
 struct Config {
@@ -34,6 +36,9 @@ pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
         write_bytes(&copy, &bytes)?;
         options.data.template = Some(absolute(&copy)?);
     }
+    if let Some(adapter) = options.init_adapter.as_mut().filter(|adapter| Path::new(adapter).exists()) {
+        *adapter = absolute(Path::new(adapter))?.to_string_lossy().into_owned();
+    }
     let model = PathBuf::from(&run.model);
     let config = Config {
         model: if model.exists() { absolute(&model)? } else { model },
@@ -48,6 +53,18 @@ pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
     let path = folder.join(CONFIG);
     let text = toml::to_string(&config).map_err(|e| Error::file(&path, e.to_string()))?;
     write_bytes(&path, text.as_bytes())
+}
+
+/// Reads the date of the run that is in `folder`, if there is a run and it had one.
+pub(super) fn date(folder: &RunFolder) -> Result<Option<DateTime>> {
+    #[derive(Deserialize)]
+    struct Dated {
+        date: Option<DateTime>,
+    }
+    let path = folder.join(CONFIG);
+    let Some(text) = text::read_if_there(&path)? else { return Ok(None) };
+    let dated: Dated = toml::from_str(&text).map_err(|e| Error::file(&path, e.message()))?;
+    Ok(dated.date)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -64,7 +64,6 @@ impl Examples {
     }
 
     fn summary(&self) -> String {
-        let tokens = |sequences: &[Sequence]| sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
         let (training, evaluation) = (self.training.len(), self.evaluation.len());
         let training = format!("training on {training} sequences of {} tokens", tokens(&self.training));
         match evaluation {
@@ -72,6 +71,11 @@ impl Examples {
             _ => format!("{training}, evaluating on {evaluation} of {}", tokens(&self.evaluation)),
         }
     }
+}
+
+/// How many tokens they have together.
+pub(super) fn tokens(sequences: &[Sequence]) -> usize {
+    sequences.iter().map(|sequence| sequence.input_ids.len()).sum()
 }
 
 fn shorten(sequences: &mut Vec<Sequence>, most: usize) {
@@ -101,7 +105,7 @@ pub fn read(path: &Path, options: &DataOptions, files: &ModelFiles) -> Result<(V
     let prompting = Prompting { template: options.template.clone(), demarcation: !options.no_demarcation };
     let (records, reading) = records::read(path, &prompting)?;
     let is_text = records.iter().any(|record| !matches!(record.example, Example::Tokens { .. }));
-    let tokenizer = is_text.then(|| files.tokenizer()).transpose()?;
+    let tokenizer = is_text.then(|| files.tokenizer()).transpose()?.map(|found| found.with_date(options.date));
     let needed = || tokenizer.as_ref().ok_or_else(|| Error::input("tokenizer", "data of input_ids has none"));
     let eos_token_id = tokenizer.as_ref().and_then(|tokenizer| learned_end(tokenizer, config));
     let is_ended = |record: &Record| matches!(record.example, Example::Completion { .. } | Example::Text(_));

@@ -20,6 +20,18 @@ pub const TEMPLATE: &str = "template.json";
 
 const LOCK: &str = ".lock";
 
+/// The folder of the run that left `folder`, which is that folder itself or one of its checkpoints. A run that was moved is
+/// found where it is.
+pub fn run_folder(folder: &Path) -> Option<PathBuf> {
+    let is_run = |folder: &Path| folder.join(CONFIG).is_file();
+    if is_run(folder) {
+        return Some(folder.into());
+    }
+    let whole = fs::canonicalize(folder).ok()?;
+    let checkpoints = whole.parent().filter(|parent| parent.ends_with(CHECKPOINTS))?;
+    checkpoints.parent().filter(|run| is_run(run)).map(Path::to_path_buf)
+}
+
 /// A run's folder, locked as long as this lives. One that no run came to begin in is removed again.
 #[derive(Debug)]
 pub(super) struct RunFolder {

@@ -3,6 +3,7 @@
 //! [`Run::finetune`] is `vicugna finetune`; [`evaluate`] and [`read`] are what `vicugna eval` is made of.
 
 mod config;
+mod dead;
 mod evaluate;
 mod examples;
 mod fingerprint;
@@ -10,6 +11,7 @@ mod folder;
 mod metrics;
 mod nonfinite;
 mod options;
+mod pace;
 mod plan;
 mod plot;
 mod progress;
@@ -21,7 +23,7 @@ mod weights;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use examples::{Examples, read};
-pub use folder::{CONFIG, TEMPLATE};
+pub use folder::{CONFIG, METRICS, TEMPLATE, run_folder};
 pub use metrics::{Line, peak_rss_bytes};
 pub use options::{DataOptions, LrSchedule, Options};
 pub use progress::Progress;

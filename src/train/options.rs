@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use jiff::civil::DateTime;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterConfig, Modules};
@@ -39,6 +40,9 @@ pub struct DataOptions {
     #[arg(long)]
     #[serde(default)]
     pub train_on_prompt: bool,
+    /// What chat templates take for now, like 2026-11-30T09:30:00 [default: the time at the start]
+    #[arg(long, value_name = "DATE")]
+    pub date: Option<DateTime>,
 }
 
 impl DataOptions {
@@ -50,6 +54,7 @@ impl DataOptions {
             template: self.template.or(other.template),
             no_demarcation: self.no_demarcation || other.no_demarcation,
             train_on_prompt: self.train_on_prompt || other.train_on_prompt,
+            date: self.date.or(other.date),
         }
     }
 
@@ -69,13 +74,25 @@ impl DataOptions {
     }
 }
 
+/// PEFT's word for every linear layer of the blocks; `all` is LLaMA-Factory's.
+const ALL_LINEAR: &str = "all-linear";
+
+/// Writes a number without a fraction as a whole one.
+fn whole_if_it_is<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match *number {
+        Some(number) if number.fract() == 0.0 && number < 1e15 => serializer.serialize_u64(number as u64),
+        number => number.serialize(serializer),
+    }
+}
+
 /// The options of a training run that its result depends on, and how often it saves.
 #[derive(Clone, Debug, PartialEq, clap::Args, Serialize, Deserialize)]
 pub struct Options {
-    /// Passes over the training data
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub epochs: u64,
-    /// Stop after this many steps; 0: after the last epoch
+    /// Passes over the training data, of which the last may be a part [default: 3]
+    #[arg(long, value_name = "X")]
+    #[serde(serialize_with = "whole_if_it_is", skip_serializing_if = "Option::is_none", default)]
+    pub epochs: Option<f64>,
+    /// Train for this many steps, however many epochs they take; 0: for --epochs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_steps: u64,
     /// AdamW's, after warm-up
@@ -90,6 +107,10 @@ pub struct Options {
     /// Steps in which the learning rate grows from zero
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub warmup_steps: u64,
+    /// The share of all steps in which it does so, where --warmup-steps is 0
+    #[arg(long, value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub warmup_ratio: Option<f64>,
     /// AdamW's, of all that is trained
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub weight_decay: f64,
@@ -172,8 +193,10 @@ impl Options {
     /// [`Error::Input`] naming the option that cannot be as it is.
     pub fn resolve(&mut self, model: &LlamaConfig) -> Result<()> {
         self.refuse_odd()?;
+        self.warmup_ratio = self.warmup_ratio.filter(|&ratio| ratio > 0.0 && self.warmup_steps == 0);
+        self.epochs = (self.max_steps == 0).then_some(self.epochs.unwrap_or(3.0));
         if !self.full && self.init_adapter.is_none() {
-            self.adapter("").modules(model)?;
+            self.resolve_targets(model)?;
         }
         self.data.max_input_length = Some(self.data.length(model)?);
         let schedule = if self.gamma.is_some() { LrSchedule::Step } else { LrSchedule::Constant };
@@ -182,9 +205,35 @@ impl Options {
         Ok(())
     }
 
+    /// Takes the blanks around the names of target modules away.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the one that matches nothing.
+    fn resolve_targets(&mut self, model: &LlamaConfig) -> Result<()> {
+        for name in &mut self.target_modules {
+            *name = name.trim().into();
+            if name.is_empty() {
+                return Err(Error::input("--target-modules", "has an empty name").with_hint("leave no comma too many"));
+            }
+        }
+        if let [all] = &mut self.target_modules[..]
+            && all == "all"
+        {
+            *all = ALL_LINEAR.into();
+        }
+        let adapter = self.adapter("");
+        let check = |target_modules| AdapterConfig { target_modules, ..adapter.clone() }.modules(model).map(drop);
+        match adapter.target_modules.clone() {
+            Modules::Names(names) => names.into_iter().try_for_each(|name| check(Modules::Names(vec![name]))),
+            pattern => check(pattern),
+        }
+    }
+
     fn refuse_odd(&self) -> Result<()> {
+        if let Some(epochs) = self.epochs.filter(|epochs| !(*epochs > 0.0 && epochs.is_finite())) {
+            return Err(Error::input("--epochs", format!("must be a number above 0, got {epochs}")));
+        }
         let positive = [
-            ("--epochs", self.epochs),
             ("--batch-size", self.batch_size as u64),
             ("--gradient-accumulation-steps", self.gradient_accumulation_steps as u64),
             ("--lora-r", self.lora_r as u64),
@@ -201,7 +250,11 @@ impl Options {
         if let Some((name, value)) = numbers.into_iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
             return Err(Error::input(name, format!("must be a number from 0 on, got {value}")));
         }
-        let shares = [("--validation-split-ratio", self.validation_split_ratio), ("--lora-dropout", self.lora_dropout)];
+        let shares = [
+            ("--validation-split-ratio", self.validation_split_ratio),
+            ("--lora-dropout", self.lora_dropout),
+            ("--warmup-ratio", self.warmup_ratio.unwrap_or(0.0)),
+        ];
         match shares.into_iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
             Some((name, share)) => Err(Error::input(name, format!("must be from 0 to below 1, got {share}"))),
             None => Ok(()),
@@ -211,7 +264,7 @@ impl Options {
     /// The adapter that is asked for, of the base model that is called so.
     pub fn adapter(&self, base: &str) -> AdapterConfig {
         let target_modules = match &self.target_modules[..] {
-            [one] if one == "all-linear" => Modules::Pattern(one.clone()),
+            [one] if one == ALL_LINEAR => Modules::Pattern(one.clone()),
             names => Modules::Names(names.to_vec()),
         };
         AdapterConfig {

@@ -16,48 +16,50 @@ pub(super) struct Plan<'a> {
     accumulation: usize,
     /// What the orders depend on; `None` keeps the data's.
     seed: Option<u64>,
-    /// The number of steps of each epoch; the last one may be cut short.
-    epochs: Vec<u64>,
+    total: u64,
 }
 
 impl<'a> Plan<'a> {
-    /// The steps over `sequences`.
+    /// The steps over `sequences`: as many as the options say, or as make the epochs.
     pub(super) fn new(sequences: &'a [Sequence], options: &Options, seed: u64) -> Self {
         let mut plan = Self {
             sequences,
             capacity: options.capacity(),
             accumulation: options.gradient_accumulation_steps,
             seed: (!options.no_shuffle).then_some(seed),
-            epochs: Vec::new(),
+            total: 0,
         };
-        let mut left = if options.max_steps == 0 { u64::MAX } else { options.max_steps };
-        for epoch in 0..options.epochs {
-            let steps = (plan.epoch(epoch).len() as u64).min(left);
-            left -= steps;
-            plan.epochs.push(steps);
-            if left == 0 {
-                break;
-            }
-        }
+        plan.total = match (options.max_steps, sequences) {
+            (_, []) => 0,
+            (0, _) => plan.steps_of(options.epochs.unwrap_or(0.0)),
+            (steps, _) => steps,
+        };
         plan
     }
 
-    /// The number of steps of all epochs.
-    pub(super) fn total(&self) -> u64 {
-        self.epochs.iter().sum()
+    /// The steps of so many epochs; a part of one is rounded up to whole steps, but for what `epochs` was rounded itself.
+    fn steps_of(&self, epochs: f64) -> u64 {
+        let steps = |epoch: u64| self.epoch(epoch).len() as u64;
+        let (whole, part) = (epochs.floor() as u64, epochs.fract());
+        let last = if part > 0.0 { (steps(whole) as f64 * part - 1e-6).ceil() as u64 } else { 0 };
+        (0..whole).map(steps).sum::<u64>() + last
     }
 
-    /// The epoch that step number `step` is in, the step's number within it, and the number of steps there.
-    pub(super) fn place(&self, step: u64) -> (u64, u64, u64) {
-        let (mut within, mut last) = (step, (0, 0, 0));
-        for (epoch, &steps) in self.epochs.iter().enumerate() {
-            last = (epoch as u64, within, steps);
-            if within < steps {
-                break;
+    /// The number of all steps.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The epoch that step number `step` is in, and the step's number within it.
+    pub(super) fn place(&self, step: u64) -> (u64, u64) {
+        let (mut epoch, mut within) = (0, step);
+        loop {
+            let steps = self.epoch(epoch).len() as u64;
+            if steps == 0 || within < steps {
+                return (epoch, within);
             }
-            within -= steps;
+            (epoch, within) = (epoch + 1, within - steps);
         }
-        last
     }
 
     /// The steps of one epoch, all of them.

@@ -1,26 +1,30 @@
 //! A whole run: from files to a folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use super::config;
-use super::examples::Examples;
+use super::dead::Pulse;
+use super::examples::{Examples, tokens};
 use super::fingerprint::fingerprint;
 use super::folder::{CHECKPOINTS, METRICS, RunFolder};
 use super::metrics::{Metrics, peak_rss_bytes};
 use super::options::Options;
+use super::pace::Pace;
 use super::plan::Plan;
 use super::progress::Progress;
 use super::session::{Session, State};
-use super::weights::Trained;
+use super::weights::{Frozen, Trained};
 use crate::device::{Device, Graphs};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::adapter::{AdapterConfig, Modules};
+use crate::io::adapter::Modules;
 use crate::io::checkpoint::Checkpoints;
 use crate::io::model::{ModelFiles, attach_new_adapter};
+use crate::io::tokenizer::now;
 use crate::models::llama::Llama;
 use crate::optim::{AdamW, AdamWOptions};
 
@@ -89,11 +93,18 @@ impl Run<'_> {
     /// [`Error::Input`] naming an option; [`Error::File`] naming what cannot be read or written, or that the run was
     /// stopped; [`Error::Input`] where a loss or a gradient is not finite, naming the step and the tensor.
     pub fn finetune(mut self, stop: &AtomicBool, progress: Progress) -> Result<Summary> {
+        let note = |text: &str| progress.note(text);
+        if let (Some(epochs), steps @ 1..) = (self.options.epochs, self.options.max_steps) {
+            note(&format!("--max-steps {steps} decides, not --epochs {epochs}"));
+        }
         self.options.resolve(self.files.config())?;
         let folder = RunFolder::open(&self.out, self.resume)?;
-        let note = |text: &str| progress.note(text);
-        let examples = Examples::read(&self.train, self.eval.as_deref(), &self.options, self.files, &note)?;
-        let model = self.files.load(self.dtype, &self.device)?;
+        let date = self.options.data.date.or(config::date(&folder)?);
+        self.options.data.date = Some(date.unwrap_or_else(now));
+        let examples = progress.during("reading the records", || {
+            Examples::read(&self.train, self.eval.as_deref(), &self.options, self.files, &note)
+        })?;
+        let model = progress.during("loading the model", || self.files.load(self.dtype, &self.device))?;
         let adapter = self.attach(&model)?;
         let trained = Trained::new(&model, adapter);
         let (trainable_parameters, all_parameters) = trained.count();
@@ -103,7 +114,7 @@ impl Run<'_> {
         {
             note(&text);
         }
-        let (state, graph_launches) = self.train(&folder, &examples, trained, stop, progress)?;
+        let (state, graph_launches) = self.train(&folder, &examples, trained, stop, &progress)?;
         let eval_loss = state.best.map(|(_, best)| best.loss);
         Ok(Summary {
             out: self.out,
@@ -122,7 +133,7 @@ impl Run<'_> {
     }
 
     /// Makes what is to be trained trainable. Options that an adapter brings with it become its own.
-    fn attach(&mut self, model: &Llama) -> Result<Option<AdapterConfig>> {
+    fn attach(&mut self, model: &Llama) -> Result<Option<Frozen>> {
         if self.options.full {
             model.train_weights()?;
             return Ok(None);
@@ -130,9 +141,9 @@ impl Run<'_> {
         let Some(adapter) = self.files.adapter() else {
             let adapter = self.options.adapter(&self.model);
             attach_new_adapter(model, &adapter, self.seed)?;
-            return Ok(Some(adapter));
+            return Ok(Some(Frozen { config: adapter, whole: BTreeMap::new() }));
         };
-        let mut adapter = adapter.config.clone();
+        let (mut adapter, whole) = (adapter.config.clone(), adapter.frozen()?);
         adapter.base_model_name_or_path = Some(self.model.clone());
         let options = &mut self.options;
         (options.lora_r, options.lora_alpha) = (adapter.r, adapter.lora_alpha);
@@ -141,7 +152,7 @@ impl Run<'_> {
             Modules::Names(names) => names.clone(),
             Modules::Pattern(pattern) => vec![pattern.clone()],
         };
-        Ok(Some(adapter))
+        Ok(Some(Frozen { config: adapter, whole }))
     }
 
     /// Trains from the last checkpoint, or from the beginning, to the end, and writes the results. Where the run stands
@@ -152,14 +163,16 @@ impl Run<'_> {
         examples: &Examples,
         trained: Trained<'_>,
         stop: &AtomicBool,
-        progress: Progress,
+        progress: &Progress,
     ) -> Result<(State, Option<u64>)> {
-        let fingerprint = fingerprint(&self.options, self.seed, examples, trained.model)?;
+        let fingerprint = progress.during("taking the fingerprint of the run", || {
+            fingerprint(&self.options, self.seed, examples, trained.model)
+        })?;
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
         let plan = Plan::new(&examples.training, &self.options, self.seed);
         let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
         if trained.is_result(folder.path()) {
-            return Ok((finished(found, plan.total(), folder.path(), &progress)?, None));
+            return Ok((finished(found, plan.total(), folder.path(), progress)?, None));
         }
         let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
         let (optimizer, state) = match found {
@@ -167,9 +180,13 @@ impl Run<'_> {
                 let checkpoint = checkpoints.path(step);
                 progress.note(format_args!("going on from {}", checkpoint.display()));
                 trained.read(&checkpoint)?;
+                config::write(self, folder)?;
                 (trained.read_optimizer(&checkpoint, step, adamw)?, state)
             }
             None => {
+                if self.resume {
+                    progress.note(format_args!("{}: no checkpoint to go on from, starting anew", self.out.display()));
+                }
                 let checkpoints = folder.join(CHECKPOINTS);
                 std::fs::create_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
                 config::write(self, folder)?;
@@ -178,6 +195,7 @@ impl Run<'_> {
         };
         let metrics = Metrics::open(folder.join(METRICS), state.step)?;
         let (options, seed, evaluation) = (&self.options, self.seed, &examples.evaluation[..]);
+        let step_tokens = tokens(&examples.training) as f64 / plan.epoch(0).len().max(1) as f64;
         let mut session = Session {
             trained,
             optimizer,
@@ -190,12 +208,15 @@ impl Run<'_> {
             metrics,
             folder,
             progress,
+            pace: Pace::new(step_tokens, tokens(&examples.evaluation)),
+            pulse: Pulse::default(),
             stop,
             graphs: Graphs::new(&self.device),
         };
         session.run()?;
         session.take_best()?;
-        session.trained.write_result(folder.path(), self.files, self.dtype)?;
+        progress
+            .during("writing the results", || session.trained.write_result(folder.path(), self.files, self.dtype))?;
         Ok((session.state, session.graphs.launches()))
     }
 }

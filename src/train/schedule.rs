@@ -5,7 +5,10 @@ use super::plan::Plan;
 
 /// The learning rate of step number `step`, counted from 0, in epoch number `epoch`.
 pub(super) fn learning_rate(options: &Options, plan: &Plan, step: u64, epoch: u64) -> f64 {
-    let warmup = options.warmup_steps;
+    let warmup = match (options.warmup_steps, options.warmup_ratio) {
+        (0, Some(ratio)) => (plan.total() as f64 * ratio).ceil() as u64,
+        (steps, _) => steps,
+    };
     if step < warmup {
         return options.learning_rate * step as f64 / warmup as f64;
     }

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::dead::Pulse;
 use super::evaluate::{Evaluation, evaluate};
 use super::folder::{CONFIG, LOSS, RunFolder};
 use super::metrics::{Line, Metrics, peak_rss_bytes};
 use super::nonfinite;
 use super::options::Options;
+use super::pace::{Pace, times_left};
 use super::plan::{Plan, StepBatches};
 use super::plot;
 use super::progress::Progress;
@@ -17,7 +19,7 @@ use super::schedule::learning_rate;
 use super::step::{differentiate, shape};
 use super::weights::Trained;
 use crate::device::Graphs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, command};
 use crate::io::checkpoint::Checkpoints;
 use crate::nn::{BlockHook, Checkpoint, Plain, Sequence};
 use crate::ops::grad_norm::grad_norm;
@@ -50,7 +52,9 @@ pub(super) struct Session<'a> {
     pub checkpoints: Checkpoints,
     pub metrics: Metrics,
     pub folder: &'a RunFolder,
-    pub progress: Progress,
+    pub progress: &'a Progress,
+    pub pace: Pace,
+    pub pulse: Pulse,
     pub stop: &'a AtomicBool,
     /// Of its steps.
     pub graphs: Graphs,
@@ -69,20 +73,29 @@ impl Session<'_> {
         if self.stop.load(Ordering::Relaxed) && self.state.step < self.plan.total() {
             return Err(self.interrupted());
         }
+        let (mut epoch, mut behind) = self.plan.place(self.state.step);
         while self.state.step < self.plan.total() {
-            let (epoch, behind, steps) = self.plan.place(self.state.step);
-            let batches = self.plan.epoch(epoch).into_iter().zip(1..=steps).skip(behind as usize);
-            for (batches, within) in batches {
-                self.step(&batches, epoch, within as f64 / steps as f64)?;
-                let ends_epoch = within == steps;
-                let is_better = self.is_due(self.options.eval_every, ends_epoch) && self.evaluate()?;
-                let stops = self.stop.load(Ordering::Relaxed);
-                if is_better || stops || self.is_due(self.options.save_every, ends_epoch) {
-                    self.save()?;
-                }
-                if stops && self.state.step < self.plan.total() {
-                    return Err(self.interrupted());
-                }
+            self.epoch(epoch, behind)?;
+            (epoch, behind) = (epoch + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// The steps of an epoch after the first `behind` ones, or up to the last of all.
+    fn epoch(&mut self, epoch: u64, behind: u64) -> Result<()> {
+        let (all, left) = (self.plan.epoch(epoch), self.plan.total() - self.state.step);
+        let steps = all.len() as u64;
+        let batches = all.into_iter().zip(1..=steps).skip(behind as usize);
+        for (batches, within) in batches.take(left as usize) {
+            self.step(&batches, epoch, within, steps)?;
+            let ends_epoch = within == steps;
+            let is_better = self.is_due(self.options.eval_every, ends_epoch) && self.evaluate()?;
+            let stops = self.stop.load(Ordering::Relaxed);
+            if is_better || stops || self.is_due(self.options.save_every, ends_epoch) {
+                self.save()?;
+            }
+            if stops && self.state.step < self.plan.total() {
+                return Err(self.interrupted());
             }
         }
         Ok(())
@@ -94,7 +107,8 @@ impl Session<'_> {
         due || self.state.step == self.plan.total()
     }
 
-    fn step(&mut self, batches: &StepBatches<'_>, epoch: u64, within: f64) -> Result<()> {
+    /// Makes the step that is number `within`, counted from 1, of an epoch of `steps`.
+    fn step(&mut self, batches: &StepBatches<'_>, epoch: u64, within: u64, steps: u64) -> Result<()> {
         let (begun, number) = (Instant::now(), self.state.step);
         let hook: &dyn BlockHook = if self.options.activation_checkpointing { &Checkpoint } else { &Plain };
         let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
@@ -113,17 +127,22 @@ impl Session<'_> {
         if !norm.total.is_finite() {
             return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
         }
-        let seconds = begun.elapsed().as_secs_f64();
+        self.pulse.feel(norm.total, loss, number, self.plan.total(), self.progress)?;
+        let time = begun.elapsed();
+        let seconds = time.as_secs_f64();
         self.state.step += 1;
         self.state.loss_sum += loss * found.supervised as f64;
         self.state.supervised += found.supervised as u64;
         self.state.tokens += found.tokens as u64;
         self.state.seconds += seconds;
         let tokens_per_second = found.tokens as f64 / seconds;
-        self.progress.step(self.state.step, loss, tokens_per_second);
+        self.pace.step(time);
+        let (step, total) = (self.state.step, self.plan.total());
+        let message = format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s");
+        self.progress.step(step, total, message, self.pace.left(total - step, self.evaluations_left(steps)));
         self.metrics.write(Line::Step {
             step: self.state.step,
-            epoch: epoch as f64 + within,
+            epoch: epoch as f64 + within as f64 / steps as f64,
             loss,
             learning_rate,
             grad_norm: norm.total,
@@ -134,15 +153,22 @@ impl Session<'_> {
         })
     }
 
+    /// How many evaluations are still to come, where epochs have so many steps.
+    fn evaluations_left(&self, steps_in_epoch: u64) -> u64 {
+        let (step, total) = (self.state.step, self.plan.total());
+        if self.evaluation.is_empty() { 0 } else { times_left(step, total, self.options.eval_every, steps_in_epoch) }
+    }
+
     /// Evaluates, if there is anything to evaluate on, and tells whether no evaluation before was as good.
     fn evaluate(&mut self) -> Result<bool> {
         if self.evaluation.is_empty() {
             return Ok(false);
         }
-        let (step, all) = (self.state.step, self.evaluation.len());
-        let behind = |behind| self.progress.evaluating(behind, all);
-        let found = evaluate(self.trained.model, self.evaluation, behind);
+        let (begun, step, all) = (Instant::now(), self.state.step, self.evaluation.len());
+        self.progress.evaluating(0, all);
+        let found = evaluate(self.trained.model, self.evaluation, |behind| self.progress.evaluating(behind, all));
         let found = found.map_err(|error| nonfinite::after(step, error))?;
+        self.pace.evaluation(begun.elapsed());
         let (eval_loss, eval_perplexity) = (found.loss, found.perplexity());
         self.progress
             .note(format_args!("after step {step}: evaluation loss {eval_loss:.4}, perplexity {eval_perplexity:.3}"));
@@ -185,7 +211,8 @@ impl Session<'_> {
 
     fn interrupted(&self) -> Error {
         let (out, step) = (self.folder.path(), self.state.step);
+        let config = self.folder.join(CONFIG).to_string_lossy().into_owned();
         Error::file(out, format!("stopped after step {step} of {}; all of it is saved", self.plan.total()))
-            .with_hint(format!("go on with: vicugna finetune --config {} --resume", self.folder.join(CONFIG).display()))
+            .with_hint(format!("go on with: {}", command(["vicugna", "finetune", "--config", &config, "--resume"])))
     }
 }

@@ -7,7 +7,7 @@ use crate::autograd::{Gradients, Tensor};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::WeightSource;
-use crate::io::adapter::{self, AdapterConfig};
+use crate::io::adapter::{self, Adapter, AdapterConfig};
 use crate::io::model::ModelFiles;
 use crate::io::safetensors::{self, write_tensors};
 use crate::models::llama::Llama;
@@ -21,14 +21,21 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// All that is trained of a model.
 pub(super) struct Trained<'a> {
     pub model: &'a Llama,
-    /// `None` where the model itself is trained.
-    pub adapter: Option<AdapterConfig>,
+    /// The configuration, and what is written beside what is trained; `None` where the model itself is trained.
+    pub adapter: Option<Frozen>,
     /// In the order of [`Llama::trained`], under the names they are stored with.
     pub parameters: Vec<(String, &'a Parameter)>,
 }
 
+/// What training does not change of an adapter.
+pub(super) struct Frozen {
+    pub config: AdapterConfig,
+    /// The weights that it has whole, by their names in the model.
+    pub whole: BTreeMap<String, Tensor>,
+}
+
 impl<'a> Trained<'a> {
-    pub fn new(model: &'a Llama, adapter: Option<AdapterConfig>) -> Self {
+    pub fn new(model: &'a Llama, adapter: Option<Frozen>) -> Self {
         Self { model, adapter, parameters: model.trained() }
     }
 
@@ -58,8 +65,26 @@ impl<'a> Trained<'a> {
 
     /// Writes the weights as they are, f32, with the adapter's configuration.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        self.write_as(folder, DType::F32)?;
-        self.adapter.as_ref().map_or(Ok(()), |config| config.write(folder))
+        match &self.adapter {
+            Some(frozen) => self.adapter(frozen).write(folder),
+            None => self.write_as(folder, DType::F32),
+        }
+    }
+
+    /// The adapter as it is now.
+    fn adapter(&self, Frozen { config, whole }: &Frozen) -> Adapter {
+        let mut adapter = Adapter { config: config.clone(), whole: whole.clone(), ..Adapter::default() };
+        for (name, linear) in self.model.linears() {
+            if let Some(lora) = linear.lora() {
+                adapter.tensors.insert(name, (lora.a.get().detach(), lora.b.get().detach()));
+            }
+        }
+        self.model.visit_weights(&mut |name, parameter| {
+            if parameter.is_trained() {
+                adapter.whole.insert(name, parameter.get().detach());
+            }
+        });
+        adapter
     }
 
     fn write_as(&self, folder: &Path, dtype: DType) -> Result<()> {
@@ -75,7 +100,7 @@ impl<'a> Trained<'a> {
             return self.write(folder);
         }
         self.write_as(folder, dtype)?;
-        files.write_beside_weights(folder, dtype)
+        files.write_beside_weights(folder, files.config(), dtype)
     }
 
     /// Whether [`Trained::write_result`] came to its end in this folder.

@@ -52,3 +52,42 @@ fn with_an_adapter_only_its_gradients_are_given() {
     assert!(norms.keys().all(|name| name.starts_with("base_model.model.model.layers.")), "{norms:?}");
     assert!(norms.contains_key("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
 }
+
+/// Without a label there is no loss: logits are what is asked for.
+#[test]
+fn tokens_without_labels_have_logits_and_no_loss() {
+    let model = fixture("gqa");
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let logits = |name: &str, args: &[&str]| {
+        let file = place(name);
+        let ran = vicugna(&[&["inspect", "--model", &model, "--json", "--logits", &file], args].concat()).json();
+        let bytes = std::fs::read(&file).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        (ran, tensors.tensor("logits").unwrap().data().to_vec())
+    };
+    let (labelled, wanted) = logits("labelled", &["--input-ids", "1,2,3"]);
+    assert!(labelled["loss"].as_f64().unwrap() > 0.0);
+    for (name, args) in [
+        ("one", &["--input-ids", "1"][..]),
+        ("masked", &["--input-ids", "1,2,3", "--labels=-100,-100,-100"]),
+        ("first", &["--input-ids", "1,2,3", "--labels=1,-100,-100"]),
+        ("batch", &["--input-ids", "1", "--input-ids", "2"]),
+    ] {
+        let (json, found) = logits(name, args);
+        assert!(json["loss"].is_null() && json.as_object().unwrap().contains_key("loss"), "{json}");
+        assert_eq!(json["grad_norms"], serde_json::json!({}));
+        assert_eq!(json["argmax"][0], labelled["argmax"][0]);
+        let row = wanted.len() / 3;
+        assert!(found[..row] == wanted[..row], "{name}: the first token's logits differ");
+    }
+    let ran = vicugna(&["inspect", "--model", &model, "--input-ids", "1"]);
+    assert!(
+        ran.code == 0 && ran.stdout.starts_with("loss: none, as no token has a label\nargmax: ["),
+        "{}",
+        ran.stdout
+    );
+    let grads = place("grads");
+    vicugna(&["inspect", "--model", &model, "--input-ids", "1", "--grads", &grads])
+        .refused("--grads: no token has a label, so that there is no loss and no gradient");
+}

@@ -21,8 +21,6 @@ fn labels_must_fit_the_ids() {
     let model = fixture("gqa");
     vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--labels", "1"])
         .refused("batch: 2 input_ids, but 1 labels");
-    vicugna(&["inspect", "--model", &model, "--input-ids", "1,2", "--labels", "-100,-100"])
-        .refused("--labels: no token has a label that the model can be asked for");
 }
 
 #[test]

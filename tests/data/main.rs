@@ -1,6 +1,7 @@
 //! From files of records to batches of tokens.
 
 mod batches;
+mod chat;
 mod records;
 mod tokenize;
 mod whole_text;

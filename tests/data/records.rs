@@ -7,7 +7,7 @@ use serde_json::json;
 use vicugna::data::reading::Reading;
 use vicugna::data::records::{Example, Prompting, Record, read};
 use vicugna::error::{Error, Result};
-use vicugna::io::tokenizer::Message;
+use vicugna::io::tokenizer::Conversation;
 
 use super::{file, folder};
 
@@ -100,11 +100,11 @@ fn other_records_are_told_by_their_fields() {
         {"input_ids": [4]}
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
         {"text": "All of it.", "meta": {"pages": 3}}"#;
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
     let wanted = [
         Example::Tokens { input_ids: vec![1, 2, 3], labels: Some(vec![-100, 2, 3]) },
         Example::Tokens { input_ids: vec![4], labels: None },
-        Example::Chat(vec![message("user", "Hi"), message("assistant", "Hello")]),
+        Example::Chat(Conversation::from_json(messages).unwrap()),
         Example::Text("All of it.".into()),
     ];
     assert_eq!(of("any.jsonl", content), wanted);
@@ -396,11 +396,7 @@ fn bad_records_are_named_by_line_and_field() {
             r#"{"input_ids": [1, 2], "attention_mask": [1, 0]}"#,
             "line 3: field \"attention_mask\" hides tokens",
         ),
-        (
-            "a.jsonl",
-            r#"{"messages": [{"role": "user"}]}"#,
-            "line 3: field \"messages\" must be a list of objects of role and content",
-        ),
+        ("a.jsonl", r#"{"messages": [{"content": "a"}]}"#, "line 3: messages[0]: has no role; it has [content]"),
         ("a.jsonl", "{}", "line 3: fields [] make no known record"),
     ] {
         let (_folder, path) = file(name, &format!("{dolly}\n\n{bad}\n{dolly}\n"));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vicugna::data::records::{Prompting, Record, read};
 use vicugna::data::tokenize::{Report, Tokenizing, tokenize};
 use vicugna::error::{Error, Result};
-use vicugna::io::tokenizer::{Message, Token};
+use vicugna::io::tokenizer::{Conversation, Rendered, Token};
 use vicugna::nn::Sequence;
 use vicugna::ops::cross_entropy::IGNORE_INDEX;
 
@@ -34,9 +34,11 @@ fn encode(text: &str, _: &[Range<usize>], add_special_tokens: bool) -> Result<Ve
 
 /// `<role:content$>` for each turn, the opening `<assistant:` where it is asked for.
 #[expect(clippy::unnecessary_wraps, reason = "has the type of a chat template")]
-fn render(messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-    let turns: String = messages.iter().map(|message| format!("<{}:{}\u{2}>", message.role, message.content)).collect();
-    Ok(turns + if add_generation_prompt { "<assistant:" } else { "" })
+fn render(conversation: &Conversation, add_generation_prompt: bool) -> Result<Rendered> {
+    let turn = |i: usize| format!("<{}:{}\u{2}>", conversation.role(i), conversation.texts(i).concat());
+    let turns: String = (0..conversation.messages.len()).map(turn).collect();
+    let text = turns + if add_generation_prompt { "<assistant:" } else { "" };
+    Ok(Rendered { text, ..Rendered::default() })
 }
 
 fn tokenizing(max_input_length: usize) -> Tokenizing<'static> {
@@ -158,8 +160,12 @@ fn of_a_conversation_the_answers_are_supervised() {
 
 #[test]
 fn a_template_that_rewrites_earlier_turns_is_refused() {
-    let render = |messages: &[Message], open: bool| render(&messages[messages.len().saturating_sub(1)..], open);
-    let how = Tokenizing { render: &render, ..tokenizing(1024) };
+    let marked = |conversation: &Conversation, open: bool| {
+        let number = conversation.messages.len().to_string();
+        let Rendered { text, .. } = render(conversation, open)?;
+        Ok(Rendered { text: number + &text, ..Rendered::default() })
+    };
+    let how = Tokenizing { render: &marked, ..tokenizing(1024) };
     let chat = r#"{"messages": [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]}"#;
     let error = tokenize(&records(chat), &how).unwrap_err();
     assert!(error.to_string().contains("a.jsonl: line 1: messages: the model's chat template rewrites"), "{error}");

@@ -105,6 +105,7 @@ fn what_is_written_is_read_back() {
         rank_pattern: [("1.self_attn.q_proj".to_string(), 5)].into(),
         alpha_pattern: [("down_proj".to_string(), 6.0)].into(),
         base_model_name_or_path: Some("somewhere".into()),
+        ..AdapterConfig::default()
     };
     let modules = config.modules(&model()).unwrap();
     let names: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
@@ -278,11 +279,13 @@ fn nonsense_in_the_config_is_refused() {
     let message = format!("{CONFIG}: lora_alpha: ");
     let error = read(changed("lora_alpha", json!(1e308)).path()).unwrap_err().to_string();
     assert!(error.contains(&message) && error.ends_with("by more than a number can hold"), "{error}");
-    let message = format!("{CONFIG}: target_modules: [\"c_attn\"] matches no linear layer of the model's blocks");
-    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj can have one";
+    let message = format!("{CONFIG}: target_modules: [\"c_attn\"] matches no linear layer of the model");
+    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head can have one";
     refused(&changed("target_modules", json!(["c_attn"])), &message, Some(hint));
-    let message = |module| format!("{CONFIG}: target_modules: {module} cannot have an adapter");
-    refused(&changed("target_modules", json!(["q_proj", "lm_head"])), &message("lm_head"), Some(hint));
+    let merge = "if it has one, merge it with PEFT's merge_and_unload, and use the merged model";
+    let message = |module| format!("{CONFIG}: target_modules: {module} cannot have an adapter; {merge}");
+    refused(&changed("target_modules", json!(["q_proj", "embed_tokens"])), &message("model.embed_tokens"), Some(hint));
+    refused(&changed("target_modules", json!(["q_proj", "model.norm"])), &message("model.norm"), Some(hint));
     refused(&changed("target_modules", json!(".*")), &message("model.embed_tokens"), Some(hint));
 }
 
@@ -344,8 +347,7 @@ fn names_that_do_not_come_from_peft_are_shown() {
 
     let q = format!("{PREFIX}.0.self_attn.q_proj.lora_A");
     let twice = with_tensors(|tensors| {
-        let other = tensors[&format!("{q}.weight")].clone();
-        tensors.insert(format!("{q}.other.weight"), other);
+        tensors.insert(format!("{q}.other.weight"), Tensor::zeros(&Device::Cpu, DType::F32, [4, 32]).unwrap());
     });
     let place = "model.layers.0.self_attn.q_proj.lora_A.weight";
     let message = format!("{WEIGHTS}: tensors {q}.other.weight and {q}.weight are for one place, {place}");

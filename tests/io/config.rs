@@ -272,7 +272,7 @@ fn what_a_person_might_wonder_about_is_noted() {
     assert_eq!(noted(mistral(128)), [""; 0]);
     let passed_over = "sliding_window in config.json is passed over, as in transformers: Llama's attention has none";
     assert_eq!(noted(json!({"sliding_window": 64})), [passed_over]);
-    assert!(noted(mistral(64))[0].starts_with("the context is 64 tokens, the sliding_window of config.json"));
+    assert!(noted(mistral(64))[0].starts_with("the context is 64 tokens, the attention's sliding_window"));
 }
 
 #[test]

@@ -24,9 +24,9 @@ fn merged(name: &str, dtype: DType) -> TempDir {
     let config = read_config(&fixture(name)).unwrap();
     let source = Checkpoint::open(&fixture(name)).unwrap();
     write_folder(&folder.path().join("out"), |out| {
-        write_config(out, &config, dtype)?;
         copy_companions(source.path(), out)?;
-        merge(&source, &adapter(name), &config, dtype, &out.join(MODEL))
+        let config = merge(&source, &adapter(name), &config, dtype, &out.join(MODEL))?;
+        write_config(out, &config, dtype)
     })
     .unwrap();
     folder
@@ -127,7 +127,9 @@ fn misfits_are_refused_and_nothing_is_left() {
     let base = copy_of("lora");
     let merge_into = |out: &std::path::Path| -> Result<()> {
         let (config, source) = (read_config(base.path())?, Checkpoint::open(base.path())?);
-        write_folder(out, |out| folder::merge(&source, &adapter("lora"), &config, DType::F32, &out.join(MODEL)))
+        write_folder(out, |out| {
+            folder::merge(&source, &adapter("lora"), &config, DType::F32, &out.join(MODEL)).map(drop)
+        })
     };
     let parent = TempDir::new().unwrap();
     let out = parent.path().join("out");
@@ -158,8 +160,8 @@ fn rewrites_and_merges_a_case_of_peft() {
     let adapter = Adapter::read(&case.join("adapter"), &config).unwrap();
     write_folder(&case.join("rewritten"), |out| adapter.write(out)).unwrap();
     write_folder(&case.join("merged"), |out| {
-        write_config(out, &config, source.dtype())?;
-        merge(&source, &adapter, &config, source.dtype(), &out.join(MODEL))
+        let config = merge(&source, &adapter, &config, source.dtype(), &out.join(MODEL))?;
+        write_config(out, &config, source.dtype())
     })
     .unwrap();
 }

@@ -82,6 +82,26 @@ fn fetches_a_model_once() {
 }
 
 #[test]
+fn fetches_a_tokenizer_model_where_there_is_no_tokenizer_json() {
+    for (other, fetched) in [("README.md", true), ("tokenizer.json", false)] {
+        let files: [(&str, &[u8]); 4] = [
+            ("config.json", CONFIG),
+            (other, TOKENIZER),
+            ("tokenizer.model", b"pieces"),
+            ("model.safetensors", b"weights"),
+        ];
+        let revision = Revision::new('a', files);
+        let (server, cache) = (Server::start([("main", revision)]), TempDir::new().unwrap());
+        let hub = hub(&server.endpoint(), &cache);
+        let folder = hub.resolve(MODEL, Kind::Model).unwrap();
+        assert_eq!(folder.join("tokenizer.model").exists(), fetched);
+        let asked = server.state().log.len();
+        assert_eq!(hub.resolve(MODEL, Kind::Model).unwrap(), folder);
+        assert_eq!(server.state().log.len(), asked, "a whole snapshot needs no request");
+    }
+}
+
+#[test]
 fn fetches_the_shards_of_the_index_alone() {
     let index: &[u8] =
         br#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors","c":"model-1.safetensors"}}"#;
@@ -108,6 +128,27 @@ fn fetches_the_shards_of_the_index_alone() {
     assert!(text.ends_with("lacks model-2.safetensors"), "{text}");
     assert_eq!(hub.resolve(MODEL, Kind::Model).unwrap(), folder);
     assert_eq!(read(&folder, "model-2.safetensors"), b"two");
+}
+
+#[test]
+fn fetches_numbered_shards_without_an_index() {
+    let files: [(&str, &[u8]); 5] = [
+        ("config.json", CONFIG),
+        ("tokenizer.json", TOKENIZER),
+        ("model-00001-of-00002.safetensors", b"one"),
+        ("model-00002-of-00002.safetensors", b"two"),
+        ("model-extra.safetensors", b"stray"),
+    ];
+    let (server, cache) = (Server::start([("main", Revision::new('a', files))]), TempDir::new().unwrap());
+    let hub = hub(&server.endpoint(), &cache);
+    let folder = hub.resolve(MODEL, Kind::Model).unwrap();
+    assert_eq!(read(&folder, "model-00002-of-00002.safetensors"), b"two");
+    assert!(!folder.join("model-extra.safetensors").exists());
+    std::fs::remove_file(folder.join("model-00001-of-00002.safetensors")).unwrap();
+    let (text, _) = refusal(Hub { offline: true, ..hub.clone() }.resolve(MODEL, Kind::Model));
+    assert!(text.ends_with("lacks model-00001-of-00002.safetensors"), "{text}");
+    assert_eq!(hub.resolve(MODEL, Kind::Model).unwrap(), folder);
+    assert_eq!(read(&folder, "model-00001-of-00002.safetensors"), b"one");
 }
 
 #[test]

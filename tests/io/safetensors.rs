@@ -148,38 +148,6 @@ fn every_fixture_loads() {
 }
 
 #[test]
-fn the_index_is_checked_against_the_shards() {
-    let second = "model-00002-of-00003.safetensors";
-    let folder = copy_of("gqa_head_dim");
-    let index = folder.path().join(INDEX);
-    let refused = |message: &str, hint| assert_refused(Checkpoint::open(folder.path()), folder.path(), message, hint);
-    let whole: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
-    let mut map = whole["weight_map"].clone();
-    let moved = map.as_object().unwrap().iter().find(|(_, file)| *file == second).unwrap().0.clone();
-    let message = format!("{second}: holds tensor {moved}, which {INDEX} does not place here");
-    map[&moved] = "model-00001-of-00003.safetensors".into();
-    set(&index, "weight_map", map.clone());
-    refused(&message, None);
-    map.as_object_mut().unwrap().remove(&moved);
-    set(&index, "weight_map", map.clone());
-    refused(&message, None);
-    let mut map = whole["weight_map"].clone();
-    map["model.extra"] = second.into();
-    set(&index, "weight_map", map.clone());
-    refused(&format!("{second}: has no tensor model.extra, though {INDEX} lists it here"), None);
-    map["model.extra"] = "../elsewhere.safetensors".into();
-    set(&index, "weight_map", map);
-    let message = r#"weight_map: "../elsewhere.safetensors" is not the name of a file in this folder"#;
-    refused(&format!("{INDEX}: {message}"), None);
-    set(&index, "weight_map", json!(null));
-    refused(&format!("{INDEX}: weight_map must be an object from tensors to files, and is missing"), None);
-    set(&index, "weight_map", whole["weight_map"].clone());
-    std::fs::remove_file(folder.path().join(second)).unwrap();
-    let hint = Some("the folder is incomplete: get the file again");
-    refused(&format!("{second}: is missing, though {INDEX} lists it"), hint);
-}
-
-#[test]
 fn misfits_are_named() {
     let folder = copy_of("mha");
     let path = folder.path().join("config.json");

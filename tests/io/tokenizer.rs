@@ -9,7 +9,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use vicugna::error::Error;
 use vicugna::io::gguf::Gguf;
-use vicugna::io::tokenizer::{Message, Tokenizer};
+use vicugna::io::tokenizer::{Conversation, Tokenizer};
 
 use super::files::fixture;
 use super::gguf_file::{GgufFile, I32};
@@ -320,7 +320,7 @@ fn a_written_tokenizer_is_the_same() {
             (read.bos(), read.eos(), read.vocab_size()),
             (original.bos(), original.eos(), original.vocab_size())
         );
-        let messages = [Message { role: "user".into(), content: "hi".into() }];
+        let messages = Conversation::from_json(json!([{"role": "user", "content": "hi"}])).unwrap();
         let [a, b] = [&original, &read].map(|tokenizer| tokenizer.apply_chat_template(&messages, true).ok());
         assert_eq!(a, b);
         proptest!(|(text in texts(), special: bool)| {

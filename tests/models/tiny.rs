@@ -145,6 +145,18 @@ fn cached_decoding_with_dynamic_frequencies_matches_pytorch() {
 }
 
 #[test]
+fn layers_that_an_adapter_has_whole_match_peft() {
+    check("lora_saved");
+    check("lora_saved_tied");
+}
+
+#[test]
+fn lora_on_a_tied_head_matches_peft() {
+    check("lora_head");
+    check_on("lora_head", &Device::emulated());
+}
+
+#[test]
 fn greedy_tokens_match_pytorch() {
     for case in ["mha", "gqa"] {
         let expected = fixture::json::<Expected>(case).greedy.unwrap();

@@ -3,7 +3,7 @@ use vicugna::autograd::{Tensor, backward, backward_from, no_grad};
 use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::error::Error;
-use vicugna::ops::cross_entropy::cross_entropy;
+use vicugna::ops::cross_entropy::{cross_entropy, cross_entropy_low_rank};
 use vicugna::reference;
 
 use crate::harness::*;
@@ -67,6 +67,44 @@ on_devices! {
         use vicugna::reference::Real;
         check("dhidden", gradients.get(&tx).unwrap(), &expected_gradient!(0))?;
         check("dlm_head", gradients.get(&tw).unwrap(), &expected_gradient!(1))?;
+    }
+
+    /// A head with an adapter is one whose operands stand side by side, `[x | xa]` and `[w | b]`.
+    #[test]
+    fn low_rank_matches_reference(
+        (rows, v, h) in shapes(), r in 1..9usize, dtypes in [float_dtype(), float_dtype()], seed: u64
+    ) {
+        let (x, w) = (random(seed, rows * h, dtypes[0]), random(seed ^ 1, v * h, dtypes[0]));
+        let (xa, b) = (random(seed ^ 3, rows * r, dtypes[1]), random(seed ^ 4, v * r, dtypes[1]));
+        let (targets, dy) = (random_targets(seed, rows, v), random(seed ^ 2, 1, DType::F32));
+        let [tx, tw] = [(&x, rows), (&w, v)].map(|(values, n)| tensor(values, dtypes[0], [n, h]).with_grad());
+        let [txa, tb] = [(&xa, rows), (&b, v)].map(|(values, n)| tensor(values, dtypes[1], [n, r]).with_grad());
+        let loss = cross_entropy_low_rank(&tx, &tw, Some([&txa, &tb]), &ids(&targets), NORMALIZER as f32).unwrap();
+        let gradients = backward_from([(&loss, tensor(&dy, DType::F32, []))]).unwrap();
+
+        let joined = |a: &[f64], b: &[f64]| -> Vec<f64> {
+            a.chunks(h).zip(b.chunks(r)).flat_map(|(a, b)| a.iter().chain(b).copied().collect::<Vec<_>>()).collect()
+        };
+        let (wide_x, wide_w) = (joined(&x, &xa), joined(&w, &b));
+        let forward = expected!(R => {
+            vec![reference::cross_entropy::forward::<R>(&cast(&wide_x), &cast(&wide_w), &targets, NORMALIZER)]
+        });
+        check("loss", &loss, &forward)?;
+        macro_rules! expected_gradient {
+            ($i:tt, $columns:expr) => {
+                expected!(R => {
+                    let (dy, columns) = (R::from_f64(dy[0]), $columns);
+                    let wide = reference::cross_entropy::backward::<R>(
+                        dy, &cast(&wide_x), &cast(&wide_w), &targets, NORMALIZER).$i;
+                    wide.chunks(h + r).flat_map(|row| row[columns.clone()].to_vec()).collect::<Vec<_>>()
+                })
+            };
+        }
+        use vicugna::reference::Real;
+        check("dhidden", gradients.get(&tx).unwrap(), &expected_gradient!(0, 0..h))?;
+        check("dlm_head", gradients.get(&tw).unwrap(), &expected_gradient!(1, 0..h))?;
+        check("dxa", gradients.get(&txa).unwrap(), &expected_gradient!(0, h..h + r))?;
+        check("db", gradients.get(&tb).unwrap(), &expected_gradient!(1, h..h + r))?;
     }
 
     #[test]
@@ -183,6 +221,13 @@ on_devices! {
     let error = refusal(&x, &tensor(&[0.0; 6], DType::F32, [3, 2]), &[0, 0], 1.0);
     assert_eq!(error.to_string(), "cross_entropy: lm_head must be [V, 4], got [3, 2]");
     assert!(matches!(refusal(&x, &w, &[0, 0], 0.0), Error::Input { .. }));
+    let low_rank = |rows, classes, r| {
+        let (xa, b) = (tensor(&vec![0.0; rows * 2], DType::F32, [rows, 2]), tensor(&vec![0.0; classes * r], DType::F32, [classes, r]));
+        cross_entropy_low_rank(&x, &w, Some([&xa, &b]), &ids(&[0, 0]), 1.0).unwrap_err().to_string()
+    };
+    assert_eq!(low_rank(1, 3, 2), "cross_entropy: xa must be [2, 2], got [1, 2]");
+    assert_eq!(low_rank(2, 4, 2), "cross_entropy: b must be [3, 2], got [4, 2]");
+    assert_eq!(low_rank(2, 3, 1), "cross_entropy: b must be [3, 2], got [3, 1]");
     let error = cross_entropy(&x, &w, &tensor(&[0.0; 2], DType::F32, [2]), 1.0).unwrap_err();
     assert!(matches!(error, Error::DType { .. }), "{error}");
     if !matches!(device(), Device::Cpu) {

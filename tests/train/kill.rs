@@ -13,8 +13,6 @@ const KILLS: usize = 24;
 const OPTIONS: &[&str] = &[
     "--max-steps",
     "40",
-    "--epochs",
-    "9",
     "--batch-size",
     "1",
     "--max-input-length",
@@ -100,8 +98,6 @@ fn no_kill_loses_anything() {
 const LONG: &[&str] = &[
     "--max-steps",
     "3000",
-    "--epochs",
-    "9999",
     "--batch-size",
     "1",
     "--max-input-length",

@@ -5,13 +5,20 @@ mod chain;
 #[path = "../cli/command.rs"]
 mod command;
 mod run;
+mod settings;
 
 mod aliases;
+mod checkpoints;
+mod dead;
 mod devices;
 mod ends;
 mod folder;
 mod graphs;
+mod huggingface;
 mod kill;
+mod moved;
+mod options;
+mod progress;
 mod refusals;
 mod resume;
 mod smollm2;

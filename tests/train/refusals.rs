@@ -76,7 +76,8 @@ fn bad_options_are_named() {
     let place = Place::new();
     let data = place.random_records("data.jsonl", 6);
     for (options, message) in [
-        (vec!["--epochs", "0"], "--epochs: must be at least 1"),
+        (vec!["--epochs", "0"], "--epochs: must be a number above 0, got 0"),
+        (vec!["--epochs", "nan"], "--epochs: must be a number above 0, got NaN"),
         (vec!["--lora-r", "0"], "--lora-r: must be at least 1"),
         (vec!["--batch-size", "0"], "--batch-size: must be at least 1"),
         (vec!["--learning-rate", "nan"], "--learning-rate: must be a number from 0 on, got NaN"),
@@ -85,7 +86,7 @@ fn bad_options_are_named() {
         (vec!["--lora-dropout", "1.5"], "--lora-dropout: must be from 0 to below 1, got 1.5"),
         (vec!["--max-input-length", "129"], "--max-input-length: 129 tokens are more than the model's context of 128"),
         (vec!["--max-input-length", "1"], "--max-input-length: must be at least 2, got 1"),
-        (vec!["--target-modules", "w1"], "target_modules: [\"w1\"] matches no linear layer of the model's blocks"),
+        (vec!["--target-modules", "w1"], "target_modules: [\"w1\"] matches no linear layer of the model"),
         (vec!["--device", "tpu"], "--device: \"tpu\" is no device"),
     ] {
         place.finetune(&fixture("gqa"), &data, "out", &options).refused(message);

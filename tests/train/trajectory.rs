@@ -60,19 +60,28 @@ pub fn follow(place: &Place, trajectory: &Trajectory, model: &str, extra: &[&str
 
 #[test]
 fn an_adapter_on_all_layers_follows_pytorch() {
+    follows_peft("lora");
+}
+
+#[test]
+fn layers_that_an_adapter_has_whole_follow_pytorch() {
+    follows_peft("lora_saved");
+}
+
+fn follows_peft(case: &str) {
     let place = Place::new();
-    let trajectory: Trajectory = serde_json::from_value(expected("lora")["trajectory_lora"].clone()).unwrap();
-    let adapter = fixture("lora/adapter");
-    let (losses, norms) = follow(&place, &trajectory, &fixture("lora"), &["--init-adapter", &adapter]);
-    println!("losses {losses:.1e}, gradient norms {norms:.1e}");
-    assert!(losses < 1e-4 && norms < 1e-3, "losses {losses:e}, gradient norms {norms:e}");
-    let wanted = tensors(&Path::new(&fixture("lora")).join("expected.safetensors"));
+    let trajectory: Trajectory = serde_json::from_value(expected(case)["trajectory_lora"].clone()).unwrap();
+    let adapter = fixture(&format!("{case}/adapter"));
+    let (losses, norms) = follow(&place, &trajectory, &fixture(case), &["--init-adapter", &adapter]);
+    println!("{case}: losses {losses:.1e}, gradient norms {norms:.1e}");
+    assert!(losses < 1e-4 && norms < 1e-3, "{case}: losses {losses:e}, gradient norms {norms:e}");
+    let wanted = tensors(&Path::new(&fixture(case)).join("expected.safetensors"));
     let found = tensors(&place.path("out/adapter_model.safetensors"));
     for (name, values) in &found {
         let wanted = &wanted[&format!("final.{name}")];
-        assert_eq!(values.len(), wanted.len(), "{name}");
+        assert_eq!(values.len(), wanted.len(), "{case}: {name}");
         let furthest = largest(values.iter().zip(wanted).map(|(f, w)| f64::from((f - w).abs())));
-        assert!(furthest < 2e-4, "{name} is {furthest:e} away after 20 steps");
+        assert!(furthest < 2e-4, "{case}: {name} is {furthest:e} away after 20 steps");
     }
     assert_eq!(found.len(), wanted.keys().filter(|name| name.starts_with("final.")).count());
 }

@@ -36,6 +36,12 @@ pub struct AdapterConfig {
     pub rank_pattern: IndexMap<String, usize>,
     /// Strengths of modules that match a regular expression: the first counts.
     pub alpha_pattern: IndexMap<String, f64>,
+    /// The ends of the paths of modules that the adapter has whole, trained, in the place of the model's.
+    pub modules_to_save: Vec<String>,
+    /// Whether an embedding that the adapter has whole is the output layer too, where the model ties them.
+    pub ensure_weight_tying: bool,
+    /// Which biases are trained: `none`, `all`, or those of the modules with an adapter, `lora_only`.
+    pub bias: String,
     /// Where the base model was, for information.
     pub base_model_name_or_path: Option<String>,
 }
@@ -53,6 +59,9 @@ impl Default for AdapterConfig {
             layers_pattern: None,
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
+            modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
+            bias: "none".into(),
             base_model_name_or_path: None,
         }
     }
@@ -111,6 +120,9 @@ impl AdapterConfig {
             layers_pattern: object.one_or_many("layers_pattern", "a name or a list of them")?,
             rank_pattern: object.optional("rank_pattern", "an object of whole numbers")?.unwrap_or_default(),
             alpha_pattern: object.optional("alpha_pattern", "an object of numbers")?.unwrap_or_default(),
+            modules_to_save: object.optional("modules_to_save", "a list of names")?.unwrap_or_default(),
+            ensure_weight_tying: object.optional("ensure_weight_tying", "true or false")?.unwrap_or_default(),
+            bias: object.optional("bias", "a name")?.unwrap_or(default.bias),
             base_model_name_or_path: object.optional("base_model_name_or_path", "a name")?,
         };
         if !(0.0..1.0).contains(&config.lora_dropout) {
@@ -130,8 +142,8 @@ impl AdapterConfig {
         let mut fields = json!({
             "alpha_pattern": alphas,
             "base_model_name_or_path": self.base_model_name_or_path,
-            "bias": "none",
-            "ensure_weight_tying": false,
+            "bias": self.bias,
+            "ensure_weight_tying": self.ensure_weight_tying,
             "exclude_modules": self.exclude_modules,
             "inference_mode": true,
             "init_lora_weights": true,
@@ -141,6 +153,7 @@ impl AdapterConfig {
             "lora_alpha": number(self.lora_alpha),
             "lora_dropout": self.lora_dropout,
             "megatron_core": "megatron.core",
+            "modules_to_save": Some(&self.modules_to_save).filter(|modules| !modules.is_empty()),
             "peft_type": "LORA",
             "peft_version": "0.21.2",
             "qalora_group_size": 16,
@@ -161,7 +174,7 @@ impl AdapterConfig {
 }
 
 /// Keys that PEFT writes though they ask for nothing.
-const NULLS: [&str; 16] = [
+const NULLS: [&str; 15] = [
     "alora_invocation_tokens",
     "arrow_config",
     "auto_mapping",
@@ -171,7 +184,6 @@ const NULLS: [&str; 16] = [
     "layer_replication",
     "lora_ga_config",
     "megatron_config",
-    "modules_to_save",
     "monteclora_config",
     "revision",
     "target_parameters",

@@ -5,6 +5,7 @@ mod modules;
 mod names;
 mod refusals;
 mod stored;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,14 +28,16 @@ pub const CONFIG: &str = "adapter_config.json";
 /// The file of its tensors.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// A LoRA: each of some linear layers adds `scaling · B·A` to its weight.
+/// A LoRA: each of some linear layers adds `scaling · B·A` to its weight. Some weights it may have whole.
 #[derive(Clone, Debug, Default)]
 pub struct Adapter {
     /// Which layers, and how strongly.
     pub config: AdapterConfig,
     /// A `[R, in]` and B `[out, R]` in f32 on the CPU, by the path of the module: `model.layers.0.self_attn.q_proj`.
     pub tensors: BTreeMap<String, (Tensor, Tensor)>,
-    /// What its files ask for that changes nothing here, in words.
+    /// Weights in the place of the model's, in f32 on the CPU, by their names in the model.
+    pub whole: BTreeMap<String, Tensor>,
+    /// What of its files counts for nothing here, and what it has unasked, in words.
     pub notes: Vec<String>,
 }
 
@@ -50,22 +53,59 @@ impl Adapter {
             return Err(no_adapter(folder));
         }
         let object = Object::read(&path)?;
-        let config = AdapterConfig::parse(&object)?;
-        let in_config = |e: Error| relocate(e, &path);
-        let mut stored = Stored::open(folder, config.base_model_name_or_path.as_deref())?;
-        let notes = refusals::inert(&object, stored.has_biases())?;
-        let mut tensors = BTreeMap::new();
-        for (module, shape) in config.modules(model).map_err(in_config)? {
-            let &[output, input] = shape.dims() else { continue };
-            config.scaling(&module).map_err(in_config)?; // so that it cannot fail later, where the file is not known
-            let r = config.rank(&module).map_err(in_config)?;
-            let a = stored.take(&lora(&module, "lora_A"), [r, input])?;
-            let b = stored.take(&lora(&module, "lora_B"), [output, r])?;
-            tensors.insert(module, (a, b));
+        let mut adapter = Self { config: AdapterConfig::parse(&object)?, ..Self::default() };
+        whole::resolve_tying(&mut adapter.config, model);
+        let mut stored = Stored::open(folder, adapter.config.base_model_name_or_path.as_deref())?;
+        adapter.whole = whole::take(&mut stored, &adapter.config, model)?;
+        adapter.refuse_rows(model, stored.path())?;
+        adapter.notes = refusals::inert(&object, adapter.has_biases())?;
+        adapter.notes.extend(adapter.unlisted()?);
+        if !adapter.has_biases() {
+            adapter.config.bias = "none".into();
         }
+        adapter
+            .take_loras(&mut stored, model)
+            .map_err(|e| if matches!(e, Error::Input { .. }) { relocate(e, &path) } else { e })?;
         let modules = model.parameters().into_iter().filter_map(|(name, _)| Some(name.strip_suffix(".weight")?.into()));
         stored.refuse_rest(&modules.collect())?;
-        Ok(Self { config, tensors, notes })
+        Ok(adapter)
+    }
+
+    fn take_loras(&mut self, stored: &mut Stored, base: &LlamaConfig) -> Result<()> {
+        for (module, shape) in self.config.modules(&self.model(base))? {
+            let &[output, input] = shape.dims() else { continue };
+            self.config.scaling(&module)?; // so that it cannot fail later, where the file is not known
+            let r = self.config.rank(&module)?;
+            let a = stored.take(&lora(&module, "lora_A"), [r, input])?;
+            let b = stored.take(&lora(&module, "lora_B"), [output, r])?;
+            self.tensors.insert(module, (a, b));
+        }
+        Ok(())
+    }
+
+    fn has_biases(&self) -> bool {
+        self.whole.keys().any(|name| name.ends_with(".bias"))
+    }
+
+    /// A note of the weights that it has whole though its config does not say so.
+    fn unlisted(&self) -> Result<Option<String>> {
+        let unlisted = self.frozen()?.into_keys().collect::<Vec<_>>();
+        Ok((!unlisted.is_empty())
+            .then(|| format!("has weights of its own, which it did not train: {}", unlisted.join(", "))))
+    }
+
+    /// The weights that it has whole and that training it does not train, by their names in the model.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if something in its config is not a regular expression.
+    pub fn frozen(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut frozen = BTreeMap::new();
+        for (name, tensor) in &self.whole {
+            if !self.config.trains(name)? {
+                frozen.insert(name.clone(), tensor.clone());
+            }
+        }
+        Ok(frozen)
     }
 
     /// Writes the adapter into `folder`, each file in full or not at all. Equal adapters give equal bytes.
@@ -78,6 +118,7 @@ impl Adapter {
             named.insert(tensor_name(module, "lora_A"), a.clone());
             named.insert(tensor_name(module, "lora_B"), b.clone());
         }
+        named.extend(self.whole_by_name());
         write_tensors(&folder.join(WEIGHTS), &named)?;
         self.config.write(folder)
     }

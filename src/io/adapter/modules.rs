@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::config::AdapterConfig;
+use super::refusals::MERGE;
 use crate::error::{Error, Result};
+use crate::io::LM_HEAD;
 use crate::models::llama::LlamaConfig;
 use crate::shape::Shape;
 
@@ -85,21 +87,22 @@ impl AdapterConfig {
     /// `[out, in]`.
     ///
     /// # Errors
-    /// [`Error::Input`] if none has, if one is no linear layer of a block, or if something in this config is not a
+    /// [`Error::Input`] if none has, if one is no linear layer, or if something in this config is not a
     /// regular expression.
     pub fn modules(&self, model: &LlamaConfig) -> Result<Vec<(String, Shape)>> {
         let mut modules = Vec::new();
-        let tied_head = ("lm_head.weight".into(), Shape::from([model.vocab_size, model.hidden_size]));
-        for (name, shape) in model.parameters().into_iter().chain([tied_head]) {
+        let head = (LM_HEAD.into(), Shape::from([model.vocab_size, model.hidden_size]));
+        let others = model.parameters().into_iter().filter(|(name, _)| name != LM_HEAD);
+        for (name, shape) in others.chain([head]) {
             let Some(module) = name.strip_suffix(".weight") else { continue }; // a bias
-            match (self.targets(module)?, is_linear_of_block(module)) {
-                (true, true) => modules.push((module.to_string(), shape)),
-                (true, false) => return Err(refuse_target(format!("{module} cannot have an adapter"))),
-                (false, _) => {}
+            match self.targets(module)? {
+                true if is_linear_of_block(module) || module == "lm_head" => modules.push((module.to_string(), shape)),
+                true => return Err(refuse_target(format!("{module} cannot have an adapter; if it has one, {MERGE}"))),
+                false => {}
             }
         }
         if modules.is_empty() {
-            let detail = format!("{} matches no linear layer of the model's blocks", json!(self.target_modules));
+            let detail = format!("{} matches no linear layer of the model", json!(self.target_modules));
             return Err(refuse_target(detail));
         }
         Ok(modules)
@@ -111,9 +114,30 @@ impl AdapterConfig {
         {
             return Ok(false);
         }
+        // What is whole in the adapter has no LoRA, whatever else chooses it.
+        let path = format!(".{module}.");
+        if self.modules_to_save.iter().any(|saved| path.contains(&format!(".{saved}."))) {
+            return Ok(false);
+        }
         // PEFT holds a module that is named by its whole path to no list of layers.
         Ok(self.target_modules.names_whole(module)
             || self.target_modules.matches("target_modules", module)? && self.has_layer(module)?)
+    }
+
+    /// Whether `modules_to_save` names the module of a weight, or one that holds it, by the end of its path.
+    pub(super) fn saves(&self, weight: &str) -> bool {
+        let modules = weight.match_indices('.').filter_map(|(dot, _)| weight.get(..dot));
+        let mut modules = modules.filter(|module| !module.is_empty());
+        modules.any(|module| self.modules_to_save.iter().any(|saved| module.ends_with(saved)))
+    }
+
+    /// Whether training the adapter trains a weight of the model that it has whole.
+    ///
+    /// # Errors
+    /// [`Error::Input`] as [`AdapterConfig::modules`].
+    pub fn trains(&self, weight: &str) -> Result<bool> {
+        let Some(module) = weight.strip_suffix(".bias") else { return Ok(self.saves(weight)) };
+        Ok(self.saves(weight) || self.bias == "all" || self.bias == "lora_only" && self.targets(module)?)
     }
 
     fn has_layer(&self, module: &str) -> Result<bool> {
@@ -133,7 +157,7 @@ impl AdapterConfig {
 }
 
 fn refuse_target(detail: String) -> Error {
-    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj can have one";
+    let hint = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head can have one";
     Error::input("target_modules", detail).with_hint(hint)
 }
 

@@ -4,7 +4,7 @@
 const PREFIX: &str = "base_model.model.";
 
 /// The name in PEFT's files of what is at `place`: a weight of the model or of a module's LoRA.
-pub fn stored_name(place: &str) -> String {
+pub(super) fn stored_name(place: &str) -> String {
     format!("{PREFIX}{place}")
 }
 

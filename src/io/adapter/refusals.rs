@@ -60,7 +60,7 @@ fn refuse_other_methods(object: &Object) -> Result<()> {
     }
 }
 
-/// Keys that ask for something which changes nothing here, in words; `has_biases` if the file holds biases.
+/// Keys that ask for something which changes nothing here, in words; `has_biases` if the adapter does.
 pub(super) fn inert(object: &Object, has_biases: bool) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if object.optional("fan_in_fan_out", "true or false")? == Some(true) {

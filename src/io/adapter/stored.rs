@@ -27,15 +27,19 @@ impl Stored {
     /// Opens the file in `folder` of an adapter that was made for the model called `base`.
     ///
     /// # Errors
-    /// [`Error::File`] if there is none, if it is corrupt, or if two of its tensors are for one place.
+    /// [`Error::File`] if there is none, if it is corrupt, or if two of its tensors are for one place and not equal.
     pub fn open(folder: &Path, base: Option<&str>) -> Result<Self> {
         let (file, mut names) = (open(folder)?, BTreeMap::new());
+        let load = |name: &str| file.load(name, file.shape(name)?, DType::F32, &Device::Cpu);
         for name in file.names() {
             // PEFT keeps the layer that another takes the place of beside that.
             if name.contains(".original_module.") {
                 continue;
             }
-            if let Some(other) = names.insert(place(&name), name.clone()) {
+            // A resized layer that was trained PEFT saves under two names.
+            if let Some(other) = names.insert(place(&name), name.clone())
+                && !are_equal(&load(&other)?, &load(&name)?)?
+            {
                 let detail = format!("tensors {other} and {name} are for one place, {}", place(&name));
                 return Err(Error::file(file.path(), detail).with_hint("keep the one that counts"));
             }
@@ -44,9 +48,19 @@ impl Stored {
         Ok(Self { file, names, base })
     }
 
-    /// Whether there is a bias that nobody took.
-    pub fn has_biases(&self) -> bool {
-        self.names.keys().any(|place| place.ends_with(".bias"))
+    /// The file.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Whether there is a tensor at `place`.
+    pub fn has(&self, place: &str) -> bool {
+        self.names.contains_key(place)
+    }
+
+    /// How many rows the tensor at `place` has.
+    pub fn rows(&self, place: &str) -> Option<usize> {
+        Some(self.file.shape(self.names.get(place)?).ok()?.rows())
     }
 
     /// The tensor at `place`, in f32 on the CPU.
@@ -64,6 +78,9 @@ impl Stored {
         let error = Error::file(self.file.path(), format!("has no tensor {}", stored_name(place)));
         if let Some(name) = self.names.iter().find_map(|(place, name)| is_foreign(place).then_some(name)) {
             return error.with_hint(format!("it has {name}: give the tensors the names that PEFT gives them"));
+        }
+        if !place.contains(".lora_") {
+            return error.with_hint(format!("modules_to_save of {CONFIG} names it"));
         }
         let layer: Vec<&str> = place.split('.').take(3).collect();
         let layer = layer.join(".");
@@ -98,6 +115,11 @@ fn is_foreign(place: &str) -> bool {
     let leaf = place.rsplit_once('.').map_or("", |(_, leaf)| leaf);
     let of_lora = [".lora_A.weight", ".lora_B.weight"].iter().any(|end| place.ends_with(end));
     !in_llama || !(of_lora || !place.contains(".lora_") && ["weight", "bias"].contains(&leaf))
+}
+
+/// Whether two tensors hold the same bits.
+pub(super) fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+    Ok(a.shape() == b.shape() && a.buffer().host()? == b.buffer().host()?)
 }
 
 /// PEFT's older files are PyTorch's; safetensors come first.

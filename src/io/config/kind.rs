@@ -102,19 +102,21 @@ pub(super) fn refuse_window(object: &Object, config: &LlamaConfig) -> Result<()>
 
 /// What of a window is passed over, or limits the context.
 pub(super) fn notes(object: &Object, config: &LlamaConfig) -> Vec<String> {
-    let unlimited = config
-        .rope_scaling
-        .map_or(config.max_position_embeddings, |scaling| scaling.context(config.max_position_embeddings));
     match config.model_type {
         ModelType::Llama { .. } if object.asks_for(WINDOW) => {
             vec![format!("{WINDOW} in config.json is passed over, as in transformers: Llama's attention has none")]
         }
-        ModelType::Mistral { sliding_window: Some(window) } if window < unlimited => vec![format!(
-            "the context is {window} tokens, the {WINDOW} of config.json: within it attention sees all, and longer texts \
-             are not supported"
-        )],
-        _ => Vec::new(),
+        _ => window_note(config).into_iter().collect(),
     }
+}
+
+/// That a window limits the context, where it does.
+pub fn window_note(config: &LlamaConfig) -> Option<String> {
+    let max = config.max_position_embeddings;
+    let unlimited = config.rope_scaling.map_or(max, |scaling| scaling.context(max));
+    let ModelType::Mistral { sliding_window: Some(window) } = config.model_type else { return None };
+    let note = "within it attention sees all, and longer texts are not supported";
+    (window < unlimited).then(|| format!("the context is {window} tokens, the attention's {WINDOW}: {note}"))
 }
 
 /// The keys of config.json that tell the model's type.

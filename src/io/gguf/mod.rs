@@ -9,6 +9,7 @@ mod header;
 mod llama;
 mod metadata;
 mod reader;
+mod rope;
 mod split;
 mod super_blocks;
 
@@ -108,12 +109,13 @@ impl WeightSource for Gguf {
         if info.shape != shape {
             return Err(self.tensor_error(name, format!("must be {shape}, is {}", info.shape)));
         }
-        let rows = Rows {
-            encoding: self.encoding(name, info)?,
-            blocks: self.blocks(info),
-            width: shape.last(),
-            interleaved: self.interleaved(name, shape)?,
-        };
+        let (encoding, interleaved) = (self.encoding(name, info)?, self.interleaved(name, shape)?);
+        let is_vector = shape.dims().len() == 1;
+        if is_vector && encoding.block().0 > 1 {
+            return Err(self.tensor_error(name, "is a vector, which must not be quantised"));
+        }
+        let width = if is_vector && interleaved.is_some() { 1 } else { shape.last() };
+        let rows = Rows { encoding, blocks: self.blocks(info), width, interleaved };
         let mut tensor = Tensor::uninit(&Device::Cpu, dtype, shape)?;
         dispatch_float!("gguf", dtype, T => { rows.write(tensor.slice_mut::<T>()?); Ok(()) })?;
         if let Some(file) = self.files.get(info.file) {

@@ -17,6 +17,7 @@ use super::trouble::{Trouble, unwritable};
 use super::{Hub, Kind};
 use crate::error::{Error, Result};
 use crate::io::safetensors::WEIGHTS;
+use crate::io::shards::shard_names;
 use crate::io::{adapter, pickle, text};
 
 const CONFIG: &str = "config.json";
@@ -26,11 +27,14 @@ const ADAPTER_WEIGHTS: [&str; 2] = [adapter::WEIGHTS, pickle::ADAPTER];
 /// Read where a repository has them.
 const COMPANIONS: [&str; 5] = [
     "generation_config.json",
-    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
 ];
+
+/// The tokenizer, in the order in which it is looked for.
+pub(super) const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
 
 /// How often a request is sent before its trouble is the user's.
 const ATTEMPTS: u32 = 5;
@@ -84,7 +88,19 @@ fn weights(folder: &Path) -> BTreeSet<String> {
     let has = |name: &str| folder.join(name).exists();
     let (whole, index) = model_weights(has);
     let listed = if has(whole) { None } else { shards(&folder.join(index)).ok() };
-    listed.unwrap_or_else(|| [whole.to_owned()].into())
+    listed.unwrap_or_else(|| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        unlisted(whole, &names)
+    })
+}
+
+/// The files of the weights where no index lists any: `whole` if it is one of `names`, else the shards that they number.
+fn unlisted(whole: &str, names: &[impl AsRef<str>]) -> BTreeSet<String> {
+    let names = || names.iter().map(AsRef::as_ref);
+    let numbered = WEIGHTS.iter().map(|(whole, _)| shard_names(names(), whole)).find(|shards| !shards.is_empty());
+    let numbered = numbered.filter(|_| names().all(|name| name != whole));
+    numbered.unwrap_or_else(|| [whole.to_owned()].into())
 }
 
 /// What the weights of a model are called among the files that `has` tells of: whole, and the list of their shards.
@@ -174,13 +190,17 @@ impl Fetch<'_> {
     /// The weights come last: a snapshot that has them has everything.
     fn model(&self) -> Result<()> {
         self.file(CONFIG)?;
-        COMPANIONS.into_iter().filter(|name| self.has(name)).try_for_each(|name| self.file(name))?;
+        let tokenizer = TOKENIZERS.into_iter().find(|name| self.has(name));
+        let companions = COMPANIONS.into_iter().filter(|name| self.has(name));
+        companions.chain(tokenizer).try_for_each(|name| self.file(name))?;
         let (whole, index) = model_weights(|name| self.has(name));
-        if self.has(whole) || !self.has(index) {
-            return self.file(whole);
-        }
-        self.file(index)?;
-        shards(&self.folder.join(index))?.iter().try_for_each(|name| self.file(name))
+        let files = if !self.has(whole) && self.has(index) {
+            self.file(index)?;
+            shards(&self.folder.join(index))?
+        } else {
+            unlisted(whole, &self.files.iter().map(|file| file.rfilename.as_str()).collect::<Vec<_>>())
+        };
+        files.iter().try_for_each(|name| self.file(name))
     }
 
     fn adapter(&self) -> Result<()> {

@@ -133,7 +133,7 @@ fn nor_a_folder(error: Error, name: &str) -> Error {
 
 /// A cache filled by another library may hold the weights alone; one request finds out whether there is more.
 fn has_tokenizer(folder: &Path, kind: Kind) -> bool {
-    kind == Kind::Adapter || folder.join("tokenizer.json").exists()
+    kind == Kind::Adapter || download::TOKENIZERS.iter().any(|name| folder.join(name).exists())
 }
 
 fn is_true(text: &str) -> bool {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{Tokenizer, added, sentencepiece, tokenizer_error};
+use super::{Tokenizer, added, chat, sentencepiece, tokenizer_error};
 use crate::error::{Error, Result};
 use crate::io::text;
 
@@ -47,8 +47,8 @@ impl Tokenizer {
         self.refuse_contradictions(folder, &claims)?;
         claims.retain(|claim| self.takes(claim, is_listed));
         self.add(folder, claims, &config)?;
-        if let Some(template) = text::read_if_there(&folder.join("chat_template.jinja"))? {
-            config.insert("chat_template".to_owned(), Value::String(template));
+        if let Some(templates) = chat::of_folder(folder)? {
+            config.insert("chat_template".to_owned(), templates);
         }
         self.config.append(&mut config);
         let named = ends.into_iter().flatten().filter_map(|end| self.inner.token_to_id(&end));

@@ -159,10 +159,8 @@ fn finish(
         let add = gguf.bool(&format!("tokenizer.ggml.{name}"))?.unwrap_or(default);
         config.insert(name.to_owned(), add.into());
     }
-    if let Some(template) = gguf.string("tokenizer.chat_template")? {
-        config.insert("chat_template".to_owned(), template.into());
-    }
-    if let Some(context) = gguf.unsigned("llama.context_length")? {
+    config.extend(chat_templates(gguf)?.map(|templates| ("chat_template".to_owned(), templates)));
+    if let Some(context) = gguf.unsigned(&gguf.key("context_length")?)? {
         config.insert("model_max_length".to_owned(), context.into());
     }
     config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
@@ -172,6 +170,18 @@ fn finish(
     tokenizer.ends.extend(tokenizer.eos());
     tokenizer.settle()?;
     Ok(tokenizer)
+}
+
+/// The chat template, or a list with names if there are others beside it.
+fn chat_templates(gguf: &Gguf) -> Result<Option<Value>> {
+    let default = gguf.string("tokenizer.chat_template")?;
+    let mut named: Vec<Value> = default.iter().map(|text| json!({"name": "default", "template": text})).collect();
+    for name in gguf.strings("tokenizer.chat_templates")?.unwrap_or_default() {
+        let template = gguf.string(&format!("tokenizer.chat_template.{name}"))?;
+        named.extend(template.map(|text| json!({"name": name, "template": text})));
+    }
+    let is_single = named.len() <= usize::from(default.is_some());
+    Ok(if is_single { default.map(Value::from) } else { Some(Value::Array(named)) })
 }
 
 /// A part of a tokenizer, from what tokenizer.json would say.

@@ -16,7 +16,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub use chat::Message;
+pub use chat::{Conversation, Rendered, now};
+use jiff::civil::DateTime;
 use serde_json::{Map, Value, json};
 pub use spans::Token;
 pub use stream::DecodeStream;
@@ -39,13 +40,18 @@ pub struct Tokenizer {
     sources: HashMap<u32, PathBuf>,
     /// For texts in which special tokens are text.
     respelled: OnceLock<Option<spans::Respelled>>,
+    /// The config's chat templates, made ready.
+    templates: OnceLock<chat::Templates>,
+    /// What chat templates take for now.
+    date: DateTime,
 }
 
 impl Tokenizer {
     /// A tokenizer of which nothing is known but its vocabulary.
     fn bare(path: &Path, inner: tokenizers::Tokenizer) -> Self {
         let (config, ends, sources) = (Map::new(), Vec::new(), HashMap::new());
-        Self { path: path.to_owned(), inner, config, ends, sources, respelled: OnceLock::new() }
+        let (respelled, templates, date) = (OnceLock::new(), OnceLock::new(), chat::now());
+        Self { path: path.to_owned(), inner, config, ends, sources, respelled, templates, date }
     }
 
     /// Makes the tokenizer do what is known of it.
@@ -56,7 +62,7 @@ impl Tokenizer {
         self.settle_beginning()?;
         let processor = self.inner.get_post_processor().cloned().map(spans::with_whole_spans);
         self.inner.with_post_processor(processor);
-        self.respelled = OnceLock::new();
+        (self.respelled, self.templates) = (OnceLock::new(), OnceLock::new());
         Ok(())
     }
 

@@ -19,8 +19,8 @@ use crate::dtype::{DType, Float};
 use crate::error::Result;
 use crate::nn::{Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor};
 use crate::ops::attention::Segments;
-use crate::ops::cross_entropy::cross_entropy;
-use crate::ops::elementwise::cast;
+use crate::ops::cross_entropy::cross_entropy_low_rank;
+use crate::ops::elementwise::{add, cast};
 use crate::ops::grad_norm::grad_norm;
 use crate::ops::matmul::matmul_f32;
 use crate::shape::Shape;
@@ -37,8 +37,8 @@ pub struct Llama {
     embed_tokens: Embedding,
     blocks: Vec<Arc<Block>>,
     norm: RmsNorm,
-    /// `None` where the embedding is the output layer.
-    lm_head: Option<Parameter>,
+    /// Where the config ties it, its weight is the embedding's.
+    lm_head: Linear,
     rope: Rope,
 }
 
@@ -57,8 +57,8 @@ impl Llama {
         let norm = Parameter::new(load("model.norm.weight", [h].into())?);
         let norm = RmsNorm { weight: norm, eps: config.rms_norm_eps as f32 };
         let lm_head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(Parameter::new(load("lm_head.weight", [v, h].into())?)),
+            true => Linear::tied(&embed_tokens.weight),
+            false => Linear::new(load("lm_head.weight", [v, h].into())?, None),
         };
         Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: Rope::default() })
     }
@@ -94,13 +94,19 @@ impl Llama {
         hook: &dyn BlockHook,
     ) -> Result<Tensor> {
         let hidden = self.hidden(batch, dropout, hook)?;
-        let loss = cross_entropy(&hidden, &self.output_weight(&hidden)?, &batch.targets, normalizer);
+        let weight = cast(&self.lm_head.weight.get(), hidden.dtype())?;
+        let low_rank = self.lm_head.lora().map(|lora| lora.factors(&hidden, dropout)).transpose()?;
+        let low_rank = low_rank.as_ref().map(|[xa, b]| [xa, b]);
+        let loss = cross_entropy_low_rank(&hidden, &weight, low_rank, &batch.targets, normalizer);
         loss.map_err(|error| batch.bad_label(self.config.vocab_size).unwrap_or(error))
     }
 
     /// Hidden states `[rows, H]` → logits `[rows, V]` in f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        matmul_f32(hidden, &self.output_weight(hidden)?)
+        let logits = matmul_f32(hidden, &cast(&self.lm_head.weight.get(), hidden.dtype())?)?;
+        let Some(lora) = self.lm_head.lora() else { return Ok(logits) };
+        let [xa, b] = lora.factors(hidden, None)?;
+        add(&logits, &matmul_f32(&xa, &b)?)
     }
 
     /// Room for `capacity` tokens of a generation.
@@ -131,8 +137,15 @@ impl Llama {
         self.norm.forward(&x)
     }
 
-    /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order.
+    /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order; `lm_head`
+    /// comes last.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
+        let mut linears = self.block_linears();
+        linears.push(("lm_head".into(), &self.lm_head));
+        linears
+    }
+
+    fn block_linears(&self) -> Vec<(String, &Linear)> {
         let names = self.config.block_linears().map(|(name, ..)| name);
         let blocks = self.blocks.iter().enumerate();
         let linears = blocks.flat_map(|(i, block)| names.iter().zip(block.linears()).map(move |named| (i, named)));
@@ -147,15 +160,15 @@ impl Llama {
                 visit(format!("model.layers.{i}.{name}.weight"), &norm.weight);
             }
         }
-        for (name, linear) in self.linears() {
+        for (name, linear) in self.block_linears() {
             visit(format!("{name}.weight"), &linear.weight);
             if let Some(bias) = &linear.bias {
                 visit(format!("{name}.bias"), bias);
             }
         }
         visit("model.norm.weight".into(), &self.norm.weight);
-        if let Some(lm_head) = &self.lm_head {
-            visit("lm_head.weight".into(), lm_head);
+        if !self.config.tie_word_embeddings {
+            visit("lm_head.weight".into(), &self.lm_head.weight);
         }
     }
 
@@ -169,10 +182,12 @@ impl Llama {
         }
     }
 
-    /// All that is trained, under the names it is stored with.
+    /// All that is trained, under the names it is stored with: beside adapters those are PEFT's.
     pub fn trained(&self) -> Vec<(String, &Parameter)> {
         let mut trained = Vec::new();
-        self.visit_weights(&mut |name, parameter| trained.push((name, parameter)));
+        let prefix =
+            if self.linears().iter().any(|(_, linear)| linear.lora().is_some()) { "base_model.model." } else { "" };
+        self.visit_weights(&mut |name, parameter| trained.push((format!("{prefix}{name}"), parameter)));
         self.visit_adapters(&mut |name, parameter| trained.push((name, parameter)));
         trained.retain(|(_, parameter)| parameter.is_trained());
         trained
@@ -184,6 +199,17 @@ impl Llama {
         self.visit_weights(&mut |_, parameter| weights.push(parameter));
         weights.into_iter().try_for_each(|parameter| {
             parameter.set(cast(&parameter.get().detach(), DType::F32)?.with_grad());
+            Ok(())
+        })
+    }
+
+    /// Takes everything off the tape, in the dtype of the activations: nothing is trained any more.
+    pub fn freeze(&self) -> Result<()> {
+        let mut parameters = Vec::new();
+        self.visit_weights(&mut |_, parameter| parameters.push((parameter, self.dtype)));
+        self.visit_adapters(&mut |_, parameter| parameters.push((parameter, DType::F32)));
+        parameters.into_iter().try_for_each(|(parameter, dtype)| {
+            parameter.set(cast(&parameter.get().detach(), dtype)?);
             Ok(())
         })
     }
@@ -207,10 +233,6 @@ impl Llama {
 
     fn embed(&self, input_ids: &Tensor) -> Result<Tensor> {
         cast(&self.embed_tokens.forward(input_ids)?, self.dtype)
-    }
-
-    fn output_weight(&self, hidden: &Tensor) -> Result<Tensor> {
-        cast(&self.lm_head.as_ref().unwrap_or(&self.embed_tokens.weight).get(), hidden.dtype())
     }
 
     fn pass(&self, segments: Segments, positions: Tensor, dropout: Option<DropoutSeed>) -> Result<Pass> {

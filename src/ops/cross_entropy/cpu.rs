@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{CHUNK_LOGITS, OP};
+use super::{CHUNK_LOGITS, OP, Term, gradient_scale};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
@@ -12,37 +12,63 @@ use crate::ops::elementwise::cast;
 use crate::ops::gemm::{Matrix, add_product, product};
 use crate::ops::math::exp;
 
-/// The loss, and those of the gradients of `hidden` and `lm_head` that are wanted, for an upstream gradient of 1.
+/// The loss, and those of the gradients of each term's operands that are wanted, for an upstream gradient of 1.
 pub fn forward(
-    hidden: &Tensor,
-    lm_head: &Tensor,
+    terms: &[Term],
     counted: &[(usize, usize)],
     normalizer: f32,
-    [want_dhidden, want_dlm_head]: [bool; 2],
-) -> Result<(Tensor, [Option<Tensor>; 2])> {
-    let zeros = |like: &Tensor, dtype| Tensor::zeros(&Device::Cpu, dtype, like.shape());
-    let mut dhidden = want_dhidden.then(|| zeros(hidden, hidden.dtype())).transpose()?;
-    let mut dlm_head = want_dlm_head.then(|| zeros(lm_head, DType::F32)).transpose()?;
-    let scale = (want_dhidden || want_dlm_head).then_some(1.0 / normalizer);
+) -> Result<(Tensor, Vec<[Option<Tensor>; 2]>)> {
+    let classes = terms.first().map_or(0, |term| term.weight.shape().rows());
+    let mut gradients = terms.iter().map(Sums::zeros).collect::<Result<Vec<_>>>()?;
+    let scale = gradient_scale(terms, normalizer);
     let mut loss = 0.0;
-    for chunk in counted.chunks(chunk_rows(counted.len(), lm_head.shape().rows())) {
-        let rows = gather(hidden, chunk)?;
-        let shape = [chunk.len(), lm_head.shape().rows()];
-        let mut logits = product(OP, shape, DType::F32, &[[Matrix::new(OP, &rows)?, Matrix::new(OP, lm_head)?.t()]])?;
+    for chunk in counted.chunks(chunk_rows(counted.len(), classes)) {
+        let rows = terms.iter().map(|term| gather(&term.x, chunk)).collect::<Result<Vec<_>>>()?;
+        let products = rows.iter().zip(terms);
+        let products = products.map(|(rows, term)| Ok([Matrix::new(OP, rows)?, Matrix::new(OP, &term.weight)?.t()]));
+        let products = products.collect::<Result<Vec<_>>>()?;
+        let mut logits = product(OP, [chunk.len(), classes], DType::F32, &products)?;
         loss += losses(&mut logits, chunk, scale)?;
-        if let Some(dhidden) = &mut dhidden {
-            let terms = [[Matrix::new(OP, &logits)?, Matrix::new(OP, lm_head)?]];
-            let drows = product(OP, rows.shape(), dhidden.dtype(), &terms)?;
-            scatter(dhidden, &drows, chunk)?;
-        }
-        if let Some(dlm_head) = &mut dlm_head {
-            let terms = [[Matrix::new(OP, &logits)?.t(), Matrix::new(OP, &rows)?]];
-            add_product(dlm_head.slice_mut::<f32>()?, rows.shape().last(), &terms)?;
+        for ((gradients, rows), term) in gradients.iter_mut().zip(&rows).zip(terms) {
+            gradients.add(&logits, rows, term, chunk)?;
         }
     }
     let loss = Tensor::from_slice(&Device::Cpu, [], &[(loss / f64::from(normalizer)) as f32])?;
-    let dlm_head = dlm_head.map(|dlm_head| cast(&dlm_head, lm_head.dtype())).transpose()?;
-    Ok((loss, [dhidden, dlm_head]))
+    Ok((loss, gradients.into_iter().zip(terms).map(Sums::finish).collect::<Result<_>>()?))
+}
+
+/// The gradients of a term's operands that are wanted, added up chunk by chunk.
+struct Sums {
+    dx: Option<Tensor>,
+    dweight: Option<Tensor>,
+}
+
+impl Sums {
+    fn zeros(term: &Term) -> Result<Self> {
+        let zeros = |like: &Tensor, dtype| Tensor::zeros(&Device::Cpu, dtype, like.shape());
+        let [want_dx, want_dweight] = term.want;
+        Ok(Self {
+            dx: want_dx.then(|| zeros(&term.x, term.x.dtype())).transpose()?,
+            dweight: want_dweight.then(|| zeros(&term.weight, DType::F32)).transpose()?,
+        })
+    }
+
+    fn add(&mut self, dlogits: &Tensor, rows: &Tensor, term: &Term, chunk: &[(usize, usize)]) -> Result<()> {
+        let dlogits = Matrix::new(OP, dlogits)?;
+        if let Some(dx) = &mut self.dx {
+            let drows = product(OP, rows.shape(), dx.dtype(), &[[dlogits, Matrix::new(OP, &term.weight)?]])?;
+            scatter(dx, &drows, chunk)?;
+        }
+        if let Some(dweight) = &mut self.dweight {
+            let terms = [[dlogits.t(), Matrix::new(OP, rows)?]];
+            add_product(dweight.slice_mut::<f32>()?, rows.shape().last(), &terms)?;
+        }
+        Ok(())
+    }
+
+    fn finish((Self { dx, dweight }, term): (Self, &Term)) -> Result<[Option<Tensor>; 2]> {
+        Ok([dx, dweight.map(|dweight| cast(&dweight, term.weight.dtype())).transpose()?])
+    }
 }
 
 /// `gradient * dy`, in place; NaN if `loss` is not finite.

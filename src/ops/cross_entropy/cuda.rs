@@ -1,10 +1,10 @@
 //! Chunk by chunk: logits, the loss of each row and the gradient of its logits, the two products of that gradient.
 
-use super::{CHUNK_LOGITS, OP};
+use super::{CHUNK_LOGITS, OP, Term, gradient_scale};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Device, Kernels, Launch};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels;
 use crate::ops::elementwise::cast;
 use crate::ops::embedding::embedding;
@@ -13,46 +13,80 @@ use crate::ops::pack;
 
 pub const KERNELS: Kernels = kernels!("cross_entropy");
 
-/// The loss, and those of the gradients of `hidden` and `lm_head` that are wanted, for an upstream gradient of 1.
+/// The loss, and those of the gradients of each term's operands that are wanted, for an upstream gradient of 1.
 pub fn forward(
-    hidden: &Tensor,
-    lm_head: &Tensor,
+    terms: &[Term],
     counted: &[(usize, usize)],
     normalizer: f32,
-    [want_dhidden, want_dlm_head]: [bool; 2],
-) -> Result<(Tensor, [Option<Tensor>; 2])> {
-    let (device, classes) = (hidden.device(), lm_head.shape().rows());
+) -> Result<(Tensor, Vec<[Option<Tensor>; 2]>)> {
+    let Some(first_term) = terms.first() else { return Err(Error::shape(OP, "no operands")) };
+    let (device, classes) = (first_term.x.device(), first_term.weight.shape().rows());
     let size = chunk_rows(classes);
-    let is_one_chunk = counted.len() <= size;
-    let empty = |want: bool, like: &Tensor, dtype| {
-        let tensor = if counted.is_empty() { Tensor::zeros } else { Tensor::uninit };
-        want.then(|| tensor(&device, dtype, like.shape())).transpose()
-    };
-    let mut dhidden = empty(want_dhidden, hidden, hidden.dtype())?;
-    let mut dlm_head = empty(want_dlm_head, lm_head, if is_one_chunk { lm_head.dtype() } else { DType::F32 })?;
+    let mut gradients = terms.iter().map(|term| Sums::new(term, counted.len(), size)).collect::<Result<Vec<_>>>()?;
     let mut losses = Tensor::uninit(&device, DType::F32, [counted.len()])?;
 
     // Where the dtypes differ all is done in f32.
-    let dtype = if hidden.dtype() == lm_head.dtype() { hidden.dtype() } else { DType::F32 };
-    let [x, w] = [cast(&hidden.detach(), dtype)?, cast(&lm_head.detach(), dtype)?];
-    let (w, scale) = (Matrix::new(OP, &w)?, (want_dhidden || want_dlm_head).then_some(1.0 / normalizer));
+    let mut dtypes = terms.iter().flat_map(|term| [term.x.dtype(), term.weight.dtype()]);
+    let dtype = Some(first_term.x.dtype()).filter(|first| dtypes.all(|dtype| dtype == *first)).unwrap_or(DType::F32);
+    let operands = terms.iter().map(|term| Ok([cast(&term.x, dtype)?, cast(&term.weight, dtype)?]));
+    let operands = operands.collect::<Result<Vec<_>>>()?;
+    let scale = gradient_scale(terms, normalizer);
     for (first, chunk) in (0..).step_by(size).zip(counted.chunks(size)) {
-        let rows = embedding(&upload(&device, chunk.iter().map(|(row, _)| *row))?, &x)?;
-        let terms = [[Matrix::new(OP, &rows)?, w.t()]];
-        let logits = product(OP, &device, [chunk.len(), classes], DType::F32, 1.0, &terms)?;
+        let numbers = upload(&device, chunk.iter().map(|(row, _)| *row))?;
+        let rows = operands.iter().map(|[x, _]| embedding(&numbers, x)).collect::<Result<Vec<_>>>()?;
+        let products = rows.iter().zip(&operands);
+        let products = products.map(|(rows, [_, w])| Ok([Matrix::new(OP, rows)?, Matrix::new(OP, w)?.t()]));
+        let products = products.collect::<Result<Vec<_>>>()?;
+        let logits = product(OP, &device, [chunk.len(), classes], DType::F32, 1.0, &products)?;
         let Some(dlogits) = row_losses((&mut losses, first), logits, chunk, scale, dtype)? else { continue };
-        let dlogits = Matrix::new(OP, &dlogits)?;
-        if let Some(dhidden) = &mut dhidden {
-            let drows = product(OP, &device, rows.shape(), hidden.dtype(), 1.0, &[[dlogits, w]])?;
-            scatter(dhidden, &drows, counted, first)?;
-        }
-        if let Some(dlm_head) = &mut dlm_head {
-            let (sum, terms) = (Matrix::output(OP, dlm_head)?, [[dlogits.t(), Matrix::new(OP, &rows)?]]);
-            gemm(&device, sum, 1.0, &terms, (first > 0).then_some(sum))?;
+        for ((gradients, rows), [_, w]) in gradients.iter_mut().zip(&rows).zip(&operands) {
+            gradients.add(&dlogits, [rows, w], counted, first)?;
         }
     }
-    let dlm_head = dlm_head.map(|dlm_head| cast(&dlm_head, lm_head.dtype())).transpose()?;
-    Ok((sum(&losses, normalizer)?, [dhidden, dlm_head]))
+    let gradients = gradients.into_iter().zip(terms).map(Sums::finish).collect::<Result<_>>()?;
+    Ok((sum(&losses, normalizer)?, gradients))
+}
+
+/// The gradients of a term's operands that are wanted, added up chunk by chunk.
+struct Sums {
+    dx: Option<Tensor>,
+    dweight: Option<Tensor>,
+}
+
+impl Sums {
+    /// Zeros where no row counts; else the first chunk writes over what is there.
+    fn new(term: &Term, counted: usize, chunk: usize) -> Result<Self> {
+        let ([want_dx, want_dweight], tensor) = (term.want, if counted == 0 { Tensor::zeros } else { Tensor::uninit });
+        let empty =
+            |want: bool, like: &Tensor, dtype| want.then(|| tensor(&like.device(), dtype, like.shape())).transpose();
+        let sum = if counted <= chunk { term.weight.dtype() } else { DType::F32 };
+        Ok(Self { dx: empty(want_dx, &term.x, term.x.dtype())?, dweight: empty(want_dweight, &term.weight, sum)? })
+    }
+
+    /// Adds the part of the chunk of `rows` that begins at the counted row number `first`.
+    fn add(
+        &mut self,
+        dlogits: &Tensor,
+        [rows, w]: [&Tensor; 2],
+        counted: &[(usize, usize)],
+        first: usize,
+    ) -> Result<()> {
+        let (device, dlogits) = (dlogits.device(), Matrix::new(OP, dlogits)?);
+        if let Some(dx) = &mut self.dx {
+            let terms = [[dlogits, Matrix::new(OP, w)?]];
+            let drows = product(OP, &device, rows.shape(), dx.dtype(), 1.0, &terms)?;
+            scatter(dx, &drows, counted, first)?;
+        }
+        if let Some(dweight) = &mut self.dweight {
+            let (sum, terms) = (Matrix::output(OP, dweight)?, [[dlogits.t(), Matrix::new(OP, rows)?]]);
+            gemm(&device, sum, 1.0, &terms, (first > 0).then_some(sum))?;
+        }
+        Ok(())
+    }
+
+    fn finish((Self { dx, dweight }, term): (Self, &Term)) -> Result<[Option<Tensor>; 2]> {
+        Ok([dx, dweight.map(|dweight| cast(&dweight, term.weight.dtype())).transpose()?])
+    }
 }
 
 /// `gradient * dy`, in place; NaN if `loss` is not finite.

@@ -38,18 +38,61 @@ const CHUNK_LOGITS: usize = 32 << 20;
 /// [`Error::Device`] if `lm_head` is not where `hidden` is, or `targets` are not on the CPU;
 /// [`Error::Input`] for a target that is neither a class nor [`IGNORE_INDEX`], or a `normalizer` that is not positive.
 pub fn cross_entropy(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalizer: f32) -> Result<Tensor> {
+    cross_entropy_low_rank(hidden, lm_head, None, targets, normalizer)
+}
+
+/// [`cross_entropy`] of a head with an adapter: `xa · bᵀ` is added to the logits, of `low_rank` `[xa, b]`.
+///
+/// - Shapes: `xa` `[rows, R]`, `b` `[V, R]`
+/// - Dtypes: f32 or bf16 each; on a GPU all is done in f32 where one differs
+/// - Gradients: `xa`, `b` too, each like its tensor
+///
+/// # Errors
+/// As [`cross_entropy`], of `xa` and `b` too.
+pub fn cross_entropy_low_rank(
+    hidden: &Tensor,
+    lm_head: &Tensor,
+    low_rank: Option<[&Tensor; 2]>,
+    targets: &Tensor,
+    normalizer: f32,
+) -> Result<Tensor> {
     refuse_misfits(hidden, lm_head, targets, normalizer)?;
-    let want = [hidden, lm_head].map(|tensor| tensor.is_tracked() && is_recording());
+    low_rank.map_or(Ok(()), |[xa, b]| refuse_misfits_of_rank(xa, b, hidden, lm_head))?;
     let counted = counted(lm_head, targets)?;
-    let (loss, gradients) = on_device!(hidden, forward(hidden, lm_head, &counted, normalizer, want))?;
+    let terms: Vec<Term> = [Some([hidden, lm_head]), low_rank].into_iter().flatten().map(Term::new).collect();
+    let (loss, gradients) = on_device!(hidden, forward(&terms, &counted, normalizer))?;
     let saved = loss.clone();
-    let [loss] = record([hidden, lm_head], [loss], move |[dy]| {
-        let Some(dy) = dy else { return Ok([None, None]) };
-        let [dhidden, dlm_head] =
-            gradients.map(|gradient| gradient.map(|g| on_device!(dy, scale(g, &dy, &saved))).transpose());
-        Ok([dhidden?, dlm_head?])
+    let [xa, b] = low_rank.unwrap_or([&saved; 2]);
+    let [loss] = record([hidden, lm_head, xa, b], [loss], {
+        let saved = saved.clone();
+        move |[dy]| {
+            let Some(dy) = dy else { return Ok([None, None, None, None]) };
+            let scale = |gradient: Option<Tensor>| gradient.map(|g| on_device!(dy, scale(g, &dy, &saved))).transpose();
+            let mut scaled = gradients.into_iter().flatten().map(scale).collect::<Result<Vec<_>>>()?.into_iter();
+            Ok(std::array::from_fn(|_| scaled.next().flatten()))
+        }
     });
     Ok(loss)
+}
+
+/// A product of which logits are a sum: `x · weightᵀ`.
+struct Term {
+    x: Tensor,
+    weight: Tensor,
+    /// Which of the two gradients are wanted.
+    want: [bool; 2],
+}
+
+impl Term {
+    fn new(operands: [&Tensor; 2]) -> Self {
+        let [x, weight] = operands.map(Tensor::detach);
+        Self { x, weight, want: operands.map(|tensor| tensor.is_tracked() && is_recording()) }
+    }
+}
+
+/// What the gradients of logits are multiplied by, if any gradient of `terms` is wanted.
+fn gradient_scale(terms: &[Term], normalizer: f32) -> Option<f32> {
+    terms.iter().any(|term| term.want.contains(&true)).then_some(1.0 / normalizer)
 }
 
 /// The rows that count, each with its target.
@@ -82,4 +125,15 @@ fn refuse_misfits(hidden: &Tensor, lm_head: &Tensor, targets: &Tensor, normalize
     }
     check::same_device(OP, "lm_head", lm_head, hidden)?;
     check::on_device(OP, "targets", targets, &Device::Cpu)
+}
+
+fn refuse_misfits_of_rank(xa: &Tensor, b: &Tensor, hidden: &Tensor, lm_head: &Tensor) -> Result<()> {
+    let r = xa.shape().last();
+    check::shape(OP, "xa", xa, [hidden.shape().rows(), r])?;
+    check::shape(OP, "b", b, [lm_head.shape().rows(), r])?;
+    for (name, tensor) in [("xa", xa), ("b", b)] {
+        check::float(OP, tensor.dtype())?;
+        check::same_device(OP, name, tensor, hidden)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,74 @@
+//! Names of which two make one option: whether something is done, and how.
+
+use super::{Options, Pair, canonical, one_of, refuse};
+use crate::error::{Error, Result};
+
+/// Llama-recipes' names for whether gradients are clipped, and to what norm.
+pub(super) const CLIPPING: [&str; 2] = ["gradient_clipping", "gradient_clipping_threshold"];
+
+/// Transformers' names for when something is done and after how many steps, our name, and the values of the first.
+const INTERVALS: [([&str; 2], &str, &[&str]); 2] = [
+    (["eval_strategy", "eval_steps"], "eval_every", &["no", "steps", "epoch"]),
+    (["save_strategy", "save_steps"], "save_every", &["no", "steps", "epoch", "best"]),
+];
+
+/// All of these names.
+pub(super) const NAMES: [&str; 6] =
+    [CLIPPING[0], CLIPPING[1], INTERVALS[0].0[0], INTERVALS[0].0[1], INTERVALS[1].0[0], INTERVALS[1].0[1]];
+
+impl Options<'_> {
+    /// Makes our options of what one source, whose options are `pairs`, has said in two names.
+    pub(super) fn join_parts(&mut self, pairs: &[Pair]) -> Result<()> {
+        for (names, ours, strategies) in INTERVALS {
+            self.join_interval(names, ours, strategies)?;
+        }
+        self.refuse_warmup(pairs)
+    }
+
+    /// Of when and after how many steps: after how many, 0 being once an epoch. Checkpoints are written in any case; where
+    /// nothing is to be evaluated, nothing is kept for it.
+    fn join_interval(&mut self, names: [&str; 2], ours: &str, strategies: &[&str]) -> Result<()> {
+        let [strategy, steps] = names.map(|name| self.values.remove(name).flatten());
+        let [strategy_as, steps_as] = names.map(|name| self.given.remove(name).unwrap_or_else(|| name.into()));
+        let has_steps = steps.is_some();
+        let every = match (strategy.as_deref(), steps) {
+            (None, None) => return Ok(()),
+            (None | Some("steps"), Some(steps)) => steps,
+            (Some("steps"), None) => {
+                return Err(Error::input(format!("--{strategy_as}"), format!("steps needs --{}", names[1])));
+            }
+            (Some("no"), _) if ours == "eval_every" => return self.evaluate_nothing(&strategy_as),
+            (Some(other), _) if strategies.contains(&other) => "0".into(),
+            (Some(other), _) => return Err(refuse(&strategy_as, other, &one_of(strategies.iter().copied()))),
+        };
+        self.put(ours, if has_steps { &steps_as } else { &strategy_as }, Some(every))
+    }
+
+    fn evaluate_nothing(&mut self, written: &str) -> Result<()> {
+        match self.values.contains_key("eval") {
+            true => Err(refuse(written, "no", "--eval names what to evaluate on")),
+            false => self.put("validation_split_ratio", written, Some("0".into())),
+        }
+    }
+
+    /// Refuses warm-up with transformers' schedule "constant", which has none there.
+    fn refuse_warmup(&self, pairs: &[Pair]) -> Result<()> {
+        let mut schedules = pairs.iter().filter(|(name, _)| canonical(name) == "lr_scheduler_type");
+        let is_constant = schedules.any(|(_, value)| value.as_deref() == Some("constant"));
+        let warms_up =
+            |name: &str| self.values.get(name).cloned().flatten().is_some_and(|value| value.parse() != Ok(0.0));
+        match is_constant && ["warmup_steps", "warmup_ratio"].into_iter().any(warms_up) {
+            true => Err(Error::input("--lr_scheduler_type", "constant has no warm-up")
+                .with_hint("say constant_with_warmup, or leave the warm-up out")),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes one option of llama-recipes' two.
+    pub(super) fn clip(&mut self) {
+        let [clips, threshold] = CLIPPING.map(|name| self.values.remove(name).flatten());
+        if clips.as_deref() == Some("true") {
+            self.values.entry("max_grad_norm".into()).or_insert(threshold.or_else(|| Some("1".into())));
+        }
+    }
+}
