@@ -57,10 +57,8 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     const MOST: usize = 2;
     let [a, b] = [a, b].map(|name| name.to_lowercase().replace('_', "-"));
     let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
-    if Path::new(&b).file_stem() == Some(a.as_ref()) {
-        return Some(MOST);
-    }
-    let distance = strsim::damerau_levenshtein(&a, &b);
-    let is_near = distance <= MOST && 2 * distance <= a.len().min(b.len()) && digits(&a) == digits(&b);
-    is_near.then_some(distance)
+    let lacks_ending = Path::new(&b).file_stem() == Some(a.as_ref());
+    let distance = if lacks_ending { MOST } else { strsim::damerau_levenshtein(&a, &b) };
+    let is_near = lacks_ending || distance <= MOST && 2 * distance <= a.len().min(b.len());
+    (is_near && digits(&a) == digits(&b)).then_some(distance)
 }

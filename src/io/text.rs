@@ -146,8 +146,10 @@ fn culprit(line: &str, at: usize) -> Option<(String, &'static str)> {
         return Some(("a NUL byte".into(), "the file was not written to its end: get it again"));
     }
     let (before, after) = (line.get(..at)?, line.get(at..)?);
-    let is_end = |c: char| !c.is_ascii_alphabetic();
-    let word = &line[before.rfind(is_end).map_or(0, |end| end + 1)..at + after.find(is_end).unwrap_or(after.len())];
+    let is_letter = |c: char| c.is_ascii_alphabetic();
+    let rest = after.trim_start_matches(is_letter);
+    let start = before.trim_end_matches(is_letter).len();
+    let word = if rest.len() < after.len() { line.get(start..line.len() - rest.len())? } else { "" };
     match word {
         "NaN" | "Infinity" | "nan" | "inf" => Some((
             format!("{word} is not a number in JSON"),

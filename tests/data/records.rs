@@ -484,7 +484,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(content in "[\\[\\]{}\":,a0\n\r]{0,40}", name in prop::sample::select(vec!["a.json", "a.csv", "a.txt"])) {
+    fn no_text_makes_the_reader_panic(content in "[\\[\\]{}\":,;|\ta0éN\u{0}\n\r]{0,40}", name in prop::sample::select(vec!["a.json", "a.csv", "a.tsv", "a.txt"])) {
         let (_folder, path) = file(name, &content);
         let _ = read(&path, &Prompting::default());
     }

@@ -66,7 +66,7 @@ fn hub(folder: &TempDir) -> Hub {
 fn a_misspelt_path_is_no_name_on_the_hub() {
     let folder = TempDir::new().unwrap();
     let place = |name: &str| folder.path().join(name);
-    for name in ["models/tiny-1b", "models/llama.gguf"] {
+    for name in ["models/tiny-1b", "models/llama.gguf", "models/qwen-1.5"] {
         std::fs::create_dir_all(place(name)).unwrap();
     }
     for (typed, meant) in [
@@ -81,7 +81,7 @@ fn a_misspelt_path_is_no_name_on_the_hub() {
         let (_, hint) = refusal(read(&place(typed), &Prompting::default()));
         assert_eq!(hint, format!("did you mean {}?", place(meant).display()));
     }
-    for other in ["models/tiny-2b", "models/mistral", "other/tiny-1b"] {
+    for other in ["models/tiny-2b", "models/mistral", "other/tiny-1b", "models/qwen-1"] {
         let (message, hint) = refusal(hub(&folder).resolve(place(other).to_str().unwrap(), Kind::Model));
         assert!(message.ends_with("no such file or folder") && hint.starts_with("--model takes"), "{message}: {hint}");
     }

@@ -106,6 +106,7 @@ fn what_is_no_json_is_told_by_its_word() {
         ("{\"a\": 1}\0\0\0", "column 9: a NUL byte", "get it again"),
         ("\0\0\0", "column 1: a NUL byte", "get it again"),
         ("{\"a\": \"b\0\0", ": a NUL byte", "get it again"),
+        ("{\"a\": \"énone None\t\"}", "control character", "one JSON object a line"),
         (r#"{"a": 1,}"#, "column 9: trailing comma", "one JSON object a line"),
     ] {
         let content = format!("{{\"text\": \"fine\"}}\n{line}\n");
