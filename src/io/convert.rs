@@ -16,7 +16,7 @@ pub(super) type Convert = fn(&[u8], Option<&Strides>, &mut Tensor) -> Result<()>
 pub(super) struct Strides {
     /// Size and stride of each dimension but the innermost.
     outer: Vec<(usize, usize)>,
-    /// Those of the innermost one.
+    /// Size and stride of the innermost dimension.
     inner: (usize, usize),
 }
 

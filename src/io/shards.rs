@@ -107,10 +107,19 @@ impl Shards {
             (None, [only]) => Error::file(only.path(), format!("has no tensor {name}")),
             (None, _) => Error::file(path, format!("has no tensor {name}")),
         };
+        if let Some(other) = self.renamed(name) {
+            return error.with_hint(format!("it has {other}: give its tensors the names that transformers gives them"));
+        }
         if name != LM_HEAD {
             return error;
         }
         error.with_hint("if the output layer is the embedding, set tie_word_embeddings to true in config.json")
+    }
+
+    /// The tensor that is `name` behind a prefix, as wrappers of a model save it, or without `model.` before it.
+    fn renamed(&self, name: &str) -> Option<&String> {
+        let prefixed = format!(".{name}");
+        self.names().find(|other| other.ends_with(&prefixed) || name.strip_prefix("model.") == Some(other))
     }
 }
 

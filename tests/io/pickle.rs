@@ -233,10 +233,24 @@ fn tensors_that_do_not_fit_are_refused() {
         let error = open(&of(tensor("0", numel, offset, &size, &strides))).1.unwrap_err().to_string();
         assert!(error.ends_with(says), "{error}");
     }
+    let empty = open(&of(tensor("0", 6, i64::MAX, &[0, 5], &[i64::MAX, 1]))).1.unwrap();
+    assert!(load(&empty, "x").to_vec::<f32>().unwrap().is_empty());
     let missing = of(tensor("1", 6, 0, &[6], &[1]));
     refused(&missing, "has no storage 1", Some(INCOMPLETE));
     let twice = [("x", tensor("0", 6, 0, &[6], &[1])), ("x", tensor("0", 6, 0, &[6], &[1]))];
     refused(&zipped(&pickle(&dict(&twice)), &[&[0; 24]]), "tensor x is there twice, or its name is too long", None);
+}
+
+#[test]
+fn names_with_a_prefix_are_known() {
+    let asked = "model.norm.weight";
+    for stored in ["module.model.norm.weight", "_orig_mod.model.norm.weight", "norm.weight"] {
+        let (_folder, opened) = open(&zipped(&pickle(&dict(&[(stored, tensor("0", 1, 0, &[1], &[1]))])), &[&[0; 4]]));
+        let error = opened.unwrap().shape(asked).unwrap_err();
+        let hint = format!("it has {stored}: give its tensors the names that transformers gives them");
+        assert_eq!(error.hint(), Some(hint.as_str()));
+        assert!(error.to_string().ends_with(&format!("x.bin: has no tensor {asked}")), "{error}");
+    }
 }
 
 #[test]

@@ -126,13 +126,13 @@ fn stored(saved: &Saved, at: usize) -> Stored {
     let tensor = saved.heap.tensor(at);
     let storage = &saved.heap.storages()[tensor.storage];
     let element = storage.element();
-    let start = saved.starts[tensor.storage] + tensor.offset * element;
-    let length = match (tensor.shape.numel(), tensor.last()) {
-        (0, _) | (_, None) => 0,
-        (_, Some(last)) => (last + 1 - tensor.offset) * element,
+    let start = saved.starts[tensor.storage];
+    let bytes = match (tensor.shape.numel(), tensor.last()) {
+        (1.., Some(last)) => start + tensor.offset * element..start + (last + 1) * element,
+        _ => start..start, // an empty tensor is at no place
     };
     let strides = (!tensor.is_contiguous()).then(|| Strides::new(tensor.shape.dims(), tensor.strides()));
-    Stored { dtype: storage.dtype, dims: tensor.shape.dims().to_vec(), bytes: start..start + length, strides }
+    Stored { dtype: storage.dtype, dims: tensor.shape.dims().to_vec(), bytes, strides }
 }
 
 /// The error of a file that is neither of the forms of torch.save.
