@@ -22,12 +22,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let progress = Progress::new(report.quiet);
-    let files = args.model.find(report)?;
+    let mut files = args.model.find(report)?;
     let adapter = args.model.find_adapter(report)?;
     let mut options = args.options.clone();
     if let Some(run) = train::run_folder(adapter.as_deref().unwrap_or(files.path())) {
         options = options.or(of_run(&run)?);
         progress.note(format_args!("template, masking and lengths as in {}", run.join(train::CONFIG).display()));
+    }
+    if let Some(template) = &options.chat_template {
+        files = files.with_chat_template(template)?;
     }
     let (sequences, data) = progress.during("reading the records", || train::read(&args.data, &options, &files))?;
     progress.note(format_args!("{}: {data}", args.data.display()));
@@ -47,5 +50,7 @@ fn of_run(run: &Path) -> Result<DataOptions> {
     let (config, template) = (run.join(train::CONFIG), run.join(train::TEMPLATE));
     let text = text::read(&config)?;
     let options: DataOptions = toml::from_str(&text).map_err(|e| Error::file(&config, e.message()))?;
-    Ok(DataOptions { template: Some(template).filter(|template| template.exists()), ..options })
+    // The chat template is among the adapter's own files.
+    let template = Some(template).filter(|template| template.exists());
+    Ok(DataOptions { template, chat_template: None, ..options })
 }

@@ -46,6 +46,9 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     if let Some(name) = &args.options.init_adapter {
         files = with_adapter(files, &find_adapter(name, report)?, report)?;
     }
+    if let Some(template) = &args.options.data.chat_template {
+        files = files.with_chat_template(template)?;
+    }
     let (device, dtype) = args.model.place()?;
     let run = Run {
         model: args.model.model.clone(),

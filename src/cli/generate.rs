@@ -17,6 +17,9 @@ pub(super) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     source: Source,
+    /// A chat template, a file of Jinja, in place of the model's or the adapter's
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
     /// New tokens at most
     #[arg(long, default_value_t = 128, allow_negative_numbers = true)]
     max_new_tokens: usize,
@@ -70,7 +73,10 @@ impl Source {
 }
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
-    let files = args.model.find(report)?;
+    let mut files = args.model.find(report)?;
+    if let Some(template) = &args.chat_template {
+        files = files.with_chat_template(template)?;
+    }
     let tokenizer = files.tokenizer()?;
     let prompt = args.source.tokens(&tokenizer, report)?;
     tokenizer.refuse_beyond(&prompt, files.config().vocab_size)?;

@@ -129,6 +129,7 @@ pub(super) fn with_adapter(files: ModelFiles, folder: &Path, report: &Report) ->
     for note in files.adapter().iter().flat_map(|adapter| &adapter.notes) {
         report.note(format_args!("{}: {note}", folder.display()));
     }
+    files.own_text().iter().for_each(|note| report.note(note));
     Ok(files)
 }
 

@@ -11,6 +11,7 @@ mod shards;
 pub mod adapter;
 pub mod atomic;
 pub mod checkpoint;
+pub mod companions;
 pub mod config;
 pub mod folder;
 pub mod gguf;

@@ -9,12 +9,11 @@ use names::{Names, Renamed};
 
 use super::WeightSource;
 use super::adapter::{Adapter, AdapterConfig};
+use super::companions::Own;
 use super::config::{self, read_config, write_config};
-use super::folder::copy_companions;
 use super::gguf::Gguf;
 use super::mmap::MappedFile;
 use super::safetensors::Checkpoint;
-use super::tokenizer::Tokenizer;
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -27,9 +26,10 @@ pub struct ModelFiles {
     path: PathBuf,
     /// With the adapter on it, where there is one.
     config: LlamaConfig,
-    weights: Weights,
+    pub(super) weights: Weights,
     names: Names,
     adapter: Option<Adapted>,
+    pub(super) own: Own,
 }
 
 struct Adapted {
@@ -38,7 +38,7 @@ struct Adapted {
     base: LlamaConfig,
 }
 
-enum Weights {
+pub(super) enum Weights {
     Folder(Checkpoint),
     Gguf(Gguf),
 }
@@ -77,17 +77,18 @@ impl ModelFiles {
 
     fn new(path: &Path, config: LlamaConfig, weights: Weights) -> Result<Self> {
         let names = Names::of(weights.source(), config.tie_word_embeddings)?;
-        Ok(Self { path: path.into(), config, weights, names, adapter: None })
+        Ok(Self { path: path.into(), config, weights, names, adapter: None, own: Own::default() })
     }
 
-    /// The same with the adapter in `folder` on it.
+    /// The same with the adapter in `folder` on it, and with the tokenizer and the chat template that are there.
     ///
     /// # Errors
     /// Those of [`Adapter::read`].
     pub fn with_adapter(self, folder: &Path) -> Result<Self> {
         let base = self.base().clone();
         let adapter = Adapter::read(folder, &base)?;
-        Ok(Self { config: adapter.model(&base), adapter: Some(Adapted { adapter, base }), ..self })
+        let (config, own) = (adapter.model(&base), Own::of(folder));
+        Ok(Self { config, adapter: Some(Adapted { adapter, base }), own, ..self })
     }
 
     /// The adapter that is on it.
@@ -128,14 +129,6 @@ impl ModelFiles {
         Renamed { weights: self.weights.source(), names: &self.names }
     }
 
-    /// The tokenizer that came with the model.
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        match &self.weights {
-            Weights::Folder(_) => Tokenizer::from_folder(&self.path),
-            Weights::Gguf(gguf) => gguf.tokenizer(),
-        }
-    }
-
     /// The tokens at which generation stops: those that the config names and those that the tokenizer knows. One that
     /// cannot be read knows none.
     pub fn ends(&self) -> Vec<u32> {
@@ -153,14 +146,6 @@ impl ModelFiles {
     pub fn write_beside_weights(&self, folder: &Path, config: &LlamaConfig, dtype: DType) -> Result<()> {
         self.write_companions(folder)?;
         write_config(folder, &LlamaConfig { eos_token_ids: self.ends(), ..config.clone() }, dtype)
-    }
-
-    /// Writes what goes with the weights, the tokenizer above all, into `folder`.
-    fn write_companions(&self, folder: &Path) -> Result<()> {
-        match &self.weights {
-            Weights::Folder(_) => copy_companions(&self.path, folder),
-            Weights::Gguf(gguf) => gguf.tokenizer()?.write(folder),
-        }
     }
 
     /// Loads the model, its adapter as trained parameters.

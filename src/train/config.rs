@@ -12,6 +12,7 @@ use super::options::Options;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_file;
+use crate::io::companions::CHAT_TEMPLATE;
 use crate::io::text;
 
 #[derive(Serialize)]
@@ -27,7 +28,8 @@ struct Config {
     options: Options,
 }
 
-/// Writes it, and beside it a copy of the template, so that it outlives the original.
+/// Writes it, and beside it copies of the templates and of the tokenizer that an adapter brought, so that they outlive the
+/// originals.
 pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
     let mut options = run.options.clone();
     if let Some(template) = options.data.template.take().or_else(|| folder_template(&run.train)) {
@@ -38,6 +40,10 @@ pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
     }
     if let Some(adapter) = options.init_adapter.as_mut().filter(|adapter| Path::new(adapter).exists()) {
         *adapter = absolute(Path::new(adapter))?.to_string_lossy().into_owned();
+    }
+    run.files.write_own_text(folder.path())?;
+    if let Some(template) = &mut options.data.chat_template {
+        *template = absolute(&folder.join(CHAT_TEMPLATE))?;
     }
     let model = PathBuf::from(&run.model);
     let config = Config {

@@ -11,8 +11,8 @@ use crate::models::llama::Llama;
 use crate::nn::{Parameter, Sequence};
 
 /// Options that change no bit of the result, or whose effect is in the data or the weights.
-const WITHOUT_EFFECT: [&str; 6] =
-    ["activation_checkpointing", "cuda_graphs", "date", "init_adapter", "save_every", "template"];
+const WITHOUT_EFFECT: [&str; 7] =
+    ["activation_checkpointing", "chat_template", "cuda_graphs", "date", "init_adapter", "save_every", "template"];
 
 /// The options, and checksums of the sequences and of all weights before the first step.
 pub(super) fn fingerprint(options: &Options, seed: u64, examples: &Examples, model: &Llama) -> Result<Fingerprint> {

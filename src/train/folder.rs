@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::io::companions::TOKENIZER;
 use crate::io::missing;
 
 /// The resolved configuration.
@@ -32,6 +33,11 @@ pub fn run_folder(folder: &Path) -> Option<PathBuf> {
     checkpoints.parent().filter(|run| is_run(run)).map(Path::to_path_buf)
 }
 
+/// What is copied there before a run begins.
+fn copies() -> impl Iterator<Item = &'static str> {
+    TOKENIZER.into_iter().chain([TEMPLATE])
+}
+
 /// A run's folder, locked as long as this lives. One that no run came to begin in is removed again.
 #[derive(Debug)]
 pub(super) struct RunFolder {
@@ -52,7 +58,7 @@ impl RunFolder {
         let has_run = names.iter().any(|name| name == CONFIG);
         if was_locked && !has_run {
             // A run that was cut off before it began had come no further than this.
-            names.retain(|name| name != TEMPLATE);
+            names.retain(|name| !copies().any(|copy| copy == name));
         }
         folder.is_new = names.is_empty();
         let Some(first) = names.first() else { return Ok(folder) };
@@ -104,7 +110,7 @@ impl Drop for RunFolder {
             return;
         }
         if self.is_new {
-            let _ = fs::remove_file(self.join(TEMPLATE));
+            copies().for_each(|copy| drop(fs::remove_file(self.join(copy))));
             let _ = fs::remove_dir(self.join(CHECKPOINTS));
         }
         let _ = fs::remove_file(self.join(LOCK));

@@ -32,6 +32,9 @@ pub struct DataOptions {
     /// A file like JumpStart's template.json: {"prompt": "… {field} …", "completion": "…"}
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
+    /// A chat template, a file of Jinja, in place of the model's or the adapter's
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
     /// Put no "\n\n### Response:\n" between prompt and completion
     #[arg(long)]
     #[serde(default)]
@@ -52,6 +55,7 @@ impl DataOptions {
         Self {
             max_input_length: self.max_input_length.or(other.max_input_length),
             template: self.template.or(other.template),
+            chat_template: self.chat_template.or(other.chat_template),
             no_demarcation: self.no_demarcation || other.no_demarcation,
             train_on_prompt: self.train_on_prompt || other.train_on_prompt,
             date: self.date.or(other.date),

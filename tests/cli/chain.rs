@@ -6,7 +6,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 
-const HIDDEN: usize = 16;
+/// H.
+pub const HIDDEN: usize = 16;
 /// The rows of the embedding: 256 bytes and a few tokens.
 pub const VOCABULARY: usize = 264;
 

@@ -170,7 +170,7 @@ fn fetches_an_adapter() {
     let hub = hub(&server.endpoint(), &cache);
     let folder = hub.resolve(MODEL, Kind::Adapter).unwrap();
     assert_eq!(read(&folder, "adapter_model.safetensors"), b"weights");
-    assert!(!folder.join("tokenizer.json").exists());
+    assert_eq!(read(&folder, "tokenizer.json"), TOKENIZER, "an adapter's own tokenizer comes with it");
     let (text, hint) = refusal(hub.resolve(MODEL, Kind::Model));
     assert_eq!(text, "org/name@main: the repository has no config.json");
     assert!(hint.contains("--adapter"), "{hint}");

@@ -94,3 +94,40 @@ fn an_end_beyond_the_models_rows_is_refused_by_token_and_file() {
     place.finetune(&model, &train, "out", &[]).refused(&line);
     assert!(!place.path("out").exists());
 }
+
+#[test]
+fn a_run_keeps_the_chat_template_and_the_tokenizer_that_it_was_trained_with() {
+    let place = Place::new();
+    let model = model(&place, 257, &json!({"eos_token_id": 257}), &[]);
+    let lines =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}\n";
+    let train = place.write("train.jsonl", &lines.repeat(2));
+    let turn = "{% for m in messages %}{{ m.role }}:{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    let template = place.write("mine.jinja", turn);
+    let options = ["--max-steps", "1", "--learning-rate", "1e-9", "--validation-split-ratio", "0"];
+    let ran = place.finetune(&model, &train, "out", &[&options[..], &["--chat-template", &template]].concat());
+    ran.json();
+    std::fs::remove_file(&template).unwrap();
+    let out = place.text("out");
+    assert_eq!(std::fs::read_to_string(place.path("out/chat_template.jinja")).unwrap(), turn);
+    let config = std::fs::read_to_string(place.path("out/config.toml")).unwrap();
+    assert!(config.contains(&format!("chat_template = \"{out}/chat_template.jinja\"")), "{config}");
+
+    let eval =
+        |adapter: &str| vicugna(&["eval", "--model", &model, "--adapter", adapter, "--data", &train, "--json"]).json();
+    let judged = eval(&out);
+    assert_eq!(judged["tokens"], 4, "an a and an end in each record");
+    let checkpoint = std::fs::read_dir(place.path("out/checkpoints")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(eval(checkpoint.to_str().unwrap()), judged);
+
+    place.finetune(&model, &train, "more", &[&options[..], &["--init-adapter", &out]].concat()).json();
+    assert_eq!(eval(&place.text("more")), judged);
+    place
+        .finetune(
+            &model,
+            &train,
+            "out",
+            &[&options[..], &["--chat-template", &format!("{out}/chat_template.jinja"), "--resume"]].concat(),
+        )
+        .json();
+}

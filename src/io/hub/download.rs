@@ -190,9 +190,7 @@ impl Fetch<'_> {
     /// The weights come last: a snapshot that has them has everything.
     fn model(&self) -> Result<()> {
         self.file(CONFIG)?;
-        let tokenizer = TOKENIZERS.into_iter().find(|name| self.has(name));
-        let companions = COMPANIONS.into_iter().filter(|name| self.has(name));
-        companions.chain(tokenizer).try_for_each(|name| self.file(name))?;
+        self.companions()?;
         let (whole, index) = model_weights(|name| self.has(name));
         let files = if !self.has(whole) && self.has(index) {
             self.file(index)?;
@@ -205,7 +203,14 @@ impl Fetch<'_> {
 
     fn adapter(&self) -> Result<()> {
         self.file(ADAPTER)?;
+        self.companions()?;
         self.file(adapter_weights(|name| self.has(name)))
+    }
+
+    fn companions(&self) -> Result<()> {
+        let tokenizer = TOKENIZERS.into_iter().find(|name| self.has(name));
+        let companions = COMPANIONS.into_iter().filter(|name| self.has(name));
+        companions.chain(tokenizer).try_for_each(|name| self.file(name))
     }
 
     fn has(&self, name: &str) -> bool {

@@ -18,7 +18,7 @@ use spec::Spec;
 pub enum Kind {
     /// config.json, the tokenizer's files, and weights, whole or in shards: safetensors, or else PyTorch's.
     Model,
-    /// adapter_config.json, and adapter_model.safetensors or else adapter_model.bin.
+    /// adapter_config.json, the tokenizer's files where it has its own, and adapter_model.safetensors or else .bin.
     Adapter,
 }
 

@@ -30,6 +30,31 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// This tokenizer with what the files of `folder` beside tokenizer.json say.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_folder`].
+    pub fn with_files_of(mut self, folder: &Path) -> Result<Self> {
+        self.take_files(folder)?;
+        self.settle()?;
+        Ok(self)
+    }
+
+    /// This tokenizer with the chat template of `base` if it has none itself, and with all of its config unless this one
+    /// `has_config`.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_folder`].
+    pub fn completed_by(mut self, base: Self, has_config: bool) -> Result<Self> {
+        let taken = |name: &str| name == "chat_template" || !has_config && name != added::DECODER;
+        for (name, value) in base.config.into_iter().filter(|(name, _)| taken(name)) {
+            self.config.entry(name).or_insert(value);
+        }
+        self.ends.extend(self.eos());
+        self.settle()?;
+        Ok(self)
+    }
+
     /// Takes the config of `folder` and its tokens. As in transformers special_tokens_map.json comes before the config,
     /// and added_tokens.json gives tokens, unless the config itself lists tokens with their ids.
     fn take_files(&mut self, folder: &Path) -> Result<()> {

@@ -126,6 +126,25 @@ impl Tokenizer {
             .with_hint("use the tokenizer that the model came with, or the model that was resized for this tokenizer"))
     }
 
+    /// Refuses a tokenizer with added tokens beyond the `rows` of a model's embedding. One that only pads is never used.
+    ///
+    /// # Errors
+    /// Those of [`Self::refuse_beyond`].
+    pub fn refuse_larger(&self, rows: usize) -> Result<()> {
+        let mut ids: Vec<u32> = self.inner.get_added_tokens_decoder().into_keys().collect();
+        ids.retain(|&id| Some(id) != self.special_id("pad_token"));
+        ids.sort_unstable();
+        self.refuse_beyond(&ids, rows)
+    }
+
+    /// This tokenizer with another chat template.
+    #[must_use]
+    pub fn with_chat_template(mut self, template: &str) -> Self {
+        self.config.insert("chat_template".to_owned(), template.into());
+        self.templates = OnceLock::new();
+        self
+    }
+
     /// Writes `tokenizer.json` and `tokenizer_config.json`, the chat template in it, into the folder `folder`.
     ///
     /// # Errors
