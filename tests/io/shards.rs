@@ -84,7 +84,8 @@ fn shard_of(model: &Model, name: &str) -> usize {
 #[test]
 fn what_the_model_does_not_ask_for_does_not_matter() {
     let original = load_all(&fixture("gqa")).unwrap();
-    let cases: [(&str, fn(&mut Model)); 7] = [
+    type Change = fn(&mut Model);
+    let cases: [(&str, Change); 7] = [
         ("as it is", |_| {}),
         ("a tensor that the index does not list", |model| drop(model.shards[1].insert(INV_FREQ.into(), zeros(4)))),
         ("listed, in no shard", |model| drop(model.index.insert(INV_FREQ.into(), file(2)))),
