@@ -268,7 +268,7 @@ fn fields_that_change_what_is_learned_are_refused() {
         (text(r#""loss_mask": [1, 0]"#), "loss_mask", "labels of -100"),
         (ids(r#""loss_mask": [1, 0]"#), "loss_mask", "labels of -100"),
         (ids(r#""position_ids": [0, 0]"#), "position_ids", "a record of its own"),
-        (r#"{"messages": [], "system": "Be brief."}"#.into(), "system", "messages"),
+        (r#"{"messages": [{"role": "user", "content": "U"}], "system": "Be brief."}"#.into(), "system", "messages"),
     ] {
         let (message, hint) = refused("a.jsonl", &record);
         let says = format!("line 1: field {name:?} changes what is learned, and is not read");
