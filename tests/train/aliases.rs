@@ -280,9 +280,7 @@ fn llama_recipes() {
         ["--from_peft_checkpoint", &adapter],
     ];
     assert_eq!(vicugna(&[&["finetune", "--json"], theirs.as_flattened()].concat()).json()["out"], elsewhere);
-    let found = std::fs::read_to_string(setting.place.path("elsewhere/config.toml")).unwrap();
-    let (mut found, mut wanted) =
-        (found.parse::<toml::Table>().unwrap(), setting.config(&["--init-adapter", &adapter]));
+    let (mut found, mut wanted) = (setting.config_in("elsewhere"), setting.config(&["--init-adapter", &adapter]));
     assert_eq!(found.remove("out").unwrap().as_str(), Some(elsewhere.as_str()));
     wanted.remove("out");
     assert_eq!(found, wanted);

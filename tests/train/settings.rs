@@ -17,13 +17,21 @@ impl Setting {
         Self { place, data, runs: 0.into() }
     }
 
-    /// A run with these options, and its resolved configuration.
+    /// A run with these options, and its resolved configuration but for the date.
     pub fn run(&self, options: &[&str]) -> (Ran, toml::Table) {
         self.runs.set(self.runs.get() + 1);
         let out = format!("out-{}", self.runs.get());
         let ran = self.place.finetune(&fixture("gqa"), &self.data, &out, options);
-        let config = std::fs::read_to_string(self.place.path(&out).join("config.toml")).unwrap_or_default();
-        (ran, config.parse().unwrap())
+        let config = self.config_in(&out);
+        (ran, config)
+    }
+
+    /// The resolved configuration in the folder `out`, but for the date.
+    pub fn config_in(&self, out: &str) -> toml::Table {
+        let config = std::fs::read_to_string(self.place.path(out).join("config.toml")).unwrap_or_default();
+        let mut config: toml::Table = config.parse().unwrap();
+        config.remove("date");
+        config
     }
 
     /// The resolved configuration of a run with these options.
