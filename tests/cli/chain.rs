@@ -52,7 +52,8 @@ pub fn write(folder: &Path, next: &[(u32, u32)], config: &Value, files: &[(&str,
     weights(&folder.join("model.safetensors"), next);
 }
 
-/// Blocks add nothing: the row of a token in the embedding points where only the row of the next one in the head does.
+/// The row of a token in the embedding points where only the row of the next one in the head does. Blocks add next to
+/// nothing, so that an adapter of them has a gradient and no say.
 fn weights(path: &Path, next: &[(u32, u32)]) {
     assert!(next.len() <= HIDDEN);
     let row = |id: u32, i: usize| id as usize * HIDDEN + i;
@@ -70,8 +71,8 @@ fn weights(path: &Path, next: &[(u32, u32)]) {
         tensors.insert(format!("model.layers.0.{name}.weight"), (vec![HIDDEN], vec![1.0; HIDDEN]));
     }
     for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"] {
-        let zeros = (vec![HIDDEN, HIDDEN], vec![0.0; HIDDEN * HIDDEN]);
-        tensors.insert(format!("model.layers.0.{name}_proj.weight"), zeros);
+        let small = (vec![HIDDEN, HIDDEN], vec![1e-3; HIDDEN * HIDDEN]);
+        tensors.insert(format!("model.layers.0.{name}_proj.weight"), small);
     }
     let bytes: BTreeMap<_, Vec<u8>> = tensors
         .iter()

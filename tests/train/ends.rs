@@ -73,7 +73,8 @@ fn the_learned_end_stops_generation_from_adapter_full_and_merged() {
 #[test]
 fn a_model_without_an_end_is_told_before_training() {
     let place = Place::new();
-    chain::write(&place.path("model"), &[], &json!({}), &[("tokenizer.json", &chain::tokenizer(&["<s>"]))]);
+    let tokenizer = chain::tokenizer(&["<s>"]);
+    chain::write(&place.path("model"), &[(id('a'), id('b'))], &json!({}), &[("tokenizer.json", &tokenizer)]);
     let train = place.write("train.jsonl", RECORD);
     let ran = place.finetune(&place.text("model"), &train, "out", &["--max-steps", "1"]);
     ran.json();
