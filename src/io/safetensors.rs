@@ -152,10 +152,20 @@ fn no_model(folder: &Path) -> Error {
     if folder.join("adapter_config.json").exists() {
         return error.with_hint("this is an adapter: name it with --adapter, and its base model with --model");
     }
-    match pickle::unnamed(folder) {
+    match other_weights(folder).or_else(|| pickle::unnamed(folder)) {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// What to do with the weights of `folder`, if they are a GGUF's or of Mistral's own release.
+fn other_weights(folder: &Path) -> Option<String> {
+    let names = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let first = names.filter(|name| name.ends_with(".gguf") || name.starts_with("consolidated.safetensors")).min()?;
+    Some(match first.ends_with(".gguf") {
+        true => format!("a GGUF is named itself: {}", folder.join(first).display()),
+        false => format!("{first} is of Mistral's own release: get the model's files in transformers' format"),
+    })
 }
 
 /// Writes `path` with the tensors of `layout`, which `tensor` makes one at a time, so that no more than one is held.

@@ -84,12 +84,7 @@ fn fetches_a_model_once() {
 #[test]
 fn fetches_a_tokenizer_model_where_there_is_no_tokenizer_json() {
     for (other, fetched) in [("README.md", true), ("tokenizer.json", false)] {
-        let files: [(&str, &[u8]); 4] = [
-            ("config.json", CONFIG),
-            (other, TOKENIZER),
-            ("tokenizer.model", b"pieces"),
-            ("model.safetensors", b"weights"),
-        ];
+        let files = ["config.json", other, "tokenizer.model", "model.safetensors"].map(|name| (name, CONFIG));
         let revision = Revision::new('a', files);
         let (server, cache) = (Server::start([("main", revision)]), TempDir::new().unwrap());
         let hub = hub(&server.endpoint(), &cache);
@@ -149,6 +144,17 @@ fn fetches_numbered_shards_without_an_index() {
     assert!(text.ends_with("lacks model-00001-of-00002.safetensors"), "{text}");
     assert_eq!(hub.resolve(MODEL, Kind::Model).unwrap(), folder);
     assert_eq!(read(&folder, "model-00001-of-00002.safetensors"), b"one");
+}
+
+/// Whether the model needs what such a file would hold is known when the model is opened.
+#[test]
+fn an_index_may_list_a_file_that_is_nowhere() {
+    let index: &[u8] = br#"{"weight_map":{"a":"model-1.safetensors","rotary_emb.inv_freq":"model-2.safetensors"}}"#;
+    let files: [(&str, &[u8]); 3] =
+        [("config.json", CONFIG), ("model.safetensors.index.json", index), ("model-1.safetensors", b"one")];
+    let (server, cache) = (Server::start([("main", Revision::new('a', files))]), TempDir::new().unwrap());
+    let folder = hub(&server.endpoint(), &cache).resolve(MODEL, Kind::Model).unwrap();
+    assert_eq!(read(&folder, "model-1.safetensors"), b"one");
 }
 
 #[test]
@@ -320,9 +326,11 @@ fn pytorchs_files_are_fetched_where_there_are_no_safetensors() {
 #[test]
 fn a_model_in_another_format_says_what_to_do() {
     let cache = TempDir::new().unwrap();
-    for (file, says) in
-        [("q4.gguf", "GGUF files and give its path: q4.gguf"), ("original/consolidated.00.pth", "Meta's own release")]
-    {
+    for (file, says) in [
+        ("q4.gguf", "GGUF files and give its path: q4.gguf"),
+        ("q4-00001-of-00002.gguf", "one of its GGUF files, all parts of it, and give its path: q4-00001-of-00002.gguf"),
+        ("original/consolidated.00.pth", "Meta's own release"),
+    ] {
         let server = Server::start([("main", Revision::new('a', [("config.json", CONFIG), (file, b"")]))]);
         let (text, hint) = refusal(hub(&server.endpoint(), &cache).resolve(MODEL, Kind::Model));
         assert_eq!(text, "org/name@main: the repository has no model.safetensors");

@@ -221,6 +221,13 @@ fn what_is_there_instead_is_said() {
     std::fs::create_dir(&path).unwrap();
     let message = format!("model: holds none of {MODEL}, {INDEX}, pytorch_model.bin, pytorch_model.bin.index.json");
     assert_refused(open(), folder.path(), &message, None);
+    std::fs::write(path.join("consolidated.safetensors"), "").unwrap();
+    let hint = "consolidated.safetensors is of Mistral's own release: get the model's files in transformers' format";
+    assert_refused(open(), folder.path(), &message, Some(hint));
+    let gguf = path.join("a-00001-of-00002.gguf");
+    std::fs::write(&gguf, "").unwrap();
+    let hint = format!("a GGUF is named itself: {}", gguf.display());
+    assert_refused(open(), folder.path(), &message, Some(&hint));
     std::fs::write(path.join("adapter_config.json"), "{}").unwrap();
     let hint = "this is an adapter: name it with --adapter, and its base model with --model";
     assert_refused(open(), folder.path(), &message, Some(hint));

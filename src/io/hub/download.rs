@@ -194,7 +194,9 @@ impl Fetch<'_> {
         let (whole, index) = model_weights(|name| self.has(name));
         let files = if !self.has(whole) && self.has(index) {
             self.file(index)?;
-            shards(&self.folder.join(index))?
+            let mut listed = shards(&self.folder.join(index))?;
+            listed.retain(|name| self.has(name)); // the model may not need it
+            listed
         } else {
             unlisted(whole, &self.files.iter().map(|file| file.rfilename.as_str()).collect::<Vec<_>>())
         };
@@ -263,7 +265,9 @@ impl Fetch<'_> {
         } else if name == ADAPTER && self.has(CONFIG) {
             "it holds a model, not an adapter".to_owned()
         } else if !ending(".gguf").is_empty() {
-            format!("download one of its GGUF files and give its path: {}", ending(".gguf").join(", "))
+            let split =
+                if ending(".gguf").iter().any(|name| name.contains("-of-")) { ", all parts of it," } else { "" };
+            format!("download one of its GGUF files{split} and give its path: {}", ending(".gguf").join(", "))
         } else if self.has("consolidated.00.pth") || self.has("original/consolidated.00.pth") {
             "it holds Meta's own release: name the model's repository in transformers' format".into()
         } else {
