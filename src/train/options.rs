@@ -160,7 +160,7 @@ pub struct Options {
     /// The share of the adapter's inputs that training drops
     #[arg(long, value_name = "X", default_value_t = 0.05)]
     pub lora_dropout: f64,
-    /// Layers with an adapter: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, or all-linear
+    /// Layers with an adapter: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head, or all-linear: the seven
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["q_proj", "v_proj"])]
     pub target_modules: Vec<String>,
     /// Scale the adapter by alpha / sqrt(r)

@@ -91,3 +91,16 @@ fn tokens_without_labels_have_logits_and_no_loss() {
     vicugna(&["inspect", "--model", &model, "--input-ids", "1", "--grads", &grads])
         .refused("--grads: no token has a label, so that there is no loss and no gradient");
 }
+
+#[test]
+fn gradients_of_whole_weights_have_pefts_names() {
+    let (model, adapter) = (fixture("lora_saved"), fixture("lora_saved/adapter"));
+    // Token 66 is the adapter's alone.
+    let json =
+        vicugna(&["inspect", "--model", &model, "--adapter", &adapter, "--input-ids", "1,66,3", "--json"]).json();
+    let norms = json["grad_norms"].as_object().unwrap();
+    for name in ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"] {
+        assert!(norms[&format!("base_model.model.{name}")].as_f64().unwrap() > 0.0, "{name}");
+    }
+    assert!(norms.keys().all(|name| name.starts_with("base_model.model.")) && norms.len() == 11, "{norms:?}");
+}

@@ -157,6 +157,21 @@ fn lora_on_a_tied_head_matches_peft() {
 }
 
 #[test]
+fn a_frozen_model_computes_the_same_and_trains_nothing() {
+    for case in ["lora_saved", "lora_head"] {
+        let (expected, model): (Expected, _) = (fixture::json(case), fixture::model(case));
+        let batch = Batch::new(&expected.sequences, &model.device()).unwrap();
+        let logits = || model.logits(&model.hidden(&batch, None, &Plain).unwrap()).unwrap();
+        let before = logits();
+        assert!(before.is_tracked() && !model.trained().is_empty(), "{case}");
+        model.freeze().unwrap();
+        let after = logits();
+        assert!(!after.is_tracked() && model.trained().is_empty(), "{case}");
+        assert_eq!(before.to_vec::<f32>().unwrap(), after.to_vec::<f32>().unwrap(), "{case}");
+    }
+}
+
+#[test]
 fn greedy_tokens_match_pytorch() {
     for case in ["mha", "gqa"] {
         let expected = fixture::json::<Expected>(case).greedy.unwrap();

@@ -25,3 +25,4 @@ mod smollm2;
 mod steps;
 mod text;
 mod trajectory;
+mod whole;
