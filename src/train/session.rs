@@ -16,7 +16,7 @@ use super::plan::{Plan, StepBatches};
 use super::plot;
 use super::progress::Progress;
 use super::schedule::learning_rate;
-use super::step::{differentiate, shape};
+use super::step::{Differentiated, differentiate, shape};
 use super::weights::Trained;
 use crate::device::Graphs;
 use crate::error::{Error, Result, command};
@@ -38,6 +38,17 @@ pub(super) struct State {
     pub seconds: f64,
     /// The best evaluation so far, and the step it came after.
     pub best: Option<(u64, Evaluation)>,
+}
+
+impl State {
+    /// Counts a step and what it has found in so many seconds.
+    fn count(&mut self, found: &Differentiated, loss: f64, seconds: f64) {
+        self.step += 1;
+        self.loss_sum += loss * found.supervised as f64;
+        self.supervised += found.supervised as u64;
+        self.tokens += found.tokens as u64;
+        self.seconds += seconds;
+    }
 }
 
 /// A run in progress.
@@ -127,21 +138,18 @@ impl Session<'_> {
         if !norm.total.is_finite() {
             return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
         }
-        self.pulse.feel(norm.total, loss, number, self.plan.total(), self.progress)?;
+        if let Some(note) = self.pulse.feel(norm.total, loss, number)? {
+            self.progress.note(note);
+        }
         let time = begun.elapsed();
-        let seconds = time.as_secs_f64();
-        self.state.step += 1;
-        self.state.loss_sum += loss * found.supervised as f64;
-        self.state.supervised += found.supervised as u64;
-        self.state.tokens += found.tokens as u64;
-        self.state.seconds += seconds;
-        let tokens_per_second = found.tokens as f64 / seconds;
         self.pace.step(time);
+        self.state.count(&found, loss, time.as_secs_f64());
+        let tokens_per_second = found.tokens as f64 / time.as_secs_f64();
         let (step, total) = (self.state.step, self.plan.total());
         let message = format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s");
         self.progress.step(step, total, message, self.pace.left(total - step, self.evaluations_left(steps)));
         self.metrics.write(Line::Step {
-            step: self.state.step,
+            step,
             epoch: epoch as f64 + within as f64 / steps as f64,
             loss,
             learning_rate,
