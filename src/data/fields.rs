@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::rows::Place;
 use crate::error::Result;
+use crate::io::json::kind;
 
 /// A record as it was written: fields in their order. A name is found whatever its capitals and the spaces around it.
 #[derive(Debug, Default)]
@@ -141,16 +142,5 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             }
         }
         Ok(fields)
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }

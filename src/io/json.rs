@@ -9,6 +9,18 @@ use serde_json::{Map, Value};
 use super::text;
 use crate::error::{Error, Result};
 
+/// What a value is, for messages.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// An object, and where it is. A null is as good as an absent key.
 #[derive(Debug)]
 pub(super) struct Object {

@@ -1,7 +1,6 @@
 //! Files: Hugging Face folders, adapters, and what else models are stored in.
 
 mod convert;
-mod json;
 pub(crate) mod missing;
 mod mmap;
 mod pickle;
@@ -16,6 +15,7 @@ pub mod config;
 pub mod folder;
 pub mod gguf;
 pub mod hub;
+pub(crate) mod json;
 pub mod model;
 pub mod npy;
 pub mod safetensors;

@@ -35,7 +35,7 @@ fn merged(name: &str, dtype: DType) -> TempDir {
 /// W + scaling · B·A in f64.
 fn expected(name: &str, weight: &str) -> Vec<f64> {
     let (adapter, base) = (adapter(name), load(&Checkpoint::open(&fixture(name)).unwrap(), weight));
-    let module = weight.strip_suffix(".weight").unwrap();
+    let module = weight.strip_suffix(".weight").unwrap_or(weight); // a bias
     let mut sums: Vec<f64> = base.slice::<f32>().unwrap().iter().map(|&w| f64::from(w)).collect();
     if let Some((a, b)) = adapter.tensors.get(module) {
         let (scaling, input, r) = (adapter.config.scaling(module).unwrap(), base.dims()[1], a.dims()[0]);
@@ -51,7 +51,7 @@ fn expected(name: &str, weight: &str) -> Vec<f64> {
 
 #[test]
 fn merged_weights_are_base_plus_scaled_product() {
-    for name in ["lora", "lora_qv_rslora"] {
+    for name in ["lora", "lora_qv_rslora", "bias_lora"] {
         let folder = merged(name, DType::F32);
         let out = Checkpoint::open(&folder.path().join("out")).unwrap();
         let base = Checkpoint::open(&fixture(name)).unwrap();

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::io::json::kind;
 
 /// A conversation, and what stands beside it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -127,16 +128,5 @@ fn list(name: &str, value: Option<Value>) -> Result<Option<Vec<Value>>> {
             None => Ok(Some(items)),
         },
         other => Err(refuse(kind(&other))),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
