@@ -59,6 +59,6 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
     let lacks_ending = Path::new(&b).file_stem() == Some(a.as_ref());
     let distance = if lacks_ending { MOST } else { strsim::damerau_levenshtein(&a, &b) };
-    let is_near = lacks_ending || distance <= MOST && 2 * distance <= a.len().min(b.len());
+    let is_near = lacks_ending || distance <= MOST && 2 * distance < a.len().min(b.len());
     (is_near && digits(&a) == digits(&b)).then_some(distance)
 }

@@ -58,6 +58,7 @@ impl Pace {
 /// 0 one an epoch of `steps_in_epoch`, and one at the end.
 pub(super) fn times_left(step: u64, total: u64, every: u64, steps_in_epoch: u64) -> u64 {
     match every {
+        _ if step >= total => 0,
         0 => total.saturating_sub(step).div_ceil(steps_in_epoch.max(1)),
         every => total.div_ceil(every).saturating_sub(step / every),
     }
