@@ -52,7 +52,7 @@ fn write(texts: Vec<String>, folder: &Path) -> TokenizersResult<()> {
         .build()?;
     tokenizer.train(&mut trainer, texts.into_iter())?;
     tokenizer.save(folder.join("tokenizer.json"), false)?;
-    let config = serde_json::json!({"bos_token": BEGIN, "eos_token": END, "add_bos_token": true});
+    let config = serde_json::json!({"add_bos_token": true, "bos_token": BEGIN, "eos_token": END});
     std::fs::write(folder.join("tokenizer_config.json"), format!("{config:#}\n"))?;
     Ok(())
 }
