@@ -92,10 +92,10 @@ fn an_evaluation_on_a_terminal_has_a_bar() {
 #[test]
 fn the_time_left_counts_evaluations() {
     let place = Place::new();
-    let (train, eval) = (place.random_records("train.jsonl", 8), place.random_records("eval.jsonl", 400));
+    let (train, eval) = (place.random_records("train.jsonl", 8), place.random_records("eval.jsonl", 4000));
     let options = ["--eval", &eval, "--batch-size", "1", "--no-packing", "--max-steps", "4", "--eval-every", "1"];
     let ran = place.finetune(&fixture("gqa"), &train, "out", &options);
     let first = ran.stderr.lines().find(|line| line.starts_with("step 1/4: loss ")).unwrap();
-    assert!(!first.ends_with(", 0 seconds left"), "400 records are no instant: {first}");
+    assert!(!first.ends_with(", 0 seconds left"), "4000 records are no instant: {first}");
     assert!(ran.stderr.contains("step 4/4: loss "), "{}", ran.stderr);
 }

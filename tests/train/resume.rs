@@ -51,7 +51,9 @@ impl Setting {
     }
 
     fn run(&self, out: &str, extra: &[&str]) -> Ran {
-        self.place.finetune(&self.model, &self.data, out, &[OPTIONS, extra].concat())
+        let is_new = |option: &&[&str]| !extra.contains(&option[0]);
+        let options: Vec<&str> = OPTIONS.chunks(2).filter(is_new).flatten().copied().collect();
+        self.place.finetune(&self.model, &self.data, out, &[&options[..], extra].concat())
     }
 
     /// A copy of the finished run `from` as it was when only the checkpoints of `steps` had been written.

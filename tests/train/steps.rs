@@ -131,16 +131,11 @@ fn eval_agrees_with_the_evaluation_of_the_run() {
 #[test]
 fn an_adapter_goes_on_from_another() {
     let setting = Setting::new(20);
-    let common =
-        ["--batch-size", "1", "--learning-rate", "0.01", "--validation-split-ratio", "0", "--lora-dropout", "0"];
-    setting
-        .run(
-            "first",
-            &[&common[..], &["--lora-r", "2", "--lora-alpha", "6", "--target-modules", "o_proj,up_proj"]].concat(),
-        )
-        .json();
+    let common = ["--batch-size", "1", "--validation-split-ratio", "0", "--lora-dropout", "0", "--learning-rate"];
+    let fresh = ["0.01", "--lora-r", "2", "--lora-alpha", "6", "--target-modules", "o_proj,up_proj"];
+    setting.run("first", &[&common[..], &fresh].concat()).json();
     let first = setting.place.text("first");
-    setting.run("second", &[&common[..], &["--init-adapter", &first, "--learning-rate", "0"]].concat()).json();
+    setting.run("second", &[&common[..], &["0", "--init-adapter", &first]].concat()).json();
     let weights = |out: &str| tensors(&setting.place.path(out).join("adapter_model.safetensors"));
     assert_eq!(weights("first"), weights("second"));
     let config = |out: &str| std::fs::read_to_string(setting.place.path(out).join("adapter_config.json")).unwrap();
