@@ -170,7 +170,7 @@ pub struct Taught {
     pub questions: Vec<Question>,
     /// The base model's answers.
     pub before: Exam,
-    /// The same model's, with the adapter.
+    /// The exam of the model with the adapter.
     pub after: Exam,
 }
 

@@ -117,7 +117,7 @@ impl Error {
         Self::Input { name: name.into(), detail: detail.into(), hint: None }
     }
 
-    /// The same error with a way out, for the variants that carry one.
+    /// The error with a way out, for the variants that carry one.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         match &mut self {
@@ -129,7 +129,7 @@ impl Error {
         self
     }
 
-    /// The same error, with this way out unless it has one.
+    /// The error with this way out, unless it has one.
     #[must_use]
     pub fn or_hint(self, text: impl Into<String>) -> Self {
         if self.hint().is_some() { self } else { self.with_hint(text) }

@@ -27,7 +27,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// That of an adapter's folder, or of the run that it is a checkpoint of.
+    /// The tokenizer files of an adapter's folder, or else of the run that it is a checkpoint of.
     pub fn of(adapter: &Path) -> Self {
         let checkpoints = adapter.parent().filter(|parent| parent.ends_with("checkpoints"));
         let run = checkpoints.and_then(Path::parent).map(Path::to_path_buf);
@@ -36,13 +36,13 @@ impl Own {
     }
 }
 
-/// Those of [`TOKENIZER`] that a folder has.
+/// The files of [`TOKENIZER`] that a folder has.
 fn names(folder: &Path) -> Vec<&'static str> {
     TOKENIZER.into_iter().filter(|name| folder.join(name).is_file()).collect()
 }
 
 impl ModelFiles {
-    /// The same with the chat template in the file `path`, whatever others there are.
+    /// The model's files with the chat template in the file `path`, whatever others there are.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read or is empty.

@@ -70,7 +70,7 @@ fn reading_in_a_log_is_never_silent_for_long() {
     let (lines, _) = watch(&["eval", "--model", &fixture("gqa"), "--data", &pipe]);
     assert!(feeder.wait().unwrap().success());
     assert!(lines.iter().all(|(_, silence)| *silence <= SILENCE), "{lines:?}");
-    assert!(lines.iter().any(|(line, _)| line == "reading the records, 8 seconds so far"), "{lines:?}");
+    assert!(lines.iter().any(|(line, _)| line.starts_with("reading the records, ")), "{lines:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -92,10 +92,10 @@ fn an_evaluation_on_a_terminal_has_a_bar() {
 #[test]
 fn the_time_left_counts_evaluations() {
     let place = Place::new();
-    let (train, eval) = (place.random_records("train.jsonl", 8), place.random_records("eval.jsonl", 4000));
+    let (train, eval) = (place.random_records("train.jsonl", 8), records_for(&place, 1.5));
     let options = ["--eval", &eval, "--batch-size", "1", "--no-packing", "--max-steps", "4", "--eval-every", "1"];
     let ran = place.finetune(&fixture("gqa"), &train, "out", &options);
     let first = ran.stderr.lines().find(|line| line.starts_with("step 1/4: loss ")).unwrap();
-    assert!(!first.ends_with(", 0 seconds left"), "4000 records are no instant: {first}");
+    assert!(!first.ends_with(", 0 seconds left"), "four evaluations of more than a second are no instant: {first}");
     assert!(ran.stderr.contains("step 4/4: loss "), "{}", ran.stderr);
 }

@@ -25,8 +25,8 @@ impl Options<'_> {
         self.refuse_warmup(pairs)
     }
 
-    /// Of when and after how many steps: after how many, 0 being once an epoch. Checkpoints are written in any case; where
-    /// nothing is to be evaluated, nothing is kept for it.
+    /// Makes the interval `ours` of a strategy and a number of steps; 0 is once an epoch. Checkpoints are written in any
+    /// case; where nothing is to be evaluated, nothing is kept for it.
     fn join_interval(&mut self, names: [&str; 2], ours: &str, strategies: &[&str]) -> Result<()> {
         let [strategy, steps] = names.map(|name| self.values.remove(name).flatten());
         let [strategy_as, steps_as] = names.map(|name| self.given.remove(name).unwrap_or_else(|| name.into()));

@@ -64,7 +64,7 @@ const JUMPSTART: Rows = &[
     ("enable_fsdp", Only(OFF, SHARDED)),
 ];
 
-/// Of llama-recipes' train_config, fsdp_config, lora_config, the other methods' configs, and quantization_config.
+/// The names of llama-recipes' train_config, fsdp_config, lora_config, the other methods' configs, and quantization_config.
 const LLAMA_RECIPES: Rows = &[
     ("model_name", Is("model")),
     ("tokenizer_name", Only(NONE, TOKENIZER)),

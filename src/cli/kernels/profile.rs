@@ -163,7 +163,7 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     Ok([forward, backward, of_adapter].concat().concat())
 }
 
-/// Of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K
+/// The bytes of each launch of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K
 /// are stored apart, then added.
 fn product([dtype, out]: [DType; 2], m: usize, n: usize, [k, k2]: [usize; 2]) -> Vec<usize> {
     let split = ops::matmul::SplitK::new(dtype, m, n, k);

@@ -110,7 +110,7 @@ pub(super) fn notes(object: &Object, config: &LlamaConfig) -> Vec<String> {
     }
 }
 
-/// That a window limits the context, where it does.
+/// What a person should know of a window that limits the context; `None` where none does.
 pub fn window_note(config: &LlamaConfig) -> Option<String> {
     let max = config.max_position_embeddings;
     let unlimited = config.rope_scaling.map_or(max, |scaling| scaling.context(max));

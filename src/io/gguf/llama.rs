@@ -14,7 +14,7 @@ const TENSORS: [(&str, &str); 3] = [
     ("lm_head.weight", "output.weight"),
 ];
 
-/// The same inside a block, between `model.layers.N.` or `blk.N.` and `.weight` or `.bias`.
+/// Hugging Face's and llama.cpp's names of a block's tensors, between `model.layers.N.` or `blk.N.` and `.weight` or `.bias`.
 const BLOCK_TENSORS: [(&str, &str); 9] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
