@@ -9,8 +9,8 @@
 constexpr int ROWS_WARPS = 8, ROWS_TILE = 16;
 
 // Elements k to k + 7 of row r of a matrix [rows, K], zeros beyond it.
-template <bool ALIGNED> DEVICE Pack<bf16, 8> load_eight(const bf16* matrix, int r, int rows, int k, int K) {
-    const bf16* from = matrix + int64_t(r) * K + k;
+template <bool ALIGNED> DEVICE Pack<bf16, 8> load_eight(const bf16* matrix, int ld, int r, int rows, int k, int K) {
+    const bf16* from = matrix + int64_t(r) * ld + k;
     if constexpr (ALIGNED) {
         return r < rows && k < K ? load<8>(from) : Pack<bf16, 8>{};
     } else {
@@ -34,10 +34,10 @@ DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int 
             const int k = k0 + u * 32 + lane_id() % 4 * 8;
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                w[u][half] = load_eight<ALIGNED>(term.b, n0 + half * 8 + r, N, k, term.K);
+                w[u][half] = load_eight<ALIGNED>(term.b, term.ldb, n0 + half * 8 + r, N, k, term.K);
 #pragma unroll
             for (int half = 0; half < HALVES; ++half)
-                x[u][half] = load_eight<ALIGNED>(term.a, half * 8 + r, M, k, term.K);
+                x[u][half] = load_eight<ALIGNED>(term.a, term.lda, half * 8 + r, M, k, term.K);
         }
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u)
@@ -59,7 +59,7 @@ DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<b
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
         const Term<bf16> term = i == 0 ? base : extension;
-        if (term.K % 8 != 0) accumulate<2, false>(sums, term, n0, M, N);
+        if ((term.K | term.lda | term.ldb) % 8 != 0) accumulate<2, false>(sums, term, n0, M, N);
         else if (M > 8) accumulate<2, true>(sums, term, n0, M, N);
         else accumulate<1, true>(sums, term, n0, M, N);
     }
@@ -81,5 +81,5 @@ DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<b
     float sum = 0.0f;
 #pragma unroll
     for (int warp = 0; warp < ROWS_WARPS; ++warp) sum += shared[at(warp, m / 8, n, m % 8)];
-    store_result(result, int64_t(m) * N + n0 + n, Pack<float, 1>{sum});
+    store_result(result, int64_t(m) * result.ld + n0 + n, Pack<float, 1>{sum});
 }

@@ -39,6 +39,14 @@ pub struct DeviceSlice {
     pub bytes: usize,
 }
 
+impl DeviceSlice {
+    /// What lies behind its first `bytes` bytes.
+    pub fn after(self, bytes: usize) -> Self {
+        let skipped = bytes.min(self.bytes);
+        Self { ptr: DevicePtr(self.ptr.0 + skipped as u64), bytes: self.bytes - skipped }
+    }
+}
+
 /// One kernel argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

@@ -155,6 +155,12 @@ impl Case {
         Self { name, entry, ptx, grid, block, args: Vec::new(), shared_bytes: 0, sources, buffers: Vec::new() }
     }
 
+    /// With so many bytes of dynamic shared memory.
+    pub fn shared(mut self, bytes: u64) -> Self {
+        self.shared_bytes = bytes;
+        self
+    }
+
     fn add(&mut self, kind: Kind, content: Content, expected: Option<Vec<f64>>) -> usize {
         self.buffers.push(Buffer { kind, content, expected, rounding: (kind, 0.02) });
         self.buffers.len() - 1

@@ -5,7 +5,7 @@ use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32};
 use crate::cross_entropy::{self, CROSS_ENTROPY};
 use crate::harness::Random;
-use crate::matmul::{self, MATMUL};
+use crate::matmul::{self, LORA, MATMUL};
 use crate::tensors::{ADAMW, GRAD_NORM, adamw, grad_norm};
 
 const DROPOUT: &str = include_str!("../../../ptx/dropout.ptx");
@@ -14,8 +14,8 @@ const EMBEDDING: &str = include_str!("../../../ptx/embedding.ptx");
 const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 11] =
-    [ADAMW, ATTENTION, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, MATMUL, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 12] =
+    [ADAMW, ATTENTION, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, LORA, MATMUL, RMSNORM, ROPE, SWIGLU];
 
 pub fn all() -> Vec<Case> {
     let (attention, cross_entropy, matmul) = (attention::cases(), cross_entropy::cases(), matmul::cases());

@@ -5,6 +5,7 @@ use crate::case::{Bf16, Case, F32, Kind};
 use crate::catalogue::draw;
 
 pub const MATMUL: &str = include_str!("../../../ptx/matmul.ptx");
+pub const LORA: &str = include_str!("../../../ptx/lora.ptx");
 
 const ALPHA: f64 = 0.5;
 
@@ -13,13 +14,15 @@ const ALPHA: f64 = 0.5;
 struct Product {
     layout: &'static str,
     kind: Kind,
-    tile: usize,
+    tile: &'static str,
     /// M, N, K, K2.
     sizes: [usize; 4],
     out: Kind,
     added: Added,
     /// How much of K a slice takes.
     depth: usize,
+    /// How many elements lie between rows of the result and of the operands, beside theirs.
+    gap: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -32,97 +35,237 @@ enum Added {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (kind, tile) in [(Bf16, 128), (Bf16, 64), (F32, 64)] {
+    for (kind, tile) in [(Bf16, "256"), (Bf16, "128"), (Bf16, "64"), (Bf16, "any"), (F32, "64"), (F32, "any")] {
         for layout in ["nt", "nn", "tn"] {
-            let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth };
-            let pipeline = 64 / kind.bytes() * 5 + 8;
-            cases.extend([
-                product([tile + 8, tile + 8, pipeline, 8], Bf16, Added::Nothing, 512).case(),
-                product([tile + 1, tile + 1, pipeline + 3, 3], Bf16, Added::Other, 512).case(),
-                product([8, tile + 4, 40, 0], F32, Added::Itself, 64).case(),
-                product([tile + 8, 8, 136, 8], F32, Added::Nothing, 64).case(),
-                product([9 * tile, 8, 8, 0], Bf16, Added::Other, 32).case(),
-                product([5, 7, 35, 1], F32, Added::Other, 64).case(),
-                product([6, 5, 9, 0], F32, Added::Nothing, 32).case(),
-                product([6, 5, 9, 0], Bf16, Added::Nothing, 32).case(),
-            ]);
+            cases.extend(products(layout, kind, tile).into_iter().map(Product::case));
         }
     }
-    let rows = |sizes: [usize; 4], out, added| {
-        Product { layout: "rows", kind: Bf16, tile: 0, sizes, out, added, depth: sizes[2] }.case()
+    for (kind, tile) in [(Bf16, "256"), (Bf16, "128"), (Bf16, "64"), (Bf16, "any"), (F32, "64"), (F32, "any")] {
+        for layout in ["xa", "da", "dx"] {
+            if layout == "dx" || matches!(tile, "64" | "any") {
+                cases.extend(dropping(layout, kind, tile).into_iter().map(Product::case));
+            }
+        }
+    }
+    let rows = |sizes: [usize; 4], gap, out, added| {
+        Product { layout: "rows", kind: Bf16, tile: "rows", sizes, out, added, depth: sizes[2], gap }.case()
     };
     cases.extend([
-        rows([16, 24, 1096, 8], F32, Added::Nothing),
-        rows([9, 17, 1047, 9], Bf16, Added::Other),
-        rows([3, 17, 1096, 5], Bf16, Added::Nothing),
-        rows([7, 8, 43, 0], F32, Added::Itself),
+        rows([16, 24, 1096, 8], 8, F32, Added::Nothing),
+        rows([9, 17, 1047, 9], 0, Bf16, Added::Other),
+        rows([3, 17, 1096, 5], 0, Bf16, Added::Nothing),
+        rows([7, 8, 43, 0], 3, F32, Added::Itself),
     ]);
-    let sums = [(F32, Added::Other, 7), (F32, Added::Nothing, 3), (Bf16, Added::Other, 6), (Bf16, Added::Nothing, 5)];
-    cases.extend(sums.map(|(out, added, slices)| sum(out, added, slices)));
+    let sums = [
+        (F32, Added::Other, 7, 0),
+        (F32, Added::Nothing, 3, 0),
+        (Bf16, Added::Other, 6, 0),
+        (Bf16, Added::Nothing, 5, 24),
+    ];
+    cases.extend(sums.map(|(out, added, slices, gap)| sum(out, added, slices, gap)));
     cases
+}
+
+/// A tile and a row and a column more, a pipeline that is filled and one that is not, one term and two, slices of K,
+/// results that lie among others.
+fn products(layout: &'static str, kind: Kind, tile: &'static str) -> Vec<Product> {
+    let [m, n] = tile_size(tile);
+    let pipeline = 64 / kind.bytes() * 5;
+    let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth, gap: 0 };
+    let mut products = vec![
+        product([m + 8, n + 8, pipeline + 8, 8], Bf16, Added::Nothing, 512),
+        product([8, n + 8, 40, 0], F32, Added::Itself, 64),
+        product([m + 8, 8, 136, 8], F32, Added::Nothing, 64),
+        product([9 * m, 8, 8, 0], Bf16, Added::Other, 32),
+        Product { gap: 8, ..product([24, 16, 72, 40], Bf16, Added::Other, 512) },
+    ];
+    if tile == "any" {
+        products.extend([
+            product([m + 1, n + 1, pipeline + 3, 3], Bf16, Added::Other, 512),
+            product([5, 7, 35, 1], F32, Added::Other, 64),
+            product([6, 5, 9, 0], F32, Added::Nothing, 32),
+            product([6, 5, 9, 0], Bf16, Added::Nothing, 32),
+        ]);
+    }
+    products
+}
+
+/// Products that drop elements, over the borders of tiles, stages and slices.
+fn dropping(layout: &'static str, kind: Kind, tile: &'static str) -> Vec<Product> {
+    let [m, n] = tile_size(tile);
+    let k2 = if layout == "dx" { 72 } else { 0 };
+    let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth, gap: 0 };
+    let mut products = vec![
+        product([m + 8, n + 8, 200, k2], Bf16, Added::Nothing, 512),
+        product([24, 16, 136, k2 / 9], F32, Added::Other, 512),
+        product([8, 24, 136, k2 / 3], F32, Added::Nothing, 64),
+    ];
+    if tile == "any" {
+        products.push(product([m + 1, n + 1, 75, k2 / 8], Bf16, Added::Other, 512));
+    }
+    products
+}
+
+fn tile_size(tile: &str) -> [usize; 2] {
+    match tile {
+        "256" => [128, 256],
+        "128" => [128, 128],
+        _ => [64, 64],
+    }
+}
+
+/// The mask's key: p = 1/4.
+const FIRST: u64 = 1 << 33;
+const SEED: u64 = 0x1234_5678_9abc_def0;
+const STEP: u32 = 7;
+const SITE: u32 = 3;
+const SCALE: f64 = 4.0 / 3.0;
+const THRESHOLD: u32 = 1 << 30;
+
+/// What element `e` of a tensor is multiplied by.
+fn kept(e: usize) -> f64 {
+    let e = FIRST + e as u64;
+    let word = philox(e / 4)[(e % 4) as usize];
+    if word >= THRESHOLD { SCALE as f32 as f64 } else { 0.0 }
+}
+
+/// Philox 4x32-10 of a counter, as Salmon et al. 2011 define it.
+fn philox(counter: u64) -> [u32; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = [counter as u32, (counter >> 32) as u32, STEP, SITE];
+    let (mut k0, mut k1) = (SEED as u32, (SEED >> 32) as u32);
+    for _ in 0..10 {
+        let (p0, p1) = (0xd251_1f53 * u64::from(c0), 0xcd9e_8d57 * u64::from(c2));
+        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
+        (k0, k1) = (k0.wrapping_add(0x9e37_79b9), k1.wrapping_add(0xbb67_ae85));
+    }
+    [c0, c1, c2, c3]
 }
 
 impl Product {
     fn case(self) -> Case {
-        let Self { layout, kind, tile, sizes: [m, n, k, k2], out, added, depth } = self;
+        let Self { kind, sizes: [m, n, k, k2], out, added, depth, gap, .. } = self;
         let slices = k.div_ceil(depth);
-        let (a, b) = (draw(kind, 1, m * k), draw(kind, 2, k * n));
-        let (a2, b2) = (draw(kind, 3, m * k2), draw(kind, 4, k2 * n));
-        let addend = draw(out, 5, m * n);
+        let [a, b, a2, b2] = self.operands();
+        let addend = draw(out, 5, m * (n + gap));
         let sums = |i: usize, j: usize, slice: usize| {
             let part = (slice * depth..k.min((slice + 1) * depth)).map(|l| self.term(&a, &b, k, [i, j, l]));
             let rest = (0..if slice + 1 == slices { k2 } else { 0 }).map(|l| self.term(&a2, &b2, k2, [i, j, l]));
-            part.chain(rest).sum::<f64>()
+            let dropped = if self.layout == "dx" { kept(i * n + j) } else { 1.0 };
+            part.sum::<f64>() + dropped * rest.sum::<f64>()
         };
+        let ld = n + if slices == 1 { gap } else { 0 };
         let element = |at: usize| {
+            let (row, column) = (at / ld % m, at % ld);
             let more = if added == Added::Nothing { 0.0 } else { addend[at] };
-            ALPHA * sums(at / n % m, at % n, at / (m * n)) + more
+            if column >= n { addend[at] } else { ALPHA * sums(row, column, at / (m * ld)) + more }
         };
-        let expected: Vec<f64> = (0..slices * m * n).map(element).collect();
-        let (name, grid, block) = match layout {
-            "rows" => ("matmul_rows_bf16".into(), [n.div_ceil(16), 1, 1], 256),
-            _ => {
-                let suffix = if kind == F32 { "f32" } else { "bf16" };
-                let tiles = m.div_ceil(tile) * n.div_ceil(tile);
-                (format!("matmul_{layout}_{suffix}_{tile}"), [tiles, slices, 1], 128)
-            }
-        };
-        let shape = format!("{m} x {n} x {k} + {k2}");
-        let case = Case::new(MATMUL, &name, &shape, grid.map(|blocks| blocks as u32), block);
+        let expected: Vec<f64> = (0..slices * m * ld).map(element).collect();
+        let case = self.launch(slices);
+        // What lies between rows of a result stays what it was.
         let mut case = match added {
-            Added::Nothing => case.close_to(out, (out, 4.0), expected).scalar(I64(0)),
-            Added::Other => case.close_to(out, (out, 4.0), expected).input(out, &addend),
-            Added::Itself => case.changed(out, &addend, expected).again(),
+            Added::Nothing if gap == 0 => case.close_to(out, (out, 4.0), expected).scalar(I64(0)),
+            Added::Other if gap == 0 => case.close_to(out, (out, 4.0), expected).input(out, &addend),
+            Added::Nothing => case.changed(out, &addend, expected).scalar(I64(0)),
+            Added::Other | Added::Itself => case.changed(out, &addend, expected).again(),
         };
         case = case.input(kind, &a).input(kind, &b);
         case = if k2 == 0 { case.scalar(I64(0)).scalar(I64(0)) } else { case.input(kind, &a2).input(kind, &b2) };
-        for size in [m, n, k, k2] {
+        let [lda, ldb] = self.leading(k);
+        let [lda2, ldb2] = self.leading(k2);
+        for size in [m, n, k, k2, ld, lda, ldb, lda2, ldb2] {
             case = case.scalar(Int(size as u32));
         }
         case = case.scalar(Float(ALPHA as f32)).scalar(Int((out == F32).into()));
-        if layout == "rows" { case } else { case.scalar(Int(depth as u32)) }
+        case = if self.layout == "rows" { case } else { case.scalar(Int(depth as u32)) };
+        if !self.drops() {
+            return case;
+        }
+        case = case.scalar(I64(FIRST as i64)).scalar(I64(SEED as i64));
+        [STEP, SITE, THRESHOLD].into_iter().fold(case, |case, word| case.scalar(Int(word))).scalar(Float(SCALE as f32))
+    }
+
+    fn launch(self, slices: usize) -> Case {
+        let Self { layout, kind, tile, sizes: [m, n, k, k2], gap, .. } = self;
+        let shape = format!("{m} x {n} x {k} + {k2}, {gap} apart");
+        if layout == "rows" {
+            return Case::new(MATMUL, "matmul_rows_bf16", &shape, [n.div_ceil(16) as u32, 1, 1], 256);
+        }
+        let [rows, columns] = tile_size(tile);
+        let suffix = if kind == F32 { "f32" } else { "bf16" };
+        let grid = [m.div_ceil(rows) * n.div_ceil(columns), slices, 1].map(|blocks| blocks as u32);
+        let (block, shared) = match tile {
+            "256" => (256, 98_304),
+            "128" => (128, 49_152),
+            _ => (128, 32_768),
+        };
+        let (ptx, op) = if self.drops() { (LORA, "lora") } else { (MATMUL, "matmul") };
+        Case::new(ptx, &format!("{op}_{layout}_{suffix}_{tile}"), &shape, grid, block).shared(shared)
+    }
+
+    fn drops(self) -> bool {
+        matches!(self.layout, "xa" | "da" | "dx")
+    }
+
+    /// Whether K is the inner dimension of each operand.
+    fn inner(self) -> [bool; 2] {
+        [!matches!(self.layout, "tn" | "da"), matches!(self.layout, "nt" | "rows" | "xa")]
+    }
+
+    /// Elements from row to row of each operand of a term.
+    fn leading(self, k: usize) -> [usize; 2] {
+        let [m, n, ..] = self.sizes;
+        let [a, b] = self.inner();
+        [if a { k } else { m }, if b { k } else { n }].map(|width| width + if width == 0 { 0 } else { self.gap })
+    }
+
+    fn operands(self) -> [Vec<f64>; 4] {
+        let Self { kind, sizes: [m, n, k, k2], .. } = self;
+        let [a_inner, b_inner] = self.inner();
+        let draw = |seed, k: usize| {
+            let ([lda, ldb], a_rows, b_rows) = (self.leading(k), if a_inner { m } else { k }, if b_inner { n } else { k });
+            [draw(kind, seed, a_rows * lda), draw(kind, seed + 1, b_rows * ldb)]
+        };
+        let ([a, b], [a2, b2]) = (draw(1, k), draw(3, k2));
+        [a, b, a2, b2]
     }
 
     /// The product of elements `(i, l)` and `(l, j)` where the layout has them.
     fn term(self, a: &[f64], b: &[f64], k: usize, [i, j, l]: [usize; 3]) -> f64 {
-        let [m, n, ..] = self.sizes;
-        let a = if self.layout == "tn" { a[l * m + i] } else { a[i * k + l] };
-        let b = if matches!(self.layout, "nt" | "rows") { b[j * k + l] } else { b[l * n + j] };
-        a * b
+        let ([lda, ldb], [a_inner, b_inner]) = (self.leading(k), self.inner());
+        let (a_at, b_at) = (if a_inner { i * lda + l } else { l * lda + i }, if b_inner { j * ldb + l } else { l * ldb + j });
+        let dropped = match self.layout {
+            "xa" => self.kind.rounded(a[a_at] * kept(a_at)) * b[b_at],
+            "da" => a[a_at] * self.kind.rounded(b[b_at] * kept(b_at)),
+            _ => a[a_at] * b[b_at],
+        };
+        dropped
     }
 }
 
-fn sum(out: Kind, added: Added, slices: usize) -> Case {
-    let (n, stride) = (2048 + 4 + 3, 2048 + 8);
-    let (sums, addend) = (draw(F32, 1, (slices - 1) * stride + n), draw(out, 2, n));
-    let more = |i: usize| if added == Added::Nothing { 0.0 } else { addend[i] };
+fn sum(out: Kind, added: Added, slices: usize, gap: usize) -> Case {
+    let columns = 24;
+    let (n, stride) = if gap == 0 { (2048 + 4 + 3, 2048 + 8) } else { (columns * 80, columns * 80) };
+    let ld = columns + gap;
+    let at = |i: usize| if gap == 0 { i } else { i / columns * ld + i % columns };
+    let (sums, addend) = (draw(F32, 1, (slices - 1) * stride + n), draw(out, 2, at(n - 1) + 1));
+    let more = |i: usize| if added == Added::Nothing { 0.0 } else { addend[at(i)] };
     let total = |i: usize| ALPHA * (0..slices).map(|slice| sums[slice * stride + i]).sum::<f64>() + more(i);
-    let case = Case::new(MATMUL, "matmul_sum", &format!("{slices} x {n}"), [2, 1, 1], 256);
-    let case = case.close_to(out, (out, 4.0), (0..n).map(total).collect());
+    let (rows, columns) = if gap == 0 { (1, n) } else { (n / columns, columns) };
+    let case = Case::new(MATMUL, "matmul_sum", &format!("{slices} x {n}, {gap} apart"), [2, rows as u32, 1], 256);
+    let case = match gap {
+        0 => case.close_to(out, (out, 4.0), (0..n).map(total).collect()),
+        _ => {
+            let mut expected = addend.clone();
+            (0..n).for_each(|i| expected[at(i)] = total(i));
+            case.changed(out, &addend, expected)
+        }
+    };
     let case = if added == Added::Nothing { case.scalar(I64(0)) } else { case.input(out, &addend) };
     case.input(F32, &sums)
-        .scalar(I64(n as i64))
+        .scalar(I64(columns as i64))
         .scalar(Int(slices as u32))
+        .scalar(I64(stride as i64))
+        .scalar(Int(ld as u32))
         .scalar(Float(ALPHA as f32))
         .scalar(Int((out == F32).into()))
 }

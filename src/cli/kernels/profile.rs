@@ -166,9 +166,10 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
 /// The bytes of each launch of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K
 /// are stored apart, then added.
 fn product([dtype, out]: [DType; 2], m: usize, n: usize, [k, k2]: [usize; 2]) -> Vec<usize> {
-    let split = ops::matmul::SplitK::new(dtype, m, n, k);
+    let split = ops::matmul::SplitK::new(dtype, true, m, n, k);
+    let [rows, columns] = split.tile.size();
     let (out, sums) = (m * n * out.size(), split.slices * m * n * 4);
-    let operands = (m * n.div_ceil(split.tile) + n * m.div_ceil(split.tile)) * (k + k2) * dtype.size();
+    let operands = (m * n.div_ceil(columns) + n * m.div_ceil(rows)) * (k + k2) * dtype.size();
     if split.slices == 1 { vec![operands + out] } else { vec![operands + sums, sums + out] }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::ops::elementwise::cast;
 use crate::ops::embedding::embedding;
-use crate::ops::gemm::cuda::{Matrix, gemm, product};
+use crate::ops::gemm::cuda::{Matrix, Product, product};
 use crate::ops::pack;
 
 pub const KERNELS: Kernels = kernels!("cross_entropy");
@@ -79,7 +79,7 @@ impl Sums {
         }
         if let Some(dweight) = &mut self.dweight {
             let (sum, terms) = (Matrix::output(OP, dweight)?, [[dlogits.t(), Matrix::new(OP, rows)?]]);
-            gemm(&device, sum, 1.0, &terms, (first > 0).then_some(sum))?;
+            Product { addend: (first > 0).then_some(sum), ..Product::new(&terms) }.run(&device, sum)?;
         }
         Ok(())
     }

@@ -8,13 +8,21 @@ use crate::kernels;
 
 pub const KERNELS: Kernels = kernels!("dropout");
 
+impl Dropout {
+    /// Its numbers, as kernels take them.
+    pub(in crate::ops) fn arguments(self) -> [Arg; 6] {
+        let [first, seed] = [self.first_element, self.seed].map(|word| Arg::I64(word.cast_signed()));
+        let words = [self.step as u32, self.site, threshold(self.p)].map(|word| Arg::I32(word.cast_signed()));
+        let [step, site, threshold] = words;
+        [first, seed, step, site, threshold, Arg::F32(scale(self.p))]
+    }
+}
+
 /// `x` masked and scaled; the gradient of that is the same function of `dy`.
 pub fn apply(x: &Tensor, key: Dropout) -> Result<Tensor> {
     let (dtype, n) = (x.dtype(), x.shape().numel());
     let mut y = Tensor::uninit(&x.device(), dtype, x.shape())?;
-    let wide = [n as u64, key.first_element, key.seed].map(|word| Arg::I64(word.cast_signed()));
-    let narrow = [key.step as u32, key.site, threshold(key.p)].map(|word| Arg::I32(word.cast_signed()));
-    let args = [&[y.as_output()?, x.as_input()?][..], &wide, &narrow, &[Arg::F32(scale(key.p))]].concat();
+    let args = [&[y.as_output()?, x.as_input()?, Arg::I64(n as i64)][..], &key.arguments()].concat();
     KERNELS.launch_flat(&x.device(), &format!("dropout_{dtype}"), n, 16 / dtype.size(), &args)?;
     Ok(y)
 }

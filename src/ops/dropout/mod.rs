@@ -26,6 +26,22 @@ pub struct Dropout {
     pub first_element: u64,
 }
 
+impl Dropout {
+    /// Itself where it drops anything.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `p` or `step` is out of its range.
+    pub(super) fn active(self) -> Result<Option<Self>> {
+        if !(0.0..1.0).contains(&self.p) {
+            return Err(Error::input(OP, format!("p must be in [0, 1), got {}", self.p)));
+        }
+        if self.step > u64::from(u32::MAX) {
+            return Err(Error::input(OP, format!("step must be below 2^32, got {}", self.step)));
+        }
+        Ok((self.p > 0.0).then_some(self))
+    }
+}
+
 /// Zeroes each element of `x` with probability `p` and divides the others by `1 - p`.
 ///
 /// - Shapes: `x` any → the same; `p = 0` returns `x` itself
@@ -37,15 +53,7 @@ pub struct Dropout {
 /// # Errors
 /// [`Error::Input`] if `p` or `step` is out of its range; [`Error::DType`] if `x` is not a float tensor.
 pub fn dropout(x: &Tensor, key: Dropout) -> Result<Tensor> {
-    if !(0.0..1.0).contains(&key.p) {
-        return Err(Error::input(OP, format!("p must be in [0, 1), got {}", key.p)));
-    }
-    if key.step > u64::from(u32::MAX) {
-        return Err(Error::input(OP, format!("step must be below 2^32, got {}", key.step)));
-    }
-    if key.p == 0.0 {
-        return Ok(x.clone());
-    }
+    let Some(key) = key.active()? else { return Ok(x.clone()) };
     check::float(OP, x.dtype())?;
     let y = on_device!(x, apply(x, key))?;
     let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| on_device!(dy, apply(&dy, key))).transpose()?]));

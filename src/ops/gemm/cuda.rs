@@ -1,14 +1,20 @@
 //! The GPU's only matrix multiplication: f32 or bf16 operands where they lie, sums in f32, f32 or bf16 results.
 
+use super::cuda_tiling::SplitK;
 use crate::autograd::Tensor;
 use crate::device::{Arg, Device, DeviceSlice, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::ops::dropout::Dropout;
 use crate::shape::Shape;
 use std::marker::PhantomData;
+use std::ops::Range;
 
+/// The kernels of products.
 pub const KERNELS: Kernels = kernels!("matmul");
+/// Those that drop elements on the way.
+pub const DROPOUT_KERNELS: Kernels = kernels!("lora");
 
 /// A matrix in device memory: row after row, or column after column.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +23,8 @@ pub struct Matrix<'a> {
     dtype: DType,
     rows: usize,
     columns: usize,
+    /// Elements from one row of memory to the next: the leading dimension of BLAS.
+    ld: usize,
     /// Whether the elements lie column after column.
     transposed: bool,
     /// What holds the memory.
@@ -30,7 +38,7 @@ impl<'a> Matrix<'a> {
         let (rows, columns) = (tensor.shape().rows(), tensor.shape().last());
         match tensor.dtype() {
             dtype @ (DType::F32 | DType::Bf16) => {
-                Ok(Self { slice, dtype, rows, columns, transposed: false, tensor: PhantomData })
+                Ok(Self { slice, dtype, rows, columns, ld: columns, transposed: false, tensor: PhantomData })
             }
             other => Err(Error::dtype(op, format!("takes f32 or bf16, got {other}"))),
         }
@@ -46,12 +54,33 @@ impl<'a> Matrix<'a> {
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
     }
+
+    /// Some of its columns; of a matrix that lies row after row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it has fewer.
+    pub fn columns(self, columns: Range<usize>) -> Result<Self> {
+        if self.transposed || columns.start > columns.end || columns.end > self.columns {
+            let detail = format!("[{}, {}] has no columns {columns:?} in rows", self.rows, self.columns);
+            return Err(Error::shape("gemm", detail));
+        }
+        Ok(Self { slice: self.slice.after(columns.start * self.dtype.size()), columns: columns.len(), ..self })
+    }
+
+    /// Whether the kernels may copy 16 bytes at once: its rows of memory begin on such boundaries, and so does what is
+    /// beyond K in them, where K is their direction.
+    fn is_aligned(self, is_k_inner: bool) -> bool {
+        let pack = 16 / self.dtype.size();
+        let inner = if self.transposed { self.rows } else { self.columns };
+        let begins = self.ld.is_multiple_of(pack) && self.slice.ptr.address().is_multiple_of(16);
+        begins && (!is_k_inner || inner.is_multiple_of(pack))
+    }
 }
 
 /// A tensor of `shape` and `dtype`: `alpha` times the sum over `terms` of `a · b`, rounded once.
 ///
 /// # Errors
-/// As [`gemm`].
+/// As [`Product::run`].
 pub fn product(
     op: &'static str,
     device: &Device,
@@ -61,118 +90,139 @@ pub fn product(
     terms: &[[Matrix<'_>; 2]],
 ) -> Result<Tensor> {
     let mut out = Tensor::uninit(device, dtype, shape)?;
-    gemm(device, Matrix::output(op, &mut out)?, alpha, terms, None)?;
+    Product { alpha, ..Product::new(terms) }.run(device, Matrix::output(op, &mut out)?)?;
     Ok(out)
 }
 
-/// `out = alpha * (sum over terms of a · b) + addend`, rounded once. There are one or two terms, all f32 or all bf16,
-/// each `a · b`, `a · bᵀ` or `aᵀ · b` of matrices that lie row after row. `addend` is like `out` and may be `out` itself.
-///
-/// # Errors
-/// [`Error::Shape`] if an operand does not fit, [`Error::DType`] if a dtype does not.
-pub fn gemm(
-    device: &Device,
-    out: Matrix<'_>,
-    alpha: f32,
-    terms: &[[Matrix<'_>; 2]],
-    addend: Option<Matrix<'_>>,
-) -> Result<()> {
-    refuse_misfits(out, terms, addend)?;
-    let Some(operands) = Operands::new(terms) else { return Ok(()) };
-    let result = [
-        Arg::Output(out.slice),
-        addend.map_or(NULL, |addend| Arg::Input(addend.slice)),
-        Arg::F32(alpha),
-        Arg::I32((out.dtype == DType::F32).into()),
-    ];
-    if operands.are_few_rows() {
-        return operands.launch_rows(device, result);
-    }
-    let split = SplitK::new(operands.a.dtype, out.rows, out.columns, operands.a.columns);
-    if split.slices == 1 {
-        return operands.launch_tiles(device, result, &split);
-    }
-    let n = out.rows * out.columns;
-    let mut sums = Tensor::uninit(device, DType::F32, [split.slices, n.next_multiple_of(4)])?;
-    operands.launch_tiles(device, [sums.as_output()?, NULL, Arg::F32(1.0), Arg::I32(1)], &split)?;
-    let [out, addend, alpha, out_f32] = result;
-    let args = [out, addend, sums.as_input()?, Arg::I64(n as i64), Arg::size(split.slices)?, alpha, out_f32];
-    KERNELS.launch_flat(device, "matmul_sum", n, 4, &args)
-}
-
-const NULL: Arg = Arg::I64(0);
-
-/// What is multiplied: `a · b`, and a second pair, which rides in the last slice of K.
-struct Operands<'a> {
-    a: Matrix<'a>,
-    b: Matrix<'a>,
-    extension: Option<[Matrix<'a>; 2]>,
-}
-
-/// How a product is cut into blocks, tiles of the result and slices of K: by shape alone, whatever the GPU.
+/// `alpha * (sum over terms of a · b) + addend`, rounded once.
 #[derive(Clone, Copy, Debug)]
-pub struct SplitK {
-    /// Rows and columns of the tile of the result that a block makes.
-    pub tile: usize,
-    tiles: usize,
-    /// Into how many slices K is cut, whose sums are added in order.
-    pub slices: usize,
-    /// How much of K a slice takes.
-    depth: usize,
+pub struct Product<'a> {
+    /// The factor of the sum.
+    pub alpha: f32,
+    /// One or two, all f32 or all bf16, each `a · b`, `a · bᵀ` or `aᵀ · b` of matrices that lie row after row.
+    pub terms: &'a [[Matrix<'a>; 2]],
+    /// What is added, like the result; it may be that itself.
+    pub addend: Option<Matrix<'a>>,
+    /// What is dropped on the way.
+    pub dropout: Option<(Place, Dropout)>,
 }
 
-impl SplitK {
-    /// That of `[m, k]` by `[k, n]`.
-    pub fn new(dtype: DType, m: usize, n: usize, k: usize) -> Self {
-        /// Fewer blocks leave most GPUs idle: an H100 holds 264 of the larger tiles at once.
-        const BLOCKS: usize = 256;
-        const MOST_SLICES: usize = 16;
-        const LEAST_DEPTH: usize = 512;
-        let tile = if dtype == DType::Bf16 && m > 64 && n > 64 { 128 } else { 64 };
-        let tiles = m.div_ceil(tile) * n.div_ceil(tile);
-        let slices = (BLOCKS / tiles.max(1)).min(MOST_SLICES).min(k / LEAST_DEPTH).max(1);
-        let depth = k.div_ceil(slices).next_multiple_of(32).max(32);
-        Self { tile, tiles, slices: k.div_ceil(depth).max(1), depth }
-    }
+/// Where a product drops elements, by the mask that [`dropout`](crate::ops::dropout::dropout) draws for a matrix like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first operand of `a · bᵀ`, row after row.
+    A,
+    /// The second operand of `aᵀ · b`, row after row.
+    B,
+    /// The second term of `a · b`, like the result.
+    Extension,
 }
 
-impl<'a> Operands<'a> {
-    fn new(terms: &[[Matrix<'a>; 2]]) -> Option<Self> {
-        let &[a, b] = terms.first()?;
-        Some(Self { a, b, extension: terms.get(1).copied() })
+impl<'a> Product<'a> {
+    /// The sum of `terms` alone.
+    pub fn new(terms: &'a [[Matrix<'a>; 2]]) -> Self {
+        Self { alpha: 1.0, terms, addend: None, dropout: None }
     }
 
-    /// Whether the kernel that reads the weight as a stream is the faster one.
-    fn are_few_rows(&self) -> bool {
-        self.a.dtype == DType::Bf16 && !self.a.transposed && self.b.transposed && self.a.rows <= 16
+    /// Computes it into `out`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an operand does not fit, [`Error::DType`] if a dtype does not.
+    pub fn run(&self, device: &Device, out: Matrix<'_>) -> Result<()> {
+        refuse_misfits(out, self.terms, self.addend)?;
+        let &[a, b] = self.terms.first().ok_or_else(|| Error::shape("gemm", "there is no term"))?;
+        if self.dropout.is_none() && a.dtype == DType::Bf16 && !a.transposed && b.transposed && a.rows <= 16 {
+            let grid = [b.columns.div_ceil(16), 1, 1];
+            let args = self.arguments(Arg::Output(out.slice), out)?;
+            return KERNELS.launch(device, &Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &args });
+        }
+        let split = self.split(out);
+        if split.slices == 1 {
+            return self.launch_tiles(device, Arg::Output(out.slice), out, &split);
+        }
+        let mut sums = Tensor::uninit(device, DType::F32, [split.slices, (out.rows * out.columns).next_multiple_of(4)])?;
+        let alone = Self { alpha: 1.0, addend: None, ..*self };
+        let like = Matrix { dtype: DType::F32, ld: out.columns, ..out };
+        alone.launch_tiles(device, sums.as_output()?, like, &split)?;
+        self.launch_sum(device, out, &sums, split.slices)
     }
 
-    fn launch_rows(&self, device: &Device, result: [Arg; 4]) -> Result<()> {
-        let grid = [self.b.columns.div_ceil(16), 1, 1];
-        let launch = Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &self.arguments(result)? };
-        KERNELS.launch(device, &launch)
+    /// How it is cut: into one slice where the kernel that adds slices cannot take the result's rows one by one.
+    fn split(&self, out: Matrix<'_>) -> SplitK {
+        let inner = |[a, b]: &[Matrix<'_>; 2]| a.is_aligned(!a.transposed) && b.is_aligned(b.transposed);
+        let is_drawn = |(_, dropout): (Place, Dropout)| dropout.first_element.is_multiple_of(4);
+        let is_aligned = self.terms.iter().all(inner) && self.dropout.is_none_or(is_drawn);
+        let k = self.terms.first().map_or(0, |[a, _]| a.columns);
+        let dtype = self.terms.first().map_or(out.dtype, |[a, _]| a.dtype);
+        let split = SplitK::new(dtype, is_aligned, out.rows, out.columns, k);
+        let takes_rows = out.columns.is_multiple_of(4) && out.ld.is_multiple_of(4) && out.rows < 1 << 16;
+        if out.ld == out.columns || takes_rows { split } else { split.whole(k) }
     }
 
-    fn launch_tiles(&self, device: &Device, result: [Arg; 4], split: &SplitK) -> Result<()> {
-        let layout = match (self.a.transposed, self.b.transposed) {
+    fn launch_tiles(&self, device: &Device, to: Arg, out: Matrix<'_>, split: &SplitK) -> Result<()> {
+        let mut args = self.arguments(to, out)?;
+        args.push(Arg::size(split.depth)?);
+        let [a, b] = self.terms.first().map_or([out; 2], |term| *term);
+        let layout = match (a.transposed, b.transposed) {
             (false, true) => "nt",
             (false, false) => "nn",
             _ => "tn",
         };
-        let mut args = self.arguments(result)?;
-        args.push(Arg::size(split.depth)?);
-        let kernel = format!("matmul_{layout}_{}_{}", self.a.dtype, split.tile);
+        let (kernels, name) = match self.dropout {
+            None => (KERNELS, format!("matmul_{layout}")),
+            Some((place, dropout)) => {
+                args.extend(dropout.arguments());
+                (DROPOUT_KERNELS, place.kernel().to_string())
+            }
+        };
+        let kernel = format!("{name}_{}_{}", a.dtype, split.tile.name());
+        let (block, shared) = split.tile.block();
         let grid = [split.tiles, split.slices, 1];
-        KERNELS.launch(device, &Launch { kernel: &kernel, grid, block: 128, shared: 0, args: &args })
+        kernels.launch(device, &Launch { kernel: &kernel, grid, block, shared, args: &args })
     }
 
-    /// In the order of the kernels that multiply.
-    fn arguments(&self, [out, addend, alpha, out_f32]: [Arg; 4]) -> Result<Vec<Arg>> {
-        let input = |matrix: Matrix<'_>| Arg::Input(matrix.slice);
-        let ([a2, b2], k2) = self.extension.map_or(([NULL; 2], 0), |term| (term.map(input), term[0].columns));
-        let (m, n, k) = (self.a.rows, self.b.columns, self.a.columns);
-        let sizes = [Arg::size(m)?, Arg::size(n)?, Arg::size(k)?, Arg::size(k2)?];
-        Ok([&[out, addend, input(self.a), input(self.b), a2, b2][..], &sizes, &[alpha, out_f32]].concat())
+    fn launch_sum(&self, device: &Device, out: Matrix<'_>, sums: &Tensor, slices: usize) -> Result<()> {
+        let (runs, n) = if out.ld == out.columns { (1, out.rows * out.columns) } else { (out.rows, out.columns) };
+        let tensors = [Arg::Output(out.slice), self.addend(), sums.as_input()?];
+        let sizes = [Arg::I64(n as i64), Arg::size(slices)?, Arg::I64(sums.shape().last() as i64), Arg::size(out.ld)?];
+        let args = [&tensors[..], &sizes, &self.rounding(out)].concat();
+        let block = n.div_ceil(4).next_multiple_of(32).clamp(32, 256);
+        let grid = [n.div_ceil(4 * block), runs, 1];
+        KERNELS.launch(device, &Launch { kernel: "matmul_sum", grid, block, shared: 0, args: &args })
+    }
+
+    /// In the order of the kernels that multiply; the result goes `to` memory that is laid out as `out`.
+    fn arguments(&self, to: Arg, out: Matrix<'_>) -> Result<Vec<Arg>> {
+        let mut terms = self.terms.iter().map(|term| (term.map(|matrix| Arg::Input(matrix.slice)), term));
+        let (inputs, &[a, b]) = terms.next().ok_or_else(|| Error::shape("gemm", "there is no term"))?;
+        let (extension, k2, ld2) =
+            terms.next().map_or(([NULL; 2], 0, [0; 2]), |(inputs, [a2, b2])| (inputs, a2.columns, [a2.ld, b2.ld]));
+        let mut args = [&[to, self.addend()][..], &inputs, &extension].concat();
+        for size in [a.rows, b.columns, a.columns, k2, out.ld, a.ld, b.ld, ld2[0], ld2[1]] {
+            args.push(Arg::size(size)?);
+        }
+        args.extend(self.rounding(out));
+        Ok(args)
+    }
+
+    fn addend(&self) -> Arg {
+        self.addend.map_or(NULL, |addend| Arg::Input(addend.slice))
+    }
+
+    fn rounding(&self, out: Matrix<'_>) -> [Arg; 2] {
+        [Arg::F32(self.alpha), Arg::I32((out.dtype == DType::F32).into())]
+    }
+}
+
+const NULL: Arg = Arg::I64(0);
+
+impl Place {
+    fn kernel(self) -> &'static str {
+        match self {
+            Self::A => "lora_xa",
+            Self::B => "lora_da",
+            Self::Extension => "lora_dx",
+        }
     }
 }
 
@@ -191,7 +241,7 @@ fn refuse_misfits(out: Matrix<'_>, terms: &[[Matrix<'_>; 2]], addend: Option<Mat
         return Err(Error::dtype("gemm", "takes one or two terms of one dtype and one layout"));
     }
     match addend {
-        Some(addend) if (addend.rows, addend.columns, addend.dtype) != (m, n, out.dtype) => {
+        Some(addend) if (addend.rows, addend.columns, addend.dtype, addend.ld) != (m, n, out.dtype, out.ld) => {
             Err(Error::shape("gemm", "the addend is not like the result"))
         }
         _ => Ok(()),

@@ -6,6 +6,7 @@
 
 mod block;
 pub mod cuda;
+pub mod cuda_tiling;
 mod few;
 mod matrix;
 mod packed;

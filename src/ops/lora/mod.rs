@@ -3,6 +3,8 @@
 mod cpu;
 mod cuda;
 
+pub(crate) use cuda::KERNELS;
+
 use super::check;
 use super::dropout::Dropout;
 use super::elementwise::cast;
@@ -56,6 +58,7 @@ pub fn lora(
         Device::Cpu => Ok(matrix.detach()),
         Device::Cuda(_) => cast(&matrix.detach(), x.dtype()),
     };
+    let dropout = dropout.map(Dropout::active).transpose()?.flatten();
     let adapter = Adapter { a: operand(lora_a)?, b: operand(lora_b)?, scaling, dropout };
     let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight, residual))?;
     let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
