@@ -7,5 +7,7 @@ mod accumulate;
 mod tape;
 mod tensor;
 
-pub use tape::{Gradients, backward, backward_from, is_recording, no_grad, record, record_nested, recording};
+pub use tape::{
+    Gradients, backward, backward_from, is_recording, no_grad, record, record_all, record_nested, recording,
+};
 pub use tensor::Tensor;

@@ -40,6 +40,12 @@ impl Node {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { id, inputs, outputs, backward: Mutex::new(backward) })
     }
+
+    /// An op's node, unless nothing is recorded or no input is tracked.
+    fn recorded(inputs: &[&Tensor], outputs: usize, backward: Backward) -> Option<Arc<Self>> {
+        let is_wanted = is_recording() && inputs.iter().any(|x| x.is_tracked());
+        is_wanted.then(|| Self::new(inputs.iter().map(|x| x.output().cloned()).collect(), outputs, Some(backward)))
+    }
 }
 
 impl Output {
@@ -96,20 +102,30 @@ pub fn record_nested<const N: usize, const M: usize>(
     outputs: [Tensor; M],
     backward: impl FnOnce([Option<Tensor>; M], &mut Gradients) -> Result<[Option<Tensor>; N]> + Send + 'static,
 ) -> [Tensor; M] {
-    if !is_recording() || !inputs.iter().any(|x| x.is_tracked()) {
-        return outputs;
-    }
     let boxed: Backward = Box::new(move |dys, gradients| {
         let dys = <[_; M]>::try_from(dys).map_err(|_| Error::shape("backward", "wrong number of gradients"))?;
         Ok(backward(dys, gradients)?.into())
     });
-    let node = Node::new(inputs.iter().map(|x| x.output().cloned()).collect(), M, Some(boxed));
+    let Some(node) = Node::recorded(&inputs, M, boxed) else { return outputs };
     let mut index = 0;
     outputs.map(|y| {
         let y = y.with_output(Output { node: node.clone(), index });
         index += 1;
         y
     })
+}
+
+/// [`record`] for an op that learns only when it runs how many inputs and outputs it has.
+pub fn record_all(
+    inputs: &[&Tensor],
+    outputs: Vec<Tensor>,
+    backward: impl FnOnce(Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> + Send + 'static,
+) -> Vec<Tensor> {
+    let Some(node) = Node::recorded(inputs, outputs.len(), Box::new(move |dys, _| backward(dys))) else {
+        return outputs;
+    };
+    let tracked = outputs.into_iter().enumerate();
+    tracked.map(|(index, y)| y.with_output(Output { node: node.clone(), index })).collect()
 }
 
 /// Gradients of leaves, in one order, so that the same passes launch the same kernels in the same order.

@@ -2,13 +2,16 @@
 
 use std::sync::OnceLock;
 
-use super::lora::Lora;
+use super::lora::{Lora, Weights};
 use super::{Parameter, Pass};
 use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::{add, cast};
 use crate::ops::embedding::embedding;
-use crate::ops::matmul::{matmul, matmul_residual};
+use crate::ops::lora::{Operands, Projection, linears};
+use crate::ops::matmul::matmul;
 use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
 
 /// `x Wᵀ`, with a bias and an adapter or without.
@@ -50,21 +53,6 @@ impl Linear {
         self.lora.get()
     }
 
-    /// `[rows, in]` → `[rows, out]`.
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.forward_residual(x, None, pass)
-    }
-
-    /// That plus `residual`, `[rows, out]`.
-    pub fn forward_residual(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
-        let weight = cast(&self.weight.get(), x.dtype())?;
-        let addend = self.addend(residual, pass)?;
-        match self.lora.get() {
-            Some(lora) => lora.forward(x, &weight, addend.as_ref(), pass.dropout),
-            None => matmul_residual(x, &weight, addend.as_ref()),
-        }
-    }
-
     /// What is added to the product: `residual`, and the bias in every row. A bias is the weight of one more input that
     /// is always 1, so that the products of matrices sum its gradient too.
     fn addend(&self, residual: Option<&Tensor>, pass: &Pass) -> Result<Option<Tensor>> {
@@ -73,6 +61,46 @@ impl Linear {
         let rows = matmul(ones, &bias.reshape([bias.shape().numel(), 1])?)?;
         residual.map_or_else(|| Ok(rows.clone()), |residual| add(residual, &rows)).map(Some)
     }
+}
+
+/// The adapters of layers, as their products read them: of each group of layers that share an input. One launch for all.
+///
+/// # Errors
+/// Those of the device.
+pub fn operands(groups: &[&[Linear]], dtype: DType, device: &Device) -> Result<Vec<Operands>> {
+    let weights = |group: &&[Linear]| group.iter().map(|linear| linear.lora().map(Lora::weights)).collect();
+    let held: Vec<Vec<_>> = groups.iter().map(weights).collect();
+    let mut adapters = Vec::with_capacity(held.len());
+    for group in &held {
+        adapters.push(group.iter().map(|held| held.as_ref().map(Weights::adapter)).collect::<Vec<_>>());
+    }
+    Operands::new(device, dtype, &adapters)
+}
+
+/// The outputs of layers that share the input `x`: `[rows, in]` → `[rows, out]` each, plus `residual`.
+///
+/// # Errors
+/// As [`linears`].
+pub fn project<const N: usize>(
+    layers: [&Linear; N],
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    operands: &Operands,
+    pass: &Pass,
+) -> Result<[Tensor; N]> {
+    let mut held = Vec::with_capacity(N);
+    for layer in layers {
+        let weight = cast(&layer.weight.get(), x.dtype())?;
+        held.push((weight, layer.lora().map(Lora::weights), layer.addend(residual, pass)?));
+    }
+    let mut projections = Vec::with_capacity(N);
+    for (weight, adapter, residual) in &held {
+        let adapter = adapter.as_ref().map(Weights::adapter);
+        projections.push(Projection { weight, adapter, residual: residual.as_ref() });
+    }
+    let dropout = layers.iter().find_map(|layer| layer.lora()).and_then(|lora| lora.key(x, pass.dropout));
+    let ys = linears(x, &projections, operands, dropout)?;
+    ys.try_into().map_err(|_| Error::shape("linear", "one output a layer"))
 }
 
 /// Root-mean-square normalisation.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::ops;
 use crate::ops::dropout::Dropout;
 use crate::ops::elementwise::cast;
-use crate::ops::lora::lora;
+use crate::ops::lora::Adapter;
 use crate::ops::matmul::matmul;
 use crate::shape::Shape;
 
@@ -26,7 +26,8 @@ pub struct Lora {
     pub scaling: f32,
     /// The probability that an element of the adapter's input is dropped in training.
     pub dropout: f32,
-    /// The layer's number within the model: what its mask and its initial values depend on.
+    /// The layer's number within the model: what its initial values depend on, and its mask, if no adapter before it has
+    /// the same input.
     pub site: u32,
 }
 
@@ -41,6 +42,20 @@ pub struct LoraInit {
     pub dropout: f32,
     /// The run's seed.
     pub seed: u64,
+}
+
+/// The weights of an adapter at one moment.
+pub(super) struct Weights {
+    a: Tensor,
+    b: Tensor,
+    scaling: f32,
+}
+
+impl Weights {
+    /// As the op takes them.
+    pub(super) fn adapter(&self) -> Adapter<'_> {
+        Adapter { a: &self.a, b: &self.b, scaling: self.scaling }
+    }
 }
 
 impl Lora {
@@ -65,15 +80,9 @@ impl Lora {
         })
     }
 
-    /// The layer with its adapter, plus `residual`: `x` `[rows, in]`, `weight` `[out, in]` → `[rows, out]`.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        residual: Option<&Tensor>,
-        dropout: Option<DropoutSeed>,
-    ) -> Result<Tensor> {
-        lora(x, weight, &self.a.get(), &self.b.get(), self.scaling, self.key(x, dropout), residual)
+    /// Its weights as they are now.
+    pub(super) fn weights(&self) -> Weights {
+        Weights { a: self.a.get(), b: self.b.get(), scaling: self.scaling }
     }
 
     /// Two factors of the adapter's part of the output, in the dtype of `x`: `dropout(x) Aᵀ` `[rows, R]` and `scaling * B`
@@ -88,7 +97,8 @@ impl Lora {
         Ok([matmul(&dropped, &a)?, cast(&scaled_b, x.dtype())?])
     }
 
-    fn key(&self, x: &Tensor, dropout: Option<DropoutSeed>) -> Option<Dropout> {
+    /// The key of the mask over `x` of the layers that share it, of which this is the first one's adapter.
+    pub(super) fn key(&self, x: &Tensor, dropout: Option<DropoutSeed>) -> Option<Dropout> {
         let seed = dropout.filter(|_| self.dropout > 0.0)?;
         Some(seed.key(self.dropout, self.site, x.shape().last()))
     }

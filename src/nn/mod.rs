@@ -10,6 +10,6 @@ mod parameter;
 pub use batch::{Batch, DropoutSeed, Pass, Sequence};
 pub use hook::{BlockFn, BlockHook, Checkpoint, Plain};
 pub use kv_cache::{KvCache, LayerCache};
-pub use layers::{Embedding, Linear, RmsNorm};
+pub use layers::{Embedding, Linear, RmsNorm, operands, project};
 pub use lora::{Lora, LoraInit};
 pub use parameter::{Parameter, Visitor};

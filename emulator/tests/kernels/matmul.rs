@@ -222,7 +222,8 @@ impl Product {
         let Self { kind, sizes: [m, n, k, k2], .. } = self;
         let [a_inner, b_inner] = self.inner();
         let draw = |seed, k: usize| {
-            let ([lda, ldb], a_rows, b_rows) = (self.leading(k), if a_inner { m } else { k }, if b_inner { n } else { k });
+            let ([lda, ldb], a_rows, b_rows) =
+                (self.leading(k), if a_inner { m } else { k }, if b_inner { n } else { k });
             [draw(kind, seed, a_rows * lda), draw(kind, seed + 1, b_rows * ldb)]
         };
         let ([a, b], [a2, b2]) = (draw(1, k), draw(3, k2));
@@ -232,7 +233,8 @@ impl Product {
     /// The product of elements `(i, l)` and `(l, j)` where the layout has them.
     fn term(self, a: &[f64], b: &[f64], k: usize, [i, j, l]: [usize; 3]) -> f64 {
         let ([lda, ldb], [a_inner, b_inner]) = (self.leading(k), self.inner());
-        let (a_at, b_at) = (if a_inner { i * lda + l } else { l * lda + i }, if b_inner { j * ldb + l } else { l * ldb + j });
+        let (a_at, b_at) =
+            (if a_inner { i * lda + l } else { l * lda + i }, if b_inner { j * ldb + l } else { l * ldb + j });
         let dropped = match self.layout {
             "xa" => self.kind.rounded(a[a_at] * kept(a_at)) * b[b_at],
             "da" => a[a_at] * self.kind.rounded(b[b_at] * kept(b_at)),

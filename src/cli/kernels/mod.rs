@@ -71,7 +71,7 @@ const OPS: &[Op] = &[
     Op { name: "rope", kernels: &ops::rope::KERNELS, check: check::rope, profile: profile::rope },
     Op { name: "swiglu", kernels: &ops::swiglu::KERNELS, check: check::swiglu, profile: profile::swiglu },
     Op { name: "matmul", kernels: &ops::matmul::KERNELS, check: check::matmul, profile: profile::matmul },
-    Op { name: "lora", kernels: &ops::matmul::KERNELS, check: check::lora, profile: profile::lora },
+    Op { name: "lora", kernels: &ops::lora::KERNELS, check: check::lora, profile: profile::lora },
     Op { name: "attention", kernels: &ops::attention::KERNELS, check: check::attention, profile: profile::attention },
     Op { name: "embedding", kernels: &ops::embedding::KERNELS, check: check::embedding, profile: profile::embedding },
     Op {

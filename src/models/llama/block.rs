@@ -3,10 +3,14 @@
 use super::{LlamaConfig, Load};
 use crate::autograd::Tensor;
 use crate::error::Result;
-use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm};
+use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm, project};
 use crate::ops::attention::{Heads, attention};
+use crate::ops::lora::Operands;
 use crate::ops::rope::rope;
 use crate::ops::swiglu::swiglu;
+
+/// How many inputs the linear layers of a block have.
+pub(super) const GROUPS: usize = 4;
 
 /// Self-attention and a gated feed-forward layer, each added to the residual stream.
 #[derive(Debug)]
@@ -34,13 +38,18 @@ impl Block {
         Ok(Self { input_layernorm, post_attention_layernorm, linears, heads: config.heads() })
     }
 
-    /// `[rows, H]` → `[rows, H]`; with a cache, the rows continue what it holds.
-    pub(super) fn forward(&self, x: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+    /// `[rows, H]` → `[rows, H]`; with a cache, the rows continue what it holds. `adapters` are those of [`Self::groups`].
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        pass: &Pass,
+        adapters: &[Operands; GROUPS],
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
         let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] = &self.linears;
+        let [of_qkv, of_o, of_gate_up, of_down] = adapters;
         let normed = self.input_layernorm.forward(x)?;
-        let q = q_proj.forward(&normed, pass)?;
-        let k = k_proj.forward(&normed, pass)?;
-        let v = v_proj.forward(&normed, pass)?;
+        let [q, k, v] = project([q_proj, k_proj, v_proj], &normed, None, of_qkv, pass)?;
         let (q, k) = rope(q, k, &pass.rope, &pass.positions)?;
         let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
         let (k, v) = match cache {
@@ -48,10 +57,17 @@ impl Block {
             Some(cache) => cache.append(&k, &v)?,
         };
         let attended = attention(&q, k, v, &pass.segments, self.heads, scale)?;
-        let projected = o_proj.forward(&attended, pass)?;
+        let [projected] = project([o_proj], &attended, None, of_o, pass)?;
         let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
-        let gated = swiglu(&gate_proj.forward(&normed, pass)?, &up_proj.forward(&normed, pass)?)?;
-        down_proj.forward_residual(&gated, Some(&x), pass)
+        let [gate, up] = project([gate_proj, up_proj], &normed, None, of_gate_up, pass)?;
+        let [y] = project([down_proj], &swiglu(&gate, &up)?, Some(&x), of_down, pass)?;
+        Ok(y)
+    }
+
+    /// Its linear layers, those together that share an input: q, k, v; o; gate, up; down.
+    pub(super) fn groups(&self) -> [&[Linear]; GROUPS] {
+        let ([qkv @ .., _, _, _, _], [_, _, _, o, gate_up @ .., down]) = (&self.linears, &self.linears);
+        [qkv, std::slice::from_ref(o), gate_up, std::slice::from_ref(down)]
     }
 
     pub(super) fn linears(&self) -> &[Linear; 7] {

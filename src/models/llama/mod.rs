@@ -5,7 +5,7 @@ mod config;
 mod model_type;
 mod rope;
 
-use block::Block;
+use block::{Block, GROUPS};
 pub use config::LlamaConfig;
 pub use model_type::ModelType;
 use rope::Rope;
@@ -17,11 +17,14 @@ use crate::device::Device;
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::Result;
-use crate::nn::{Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor};
+use crate::nn::{
+    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor, operands,
+};
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy_low_rank;
 use crate::ops::elementwise::{add, cast};
 use crate::ops::grad_norm::grad_norm;
+use crate::ops::lora::Operands;
 use crate::ops::matmul::matmul_f32;
 use crate::shape::Shape;
 
@@ -75,9 +78,9 @@ impl Llama {
     pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn BlockHook) -> Result<Tensor> {
         let pass = Arc::new(self.pass(batch.segments.clone(), batch.positions.clone(), dropout)?);
         let mut x = self.embed(&batch.input_ids)?;
-        for (i, block) in self.blocks.iter().enumerate() {
+        for (i, (block, adapters)) in self.blocks.iter().zip(self.adapters()?).enumerate() {
             let (block, pass) = (block.clone(), pass.clone());
-            x = hook.run(i, &x, Arc::new(move |x| block.forward(x, &pass, None)))?;
+            x = hook.run(i, &x, Arc::new(move |x| block.forward(x, &pass, &adapters, None)))?;
         }
         self.norm.forward(&x)
     }
@@ -130,8 +133,8 @@ impl Llama {
         let positions = Tensor::from_slice(&input_ids.device(), [rows], &positions)?;
         let pass = self.pass(Segments::cached(rows, first + rows), positions, None)?;
         let mut x = self.embed(input_ids)?;
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
-            x = block.forward(&x, &pass, Some(layer))?;
+        for ((block, adapters), layer) in self.blocks.iter().zip(self.adapters()?).zip(&mut cache.layers) {
+            x = block.forward(&x, &pass, &adapters, Some(layer))?;
         }
         cache.advance(rows);
         self.norm.forward(&x)
@@ -229,6 +232,13 @@ impl Llama {
     /// The device that its weights are on.
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.get().device()
+    }
+
+    /// The adapters of each block, as a pass multiplies them: made anew for each, since a step changes them.
+    fn adapters(&self) -> Result<Vec<[Operands; GROUPS]>> {
+        let groups: Vec<&[Linear]> = self.blocks.iter().flat_map(|block| block.groups()).collect();
+        let operands = operands(&groups, self.dtype, &self.device())?;
+        Ok(operands.as_chunks().0.to_vec())
     }
 
     fn embed(&self, input_ids: &Tensor) -> Result<Tensor> {

@@ -134,13 +134,15 @@ impl<'a> Product<'a> {
         if self.dropout.is_none() && a.dtype == DType::Bf16 && !a.transposed && b.transposed && a.rows <= 16 {
             let grid = [b.columns.div_ceil(16), 1, 1];
             let args = self.arguments(Arg::Output(out.slice), out)?;
-            return KERNELS.launch(device, &Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &args });
+            return KERNELS
+                .launch(device, &Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &args });
         }
         let split = self.split(out);
         if split.slices == 1 {
             return self.launch_tiles(device, Arg::Output(out.slice), out, &split);
         }
-        let mut sums = Tensor::uninit(device, DType::F32, [split.slices, (out.rows * out.columns).next_multiple_of(4)])?;
+        let mut sums =
+            Tensor::uninit(device, DType::F32, [split.slices, (out.rows * out.columns).next_multiple_of(4)])?;
         let alone = Self { alpha: 1.0, addend: None, ..*self };
         let like = Matrix { dtype: DType::F32, ld: out.columns, ..out };
         alone.launch_tiles(device, sums.as_output()?, like, &split)?;

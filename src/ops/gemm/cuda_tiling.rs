@@ -73,7 +73,13 @@ impl SplitK {
         let is_wide = count(Tile::Wide) >= BLOCKS && n.next_multiple_of(256) - n <= n / 8;
         let tile = match dtype {
             _ if !is_aligned => Tile::Any,
-            DType::Bf16 if m > 64 && n > 64 => if is_wide { Tile::Wide } else { Tile::Large },
+            DType::Bf16 if m > 64 && n > 64 => {
+                if is_wide {
+                    Tile::Wide
+                } else {
+                    Tile::Large
+                }
+            }
             _ => Tile::Small,
         };
         let tiles = count(tile);

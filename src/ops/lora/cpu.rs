@@ -1,65 +1,103 @@
 //! Rank first: every product has one side of R columns or is the base layer's own.
 
-use super::{Adapter, OP};
+use super::{Call, Gradients, OP, Operands, Projection, Saved, SavedAdapter};
 use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::dropout::dropout;
+use crate::ops::dropout::{Dropout, dropout};
 use crate::ops::elementwise::{add, cast};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
 use crate::shape::Shape;
 
-/// `y = x · weightᵀ + xa · bᵀ + residual` and `xa = scaling * dropout(x) · aᵀ` `[rows, R]`.
-pub fn forward(adapter: &Adapter, x: &Tensor, weight: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-    let Adapter { a, b, .. } = adapter;
-    let dropped = dropped(adapter, x)?;
-    let xa = product(OP, [x.shape().rows(), a.shape().rows()], DType::F32, &[[matrix(&dropped)?, matrix(a)?.t()]])?;
-    let xa = scaled(adapter, xa)?;
-    let terms = [[matrix(x)?, matrix(weight)?.t()], [matrix(&xa)?, matrix(b)?.t()]];
-    let y = product(OP, with_last(OP, x.shape(), weight.shape().rows())?, x.dtype(), &terms)?;
-    match residual {
-        Some(residual) => Ok((add(&residual.detach(), &y)?, xa)),
-        None => Ok((y, xa)),
+/// `y = x · weightᵀ + xa · bᵀ + residual` of each projection; `xa = scaling * dropout(x) · aᵀ` `[rows, R]` of each adapter.
+pub fn forward(
+    x: &Tensor,
+    projections: &[Projection<'_>],
+    _operands: &Operands,
+    key: Option<Dropout>,
+) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let has_adapter = projections.iter().any(|projection| projection.adapter.is_some());
+    let dropped = dropped(x, key.filter(|_| has_adapter))?;
+    let (mut ys, mut xas) = (Vec::new(), Vec::new());
+    for Projection { weight, adapter, residual } in projections {
+        let mut terms = vec![[matrix(x)?, matrix(weight)?.t()]];
+        let xa = adapter.map(|adapter| {
+            let shape = [x.shape().rows(), adapter.a.shape().rows()];
+            scaled(adapter.scaling, product(OP, shape, DType::F32, &[[matrix(&dropped)?, matrix(adapter.a)?.t()]])?)
+        });
+        let xa = xa.transpose()?;
+        if let (Some(adapter), Some(xa)) = (adapter, &xa) {
+            terms.push([matrix(xa)?, matrix(adapter.b)?.t()]);
+        }
+        let y = product(OP, with_last(OP, x.shape(), weight.shape().rows())?, x.dtype(), &terms)?;
+        ys.push(residual.map_or(Ok(y.clone()), |residual| add(&residual.detach(), &y))?);
+        xas.extend(xa);
     }
+    Ok((ys, xas))
+}
+
+/// The gradients of `x` and of each projection.
+pub fn backward(call: &Call, dys: &[Option<Tensor>], xas: &[Tensor]) -> Result<(Option<Tensor>, Vec<Gradients>)> {
+    let wants_a = call.projections.iter().any(|projection| projection.wanted[1]);
+    let dropped = call.x.as_ref().map(|x| dropped(x, call.dropout.filter(|_| wants_a))).transpose()?;
+    let (mut xas, mut dxas, mut gradients) = (xas.iter(), Vec::new(), Vec::new());
+    for (projection, dy) in call.projections.iter().zip(dys) {
+        let Saved { dtype, adapter, wanted: [want_dw, want_da, want_db], .. } = projection;
+        let xa = if adapter.is_some() { xas.next() } else { None };
+        let dxa = adapter.as_ref().zip(dy.as_ref()).map(|(adapter, dy)| backward_xa(adapter, dy)).transpose()?;
+        let dw = dy.as_ref().zip(call.x.as_ref()).filter(|_| *want_dw);
+        let dw = dw.map(|(dy, x)| transposed(dy, x, *dtype)).transpose()?;
+        let da = dxa.as_ref().zip(dropped.as_ref()).filter(|_| *want_da);
+        let da = da.map(|(dxa, dropped)| transposed(dxa, dropped, DType::F32)).transpose()?;
+        let db = dy.as_ref().zip(xa).filter(|_| *want_db);
+        let db = db.map(|(dy, xa)| transposed(dy, xa, DType::F32)).transpose()?;
+        gradients.push([dw, da, db]);
+        dxas.push(dxa);
+    }
+    let dx = call.dx.map(|shape| backward_x(call, dys, &dxas, shape)).transpose()?.flatten();
+    Ok((dx, gradients))
 }
 
 /// `dxa = scaling * dy · b` `[rows, R]`, the gradient of `dropout(x) · aᵀ`.
-pub fn backward_xa(adapter: &Adapter, dy: &Tensor) -> Result<Tensor> {
-    let shape = [dy.shape().rows(), adapter.b.shape().last()];
-    scaled(adapter, product(OP, shape, DType::F32, &[[matrix(dy)?, matrix(&adapter.b)?]])?)
+fn backward_xa(SavedAdapter { b, scaling, .. }: &SavedAdapter, dy: &Tensor) -> Result<Tensor> {
+    let shape = [dy.shape().rows(), b.shape().last()];
+    scaled(*scaling, product(OP, shape, DType::F32, &[[matrix(dy)?, matrix(b)?]])?)
 }
 
-/// `dx = dy · weight + dropout(dxa · a)`.
-pub fn backward_x(adapter: &Adapter, dy: &Tensor, dxa: &Tensor, weight: &Tensor, shape: Shape) -> Result<Tensor> {
-    let (base, low_rank) = ([matrix(dy)?, matrix(weight)?], [matrix(dxa)?, matrix(&adapter.a)?]);
-    let Some(key) = adapter.dropout else { return product(OP, shape, dy.dtype(), &[base, low_rank]) };
-    let mut dx = dropout(&product(OP, shape, DType::F32, &[low_rank])?, key)?;
-    add_product(dx.slice_mut()?, shape.last(), &[base])?;
-    cast(&dx, dy.dtype())
+/// `dx = sum of dy · weight + dropout(sum of dxa · a)`.
+fn backward_x(call: &Call, dys: &[Option<Tensor>], dxas: &[Option<Tensor>], shape: Shape) -> Result<Option<Tensor>> {
+    let Some(dtype) = dys.iter().flatten().next().map(Tensor::dtype) else { return Ok(None) };
+    let (mut base, mut low_rank) = (Vec::new(), Vec::new());
+    for ((Saved { weight, adapter, .. }, dy), dxa) in call.projections.iter().zip(dys).zip(dxas) {
+        if let (Some(weight), Some(dy)) = (weight, dy) {
+            base.push([matrix(dy)?, matrix(weight)?]);
+        }
+        if let (Some(adapter), Some(dxa)) = (adapter, dxa) {
+            low_rank.push([matrix(dxa)?, matrix(&adapter.a)?]);
+        }
+    }
+    let Some(key) = call.dropout.filter(|_| !low_rank.is_empty()) else {
+        base.extend(low_rank);
+        return product(OP, shape, dtype, &base).map(Some);
+    };
+    let mut dx = dropout(&product(OP, shape, DType::F32, &low_rank)?, key)?;
+    add_product(dx.slice_mut()?, shape.last(), &base)?;
+    cast(&dx, dtype).map(Some)
 }
 
-/// `da = dxaᵀ · dropout(x)`.
-pub fn backward_a(adapter: &Adapter, dxa: &Tensor, x: &Tensor) -> Result<Tensor> {
-    product(OP, adapter.a.shape(), DType::F32, &[[matrix(dxa)?.t(), matrix(&dropped(adapter, x)?)?]])
+/// `leftᵀ · right`: the gradient of a weight is that of its output's and its input.
+fn transposed(left: &Tensor, right: &Tensor, dtype: DType) -> Result<Tensor> {
+    let shape = [left.shape().last(), right.shape().last()];
+    product(OP, shape, dtype, &[[matrix(left)?.t(), matrix(right)?]])
 }
 
-/// `db = dyᵀ · xa`: the scaling is in `xa`.
-pub fn backward_b(dy: &Tensor, xa: &Tensor) -> Result<Tensor> {
-    product(OP, [dy.shape().last(), xa.shape().last()], DType::F32, &[[matrix(dy)?.t(), matrix(xa)?]])
+/// The adapters' input; in f32 where something is dropped, so that the mask's scale is not rounded to bf16.
+fn dropped(x: &Tensor, key: Option<Dropout>) -> Result<Tensor> {
+    key.map_or_else(|| Ok(x.clone()), |key| dropout(&cast(x, DType::F32)?, key))
 }
 
-/// `dw = dyᵀ · x`, for a base layer that is trained too.
-pub fn backward_weight(dy: &Tensor, x: &Tensor, dtype: DType) -> Result<Tensor> {
-    product(OP, [dy.shape().last(), x.shape().last()], dtype, &[[matrix(dy)?.t(), matrix(x)?]])
-}
-
-/// The adapter's input; in f32 where something is dropped, so that the mask's scale is not rounded to bf16.
-fn dropped(adapter: &Adapter, x: &Tensor) -> Result<Tensor> {
-    adapter.dropout.map_or_else(|| Ok(x.clone()), |key| dropout(&cast(x, DType::F32)?, key))
-}
-
-fn scaled(adapter: &Adapter, mut x: Tensor) -> Result<Tensor> {
-    x.slice_mut::<f32>()?.iter_mut().for_each(|x| *x *= adapter.scaling);
+fn scaled(scaling: f32, mut x: Tensor) -> Result<Tensor> {
+    x.slice_mut::<f32>()?.iter_mut().for_each(|x| *x *= scaling);
     Ok(x)
 }
 

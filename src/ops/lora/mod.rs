@@ -1,4 +1,4 @@
-//! A frozen linear layer with a trained low-rank adapter.
+//! Linear layers that share an input, each with a trained low-rank adapter or without.
 
 mod cpu;
 mod cuda;
@@ -7,34 +7,93 @@ pub(crate) use cuda::KERNELS;
 
 use super::check;
 use super::dropout::Dropout;
-use super::elementwise::cast;
-use crate::autograd::{Tensor, record};
+use crate::autograd::{Tensor, record_all};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::shape::Shape;
 
 const OP: &str = "lora";
 
-/// The adapter's own part of the op.
-struct Adapter {
-    /// `[R, K]`.
-    a: Tensor,
-    /// `[N, R]`.
-    b: Tensor,
+/// A low-rank adapter of a linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Adapter<'a> {
+    /// `[R, K]`, f32.
+    pub a: &'a Tensor,
+    /// `[N, R]`, f32.
+    pub b: &'a Tensor,
     /// The factor of the adapter's output.
+    pub scaling: f32,
+}
+
+/// One of the linear layers that share an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Projection<'a> {
+    /// `[N, K]`.
+    pub weight: &'a Tensor,
+    /// The adapter on top.
+    pub adapter: Option<Adapter<'a>>,
+    /// What is added to the result, `[.., N]`.
+    pub residual: Option<&'a Tensor>,
+}
+
+/// The adapters of some projections, as the device multiplies them: on a GPU rounded to the dtype of the activations and
+/// laid side by side.
+#[derive(Clone, Debug)]
+pub struct Operands(Option<cuda::Operands>);
+
+impl Operands {
+    /// The operands of several groups of projections, each projection with its adapter or none; one launch for all.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(device: &Device, dtype: DType, groups: &[Vec<Option<Adapter<'_>>>]) -> Result<Vec<Self>> {
+        match device {
+            Device::Cpu => Ok(vec![Self(None); groups.len()]),
+            Device::Cuda(_) => cuda::Operands::new(device, dtype, groups),
+        }
+    }
+}
+
+/// What backward needs of a projection.
+struct Saved {
+    /// Where the gradient of `x` is wanted.
+    weight: Option<Tensor>,
+    dtype: DType,
+    adapter: Option<SavedAdapter>,
+    /// Which of the gradients of weight, a and b are wanted.
+    wanted: [bool; 3],
+}
+
+struct SavedAdapter {
+    a: Tensor,
+    b: Tensor,
     scaling: f32,
-    /// What is dropped of the adapter's input.
+}
+
+/// What backward needs of a call.
+struct Call {
+    /// Where the gradient of a weight or of an `a` is wanted.
+    x: Option<Tensor>,
+    /// Like `x`, where its gradient is wanted.
+    dx: Option<Shape>,
+    projections: Vec<Saved>,
+    operands: Operands,
     dropout: Option<Dropout>,
 }
 
-/// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ + residual`: [`matmul`](super::matmul::matmul) with a low-rank
-/// adapter.
+/// The gradients of a projection's weight, a and b.
+type Gradients = [Option<Tensor>; 3];
+
+/// `x · weightᵀ + scaling · (dropout(x) · lora_aᵀ) · lora_bᵀ + residual` of each projection:
+/// [`matmul`](super::matmul::matmul)s of one `x`, with low-rank adapters or without.
 ///
 /// Base and adapter, and on a GPU `residual`, are summed in f32 and rounded once. `lora_b · lora_a` is never formed,
-/// neither forward nor backward.
+/// neither forward nor backward. `x` is multiplied by all `lora_a` at once, so all adapters see it under one mask, and its
+/// gradients are added up where they arise.
 ///
 /// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]`, `residual` `[.., N]` → `[.., N]`
-/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; the result and `residual` as `x`; the adapter's
+/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; results and `residual` as `x`; the adapter's
 ///   side is f32 throughout on the CPU, on a GPU it is rounded to the dtype of `x`
 /// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, `residual`, each like its tensor; saves what those need of the
 ///   operands, and `dropout(x) · lora_aᵀ` `[rows, R]`; the dropout is drawn again
@@ -43,6 +102,52 @@ struct Adapter {
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit; [`Error::DType`] if one has a dtype it cannot have;
 /// [`Error::Input`] as [`dropout`](super::dropout::dropout).
+pub fn linears(
+    x: &Tensor,
+    projections: &[Projection<'_>],
+    operands: &Operands,
+    dropout: Option<Dropout>,
+) -> Result<Vec<Tensor>> {
+    projections.iter().try_for_each(|projection| refuse_misfits(x, projection))?;
+    let dropout = dropout.map(Dropout::active).transpose()?.flatten();
+    let (ys, xas) = on_device!(x, forward(&x.detach(), projections, operands, dropout))?;
+    let saved: Vec<Saved> = projections.iter().map(|projection| Saved::new(projection, x.is_tracked())).collect();
+    let needs_x = saved.iter().any(|projection| projection.wanted[0] || projection.wanted[1]);
+    let call = Call {
+        x: needs_x.then(|| x.detach()),
+        dx: x.is_tracked().then(|| x.shape()),
+        projections: saved,
+        operands: operands.clone(),
+        dropout,
+    };
+    let mut inputs = vec![x];
+    for Projection { weight, adapter, residual } in projections {
+        inputs.push(weight);
+        inputs.extend(adapter.iter().flat_map(|adapter| [adapter.a, adapter.b]));
+        inputs.extend(residual);
+    }
+    let residuals: Vec<bool> = projections.iter().map(|projection| projection.residual.is_some()).collect();
+    Ok(record_all(&inputs, ys, move |dys| {
+        let (dx, gradients) = match dys.iter().flatten().next() {
+            None => (None, Vec::new()),
+            Some(dy) => on_device!(dy, backward(&call, &dys, &xas))?,
+        };
+        let mut dxs = vec![dx];
+        let mut gradients = gradients.into_iter();
+        for ((projection, dy), has_residual) in call.projections.iter().zip(dys).zip(residuals) {
+            let [dw, da, db] = gradients.next().unwrap_or_default();
+            dxs.push(dw);
+            dxs.extend(projection.adapter.iter().flat_map(|_| [da.clone(), db.clone()]));
+            dxs.extend(has_residual.then_some(dy));
+        }
+        Ok(dxs)
+    }))
+}
+
+/// [`linears`] with one projection, which has an adapter.
+///
+/// # Errors
+/// As [`linears`].
 pub fn lora(
     x: &Tensor,
     weight: &Tensor,
@@ -52,49 +157,46 @@ pub fn lora(
     dropout: Option<Dropout>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    refuse_misfits(x, weight, lora_a, lora_b)?;
-    check::residual(OP, residual, x, weight)?;
-    let operand = |matrix: &Tensor| match x.device() {
-        Device::Cpu => Ok(matrix.detach()),
-        Device::Cuda(_) => cast(&matrix.detach(), x.dtype()),
-    };
-    let dropout = dropout.map(Dropout::active).transpose()?.flatten();
-    let adapter = Adapter { a: operand(lora_a)?, b: operand(lora_b)?, scaling, dropout };
-    let (y, xa) = on_device!(x, forward(&adapter, &x.detach(), weight, residual))?;
-    let [want_dx, want_dw, want_da, want_db] = [x, weight, lora_a, lora_b].map(Tensor::is_tracked);
-    let saved_x = (want_dw || want_da).then(|| x.detach());
-    let saved_weight = want_dx.then(|| weight.detach());
-    let (x_shape, weight_dtype) = (x.shape(), weight.dtype());
-    let none = y.detach();
-    let [y] = record([x, weight, lora_a, lora_b, residual.unwrap_or(&none)], [y], move |[dy]| {
-        let Some(dy) = dy else { return Ok([None, None, None, None, None]) };
-        let dxa = on_device!(dy, backward_xa(&adapter, &dy))?;
-        let dx = saved_weight.map(|weight| on_device!(dy, backward_x(&adapter, &dy, &dxa, &weight, x_shape)));
-        let x = saved_x.as_ref();
-        let dw = x.filter(|_| want_dw).map(|x| on_device!(dy, backward_weight(&dy, x, weight_dtype)));
-        let da = x.filter(|_| want_da).map(|x| on_device!(dy, backward_a(&adapter, &dxa, x)));
-        let db = want_db.then(|| on_device!(dy, backward_b(&dy, &xa)));
-        Ok([dx.transpose()?, dw.transpose()?, da.transpose()?, db.transpose()?, Some(dy)])
-    });
-    Ok(y)
+    let projection = Projection { weight, adapter: Some(Adapter { a: lora_a, b: lora_b, scaling }), residual };
+    refuse_misfits(x, &projection)?;
+    let operands = Operands::new(&x.device(), x.dtype(), &[vec![projection.adapter]])?;
+    let none = || Error::shape(OP, "no adapter");
+    linears(x, &[projection], operands.first().ok_or_else(none)?, dropout)?.pop().ok_or_else(none)
 }
 
-fn refuse_misfits(x: &Tensor, weight: &Tensor, lora_a: &Tensor, lora_b: &Tensor) -> Result<()> {
-    let k = x.shape().last();
+impl Saved {
+    fn new(projection: &Projection<'_>, want_dx: bool) -> Self {
+        let Projection { weight, adapter, .. } = projection;
+        let wanted = [Some(*weight), adapter.map(|adapter| adapter.a), adapter.map(|adapter| adapter.b)];
+        let detached = |Adapter { a, b, scaling }: Adapter<'_>| SavedAdapter { a: a.detach(), b: b.detach(), scaling };
+        Self {
+            weight: want_dx.then(|| weight.detach()),
+            dtype: weight.dtype(),
+            adapter: adapter.map(detached),
+            wanted: wanted.map(|tensor| tensor.is_some_and(Tensor::is_tracked)),
+        }
+    }
+}
+
+fn refuse_misfits(x: &Tensor, projection: &Projection<'_>) -> Result<()> {
+    let (Projection { weight, adapter, residual }, k) = (projection, x.shape().last());
     let &[n, _] = weight.dims() else {
         return Err(Error::shape(OP, format!("weight must be [N, {k}], got {}", weight.shape())));
     };
-    let &[r, _] = lora_a.dims() else {
-        return Err(Error::shape(OP, format!("lora_a must be [R, {k}], got {}", lora_a.shape())));
-    };
     check::shape(OP, "weight", weight, [n, k])?;
-    check::shape(OP, "lora_a", lora_a, [r, k])?;
-    check::shape(OP, "lora_b", lora_b, [n, r])?;
-    for (name, tensor) in [("lora_a", lora_a), ("lora_b", lora_b)] {
+    check::same_device(OP, "weight", weight, x)?;
+    check::residual(OP, *residual, x, weight)?;
+    let Some(Adapter { a, b, .. }) = adapter else { return Ok(()) };
+    let &[r, _] = a.dims() else {
+        return Err(Error::shape(OP, format!("lora_a must be [R, {k}], got {}", a.shape())));
+    };
+    check::shape(OP, "lora_a", a, [r, k])?;
+    check::shape(OP, "lora_b", b, [n, r])?;
+    for (name, tensor) in [("lora_a", a), ("lora_b", b)] {
         if tensor.dtype() != DType::F32 {
             return Err(Error::dtype(OP, format!("{name} must be f32, got {}", tensor.dtype())));
         }
         check::same_device(OP, name, tensor, x)?;
     }
-    check::same_device(OP, "weight", weight, x)
+    Ok(())
 }
