@@ -14,29 +14,25 @@
 // Numerics: f32, sums as trees over lanes and warps; the running sum of a thread is scaled anew where its maximum grows
 //   (Milakov & Gimelshein 2018, https://arxiv.org/abs/1805.02867). A row whose logits are not finite has a loss that is
 //   not.
-#include "common.cuh"
+#include "span.cuh"
 
 constexpr uint32_t NONE = 0xffffffff;
-constexpr float LOWEST = -0x1.fffffep127f;  // finite: -infinity less itself is not a number
+constexpr float LEAST_LOGIT = -0x1.fffffep127f;  // finite: -infinity less itself is not a number
 
 // A thread takes HELD packs of a span of its row.
 constexpr int HELD = 4;
-template <int N> DEVICE int span_width() { return blockDim.x * HELD * N; }
-template <int N> DEVICE int last_span(int V) { return (V - 1) / span_width<N>() * span_width<N>(); }
-template <int N> DEVICE int column(int span, int i) { return span + (i * blockDim.x + threadIdx.x) * N; }
+template <int N> using Row = Spans<N, HELD>;
 
 // The thread's logits of a span; as small as can be beyond the row.
 template <int N> DEVICE void fetch(Pack<float, N> (&held)[HELD], const float* row, int span, int V) {
+    Pack<float, N> beyond;
 #pragma unroll
-    for (int i = 0; i < HELD; ++i) {
-#pragma unroll
-        for (int j = 0; j < N; ++j) held[i].v[j] = -INFINITY;
-        if (column<N>(span, i) < V) held[i] = load<N>(row + column<N>(span, i));
-    }
+    for (int j = 0; j < N; ++j) beyond.v[j] = -INFINITY;
+    Row<N>::fetch(held, row, span, V, beyond);
 }
 
-// Takes the held logits into max and sum = sum of exp(logit - max).
-template <int N> DEVICE void add(float& max, float& sum, const Pack<float, N> (&held)[HELD]) {
+// The online softmax: takes the held logits into max and sum = sum of exp(logit - max), which is rescaled where max grows.
+template <int N> DEVICE void online_softmax(float& max, float& sum, const Pack<float, N> (&held)[HELD]) {
     float larger = max;
 #pragma unroll
     for (int i = 0; i < HELD; ++i)
@@ -60,11 +56,11 @@ DEVICE void forward(float* losses, T* dlogits, const float* logits, const uint32
     if (threadIdx.x == 0) target = targets[row], logit = logits[target];
 
     Pack<float, N> held[HELD];
-    float max = LOWEST, sum = 0.0f;
+    float max = LEAST_LOGIT, sum = 0.0f;
 #pragma unroll 1
-    for (int span = 0; span < V; span += span_width<N>()) {
+    for (int span = 0; span < V; span += Row<N>::width()) {
         fetch(held, logits, span, V);
-        add(max, sum, held);
+        online_softmax(max, sum, held);
     }
     const float largest = block_max(max), total = block_sum(sum * expf(max - largest));
     if (threadIdx.x == 0) losses[first + row] = logf(total) - (logit - largest);
@@ -72,11 +68,11 @@ DEVICE void forward(float* losses, T* dlogits, const float* logits, const uint32
 
     const float scale = factor / total;
 #pragma unroll 1
-    for (int span = last_span<N>(V); span >= 0; span -= span_width<N>()) {
-        if (span != last_span<N>(V)) fetch(held, logits, span, V);
+    for (int span = Row<N>::last(V); span >= 0; span -= Row<N>::width()) {
+        if (span != Row<N>::last(V)) fetch(held, logits, span, V);
 #pragma unroll
         for (int i = 0; i < HELD; ++i) {
-            const int c = column<N>(span, i);
+            const int c = Row<N>::column(span, i);
             if (c >= V) break;
             float v[N];
 #pragma unroll

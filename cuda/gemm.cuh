@@ -53,7 +53,7 @@ struct Gemm {
 
     // Waits for the oldest stage that is on its way and shows it to all warps.
     DEVICE void arrive(uint32_t stage, bool is_there) {
-        cp_async_wait<STAGES - 2>();
+        if (ALIGNED) cp_async_wait<STAGES - 2>();
         if (DROPPED == Dropped::A && is_there) a.mask(stage, dropout);
         if (DROPPED == Dropped::B && is_there) b.mask(stage + A::BYTES, dropout);
         __syncthreads();
@@ -72,7 +72,7 @@ struct Gemm {
         for (int stage = 0; stage < STAGES - 1; ++stage) {  // prologue
             next_term();
             if (copies > 0) copy(stages + stage * STAGE), --copies;
-            cp_async_commit();
+            if (ALIGNED) cp_async_commit();
         }
         if (steps == 0) return;
         const Warp warp(warp_row, warp_column);
@@ -108,7 +108,7 @@ struct Gemm {
                     warp.load(fragments[(slice + 1) % 2], stage, stage + A::BYTES, (slice + 1) % SLICES);
                     if (slice == 0) {
                         if (is_copying) copy(free_stage);
-                        cp_async_commit();
+                        if (ALIGNED) cp_async_commit();
                     }
                     warp.multiply(acc, fragments[slice % 2]);
                 }

@@ -31,25 +31,26 @@ template <int N> DEVICE void store_result(const Result& result, int64_t at, cons
     else store_result<bf16>(result, at, sums, load_addend<bf16, N>(result, at));
 }
 
-// A warp's part of the result, 32 rows at a time by way of its own part of shared memory, so that neighbouring lanes
+// A warp's part of the result, BATCH rows at a time by way of its own part of shared memory, so that neighbouring lanes
 // store neighbours.
 template <int WM, int WN> struct Epilogue {
+    static constexpr int BATCH = 16;
     static constexpr int LANES = WN / 4, ROWS = WARP / LANES;  // that store a row; rows that a warp stores at once
     static constexpr int STRIDE = WN + 8;                      // four rows, eight words of each, in 32 banks
-    static constexpr int BYTES = 32 * STRIDE * 4;              // of shared memory
+    static constexpr int BYTES = BATCH * STRIDE * 4;           // of shared memory
 
     const Result& result;
     float* shared;
     int row0, column0, M, N;
 
-    // The accumulators of 32 rows; the compiler knows their registers, `first` it does not.
+    // The accumulators of a batch; the compiler knows their registers, `first` it does not.
     DEVICE void stage(const Accumulators<WM, WN>& acc, int first) const {
 #pragma unroll
         for (int i = 0; i < WM / 8; ++i)
-            if (i / 4 * 32 == first)
+            if (i / 2 * BATCH == first)
 #pragma unroll
                 for (int j = 0; j < WN / 4; j += 2) {
-                    float* to = shared + (i % 4 * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
+                    float* to = shared + (i % 2 * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
                     store_shared(to, acc.v[i][j], acc.v[i][j + 1]);
                 }
     }
@@ -59,14 +60,14 @@ template <int WM, int WN> struct Epilogue {
         const int c = lane_id() % LANES * 4, row = row0 + first + lane_id() / LANES;
         const int64_t at = int64_t(row) * result.ld + column0 + c;
         const int rows = column0 + c < N ? M - row : 0;
-        Pack<T, 4> addends[32 / ROWS];
+        Pack<T, 4> addends[BATCH / ROWS];
 #pragma unroll
-        for (int i = 0; i < 32 / ROWS; ++i)
+        for (int i = 0; i < BATCH / ROWS; ++i)
             addends[i] = i * ROWS < rows ? load_addend<T, 4>(result, at + int64_t(i * ROWS) * result.ld) : Pack<T, 4>{};
         stage(acc, first);
         warp_barrier();
 #pragma unroll
-        for (int i = 0; i < 32 / ROWS; ++i)
+        for (int i = 0; i < BATCH / ROWS; ++i)
             if (i * ROWS < rows)
                 store_result<T>(result, at + int64_t(i * ROWS) * result.ld,
                                 load<4>(shared + (lane_id() / LANES + i * ROWS) * STRIDE + c), addends[i]);
@@ -78,7 +79,7 @@ template <int WM, int WN> struct Epilogue {
         warp_barrier();
         const int c = lane_id() % LANES * 4, width = least(4, N - column0 - c);
 #pragma unroll 1
-        for (int i = lane_id() / LANES; i < least(32, M - row0 - first); i += ROWS)
+        for (int i = lane_id() / LANES; i < least(BATCH, M - row0 - first); i += ROWS)
 #pragma unroll 1
             for (int j = 0; j < width; ++j)
                 store_result(result, int64_t(row0 + first + i) * result.ld + column0 + c + j,
@@ -87,7 +88,7 @@ template <int WM, int WN> struct Epilogue {
 
     DEVICE void run(const Accumulators<WM, WN>& acc) const {
 #pragma unroll 1
-        for (int first = 0; first < WM; first += 32) {
+        for (int first = 0; first < WM; first += BATCH) {
             if (N % 4 != 0 || result.ld % 4 != 0) store_elements(acc, first);
             else if (result.is_f32) store_packs<float>(acc, first);
             else store_packs<bf16>(acc, first);

@@ -94,14 +94,16 @@ template <typename T, int ROWS, bool INNER, int THREADS, bool ALIGNED> struct Co
 #pragma unroll 1
         for (int i = 0; i < COUNT; ++i) {
             T* chunk = element_at(stage + to + i * STRIDE * L::ROW_BYTES);
-            const Pack<T, PACK<T>> pack = load<PACK<T>>(chunk);
             const int64_t element = masked + int64_t(ld) * (i * STRIDE);
-            float v[PACK<T>];
-            if constexpr (ALIGNED) dropout.apply(v, pack, element);
-            else
-#pragma unroll
-                for (int j = 0; j < PACK<T>; ++j) v[j] = dropout.keeps(element + j) ? pack[j] * dropout.scale : 0.0f;
-            store(chunk, rounded<T>(v));
+            if constexpr (ALIGNED) {
+                float v[PACK<T>];
+                dropout.apply(v, load<PACK<T>>(chunk), element);
+                store(chunk, rounded<T>(v));
+            } else {
+#pragma unroll 1
+                for (int j = 0; j < PACK<T>; ++j)
+                    chunk[j] = from_float<T>(dropout.keeps(element + j) ? to_float(chunk[j]) * dropout.scale : 0.0f);
+            }
         }
         masked += INNER ? L::DEPTH : int64_t(ld) * L::DEPTH;
     }

@@ -8,9 +8,9 @@
 //
 // Pointers: matrices [count] of Operand; each from [rows, columns] in f32, to [padded_rows, padded_columns] in the kernel's
 //   dtype. Launch: grid (count, any), block 256.
-// Of the products, pointers, launch and sums are those of matmul_nt, matmul_tn and matmul_nn (matmul.cu); K2 is 0 but for lora_dx. What is
-//   dropped is that of dropout.cu: of xa and da by an element's number in its operand, whose rows of memory lie end to end,
-//   of dx by its number in the result, rows of N end to end. But for `any`, first_element is a multiple of 4.
+// Of the products, pointers, launch and sums are those of matmul_nt, matmul_tn and matmul_nn (matmul.cu); K2 is 0 but for
+//   lora_dx. What is dropped is that of dropout.cu, of xa and da by an element's number in the memory of its operand, of dx
+//   by its number in the result with rows of N. But for `any`, first_element and N of dx are multiples of 4.
 //   shared lora_xa_bf16_64 32768
 //   shared lora_xa_bf16_any 32768
 //   shared lora_da_bf16_64 32768
@@ -19,11 +19,8 @@
 //   shared lora_dx_bf16_128 49152
 //   shared lora_dx_bf16_64 32768
 //   shared lora_dx_bf16_any 32768
-//   shared lora_xa_f32_64 32768
 //   shared lora_xa_f32_any 32768
-//   shared lora_da_f32_64 32768
 //   shared lora_da_f32_any 32768
-//   shared lora_dx_f32_64 32768
 //   shared lora_dx_f32_any 32768
 // Numerics: a mask is drawn once for each element: a thread drops from the chunks that it copied to shared memory, where
 //   they are rounded to the kernel's dtype; the extension of dx comes first and is dropped from in f32, in the accumulators.
@@ -53,9 +50,7 @@ DX(bf16, bf16_128, 128, 128, 2, 2, true)
 DX(bf16, bf16_64, 64, 64, 2, 2, true)
 DX(bf16, bf16_any, 64, 64, 2, 2, false)
 
-XA_DA(float, f32_64, true)
 XA_DA(float, f32_any, false)
-DX(float, f32_64, 64, 64, 2, 2, true)
 DX(float, f32_any, 64, 64, 2, 2, false)
 
 // One matrix of an adapter, as the products of its layer read it.
@@ -79,6 +74,7 @@ template <typename T> DEVICE void operands(const Operand* matrices) {
     int64_t i = blockIdx.y * int64_t(blockDim.x) + threadIdx.x;
     int row = int(i / m.padded_columns), column = int(i % m.padded_columns);
     const int rows_step = int(step / m.padded_columns), columns_step = int(step % m.padded_columns);
+#pragma unroll 1
     for (; i < n; i += step) {
         const bool is_inside = row < m.rows && column < m.columns;
         to[i] = from_float<T>(is_inside ? m.scale * from[int64_t(row) * m.columns + column] : 0.0f);

@@ -15,21 +15,16 @@
 //   block 256.
 // Numerics: f32 throughout, sums as trees over lanes and warps; rounds when it stores. `sum` is rounded before it is
 //   normalised and dx before dsum is added, so the fused kernels give the bits of the separate ones.
-#include "common.cuh"
+#include "span.cuh"
 
-// A block walks its row in spans of blockDim.x * HELD packs, of which each thread holds HELD in registers; where one
-// span is not the whole row, the way back reads again, from the end, what the cache still has.
+// Where one span is not the whole row, the way back reads again, from the end, what the cache still has.
 template <int N> constexpr int HELD = N == 1 ? 1 : 16 / N;
 
-template <int N> DEVICE int span_width() { return blockDim.x * HELD<N> * N; }
-template <int N> DEVICE int last_span(int H) { return (H - 1) / span_width<N>() * span_width<N>(); }
-template <int N> DEVICE int column(int span, int i) { return span + (i * blockDim.x + threadIdx.x) * N; }
+template <int N> using Row = Spans<N, HELD<N>>;
 
 // The thread's packs of a span; zeros beyond the row.
 template <int N, typename T> DEVICE void fetch(Pack<T, N> (&held)[HELD<N>], const T* row, int span, int H) {
-#pragma unroll
-    for (int i = 0; i < HELD<N>; ++i)
-        held[i] = column<N>(span, i) < H ? load<N>(row + column<N>(span, i)) : Pack<T, N>{};
+    Row<N>::fetch(held, row, span, H, Pack<T, N>{});
 }
 
 // held = held + residual, rounded, and stored in sum.
@@ -37,7 +32,7 @@ template <int N, typename T>
 DEVICE void add_residual(Pack<T, N> (&held)[HELD<N>], T* sum, const T* residual, int span, int H) {
 #pragma unroll
     for (int i = 0; i < HELD<N>; ++i) {
-        const int c = column<N>(span, i);
+        const int c = Row<N>::column(span, i);
         if (c >= H) break;
         const Pack<T, N> r = load<N>(residual + c);
         float v[N];
@@ -56,7 +51,7 @@ DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, co
 
     float squares = 0.0f;
 #pragma unroll 1
-    for (int span = 0; span < H; span += span_width<N>()) {
+    for (int span = 0; span < H; span += Row<N>::width()) {
         fetch(held, x, span, H);
         if (RESIDUAL) add_residual(held, sum, residual, span, H);
 #pragma unroll
@@ -68,11 +63,11 @@ DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, co
     if (threadIdx.x == 0) rstd[row] = scale;
 
 #pragma unroll 1
-    for (int span = last_span<N>(H); span >= 0; span -= span_width<N>()) {
-        if (span != last_span<N>(H)) fetch(held, RESIDUAL ? sum : x, span, H);
+    for (int span = Row<N>::last(H); span >= 0; span -= Row<N>::width()) {
+        if (span != Row<N>::last(H)) fetch(held, RESIDUAL ? sum : x, span, H);
 #pragma unroll
         for (int i = 0; i < HELD<N>; ++i) {
-            const int c = column<N>(span, i);
+            const int c = Row<N>::column(span, i);
             if (c >= H) break;
             const Pack<T, N> w = load<N>(weight + c);
             float v[N];
@@ -113,16 +108,16 @@ DEVICE void backward_x(T* dx, const T* dy, const T* dsum, const T* x, const T* w
 
     float dot = 0.0f;
 #pragma unroll 1
-    for (int span = 0; span < H; span += span_width<N>()) dot += fetch_product(g, held, dy, x, weight, span, H);
+    for (int span = 0; span < H; span += Row<N>::width()) dot += fetch_product(g, held, dy, x, weight, span, H);
     const float mean = block_sum(dot) / H;
     const float r = row_rstd, scale = r * r * mean;
 
 #pragma unroll 1
-    for (int span = last_span<N>(H); span >= 0; span -= span_width<N>()) {
-        if (span != last_span<N>(H)) fetch_product(g, held, dy, x, weight, span, H);
+    for (int span = Row<N>::last(H); span >= 0; span -= Row<N>::width()) {
+        if (span != Row<N>::last(H)) fetch_product(g, held, dy, x, weight, span, H);
 #pragma unroll
         for (int i = 0; i < HELD<N>; ++i) {
-            const int c = column<N>(span, i);
+            const int c = Row<N>::column(span, i);
             if (c >= H) break;
             const Pack<T, N> d = RESIDUAL ? load<N>(dsum + c) : Pack<T, N>{};
             float v[N];

@@ -40,11 +40,27 @@ impl From<&ptx_emulator::Param> for Param {
     }
 }
 
-/// Those of a PTX text.
+/// Reads what each kernel of a PTX text takes; what they do is for the driver to read.
 pub fn signatures(ptx: &str) -> Result<Signatures, String> {
-    let module = Module::parse(ptx).map_err(|e| e.to_string())?;
+    let module = Module::parse(&without_bodies(ptx)).map_err(|e| e.to_string())?;
     let of = |kernel: &ptx_emulator::Kernel| (kernel.name().into(), kernel.params().iter().map(Param::from).collect());
     Ok(Signatures(module.kernels().iter().map(of).collect()))
+}
+
+/// A PTX text whose kernels return at once, as far as their bodies stand between braces on lines of their own.
+fn without_bodies(ptx: &str) -> String {
+    let mut is_body = false;
+    let mut headers = String::new();
+    for line in ptx.lines() {
+        is_body &= line != "}";
+        headers.push_str(if is_body { "" } else { line });
+        headers.push('\n');
+        if line == "{" {
+            is_body = true;
+            headers.push_str("ret; ");
+        }
+    }
+    headers
 }
 
 impl Signatures {

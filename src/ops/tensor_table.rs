@@ -65,3 +65,14 @@ impl TensorTable {
         Ok([self.tensors.as_input()?, self.chunks.as_input()?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CHUNK;
+
+    #[test]
+    fn the_kernels_take_chunks_of_the_same_size() {
+        let header = include_str!("../../cuda/tensors.cuh");
+        assert!(header.contains(&format!("constexpr int64_t CHUNK = {CHUNK};")));
+    }
+}

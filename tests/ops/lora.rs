@@ -4,7 +4,7 @@ use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::error::Error;
 use vicugna::ops::dropout::{Dropout, dropout};
-use vicugna::ops::lora::lora;
+use vicugna::ops::lora::{Adapter, Operands, Projection, linears, lora};
 use vicugna::ops::matmul::matmul;
 use vicugna::reference::{self, Real};
 
@@ -40,6 +40,7 @@ struct Case {
     shape: [usize; 4],
     dtypes: [DType; 2],
     dropout: Option<Dropout>,
+    scaling: f64,
 }
 
 const SCALING: f64 = 2.0;
@@ -52,7 +53,7 @@ impl Case {
         let a = random(seed ^ 2, r * k, DType::F32);
         let b = random(seed ^ 3, n * r, DType::F32);
         let dy = random(seed ^ 4, rows * n, dtypes[0]);
-        Self { x, w, a, b, dy, shape, dtypes, dropout }
+        Self { x, w, a, b, dy, shape, dtypes, dropout, scaling: SCALING }
     }
 
     /// `x`, `weight`, `lora_a`, `lora_b` as leaves.
@@ -84,7 +85,7 @@ impl Case {
         let ones = vec![1.0; self.x.len()];
         let mask = self.dropout.map_or(ones.clone(), |dropout| reference::dropout::forward(&ones, key(dropout)));
         let [w, a, b, mask] = [&self.w, &self.a, &self.b, &mask].map(|v| cast(v));
-        reference::lora::Lora { w, a, b, scaling: R::from_f64(SCALING), mask }
+        reference::lora::Lora { w, a, b, scaling: R::from_f64(self.scaling), mask }
     }
 }
 
@@ -136,6 +137,51 @@ on_devices! {
         for leaf in &leaves {
             check_bits("gradient", gradients.get(leaf).unwrap(), without.get(leaf).unwrap())?;
         }
+    }
+
+    /// Three layers of one input, of which the second has no adapter and the third another rank and scaling.
+    #[test]
+    fn layers_that_share_an_input_add_up(
+        [rows, n, k, r] in shapes(), dtypes in [float_dtype(), float_dtype()], dropout in dropouts(), seed: u64
+    ) {
+        let shapes = [[rows, n, k, r], [rows, n + 3, k, 1], [rows, n / 2 + 1, k, r + 5]];
+        let scalings = [SCALING, 0.0, 0.75];
+        let cases = [0, 1, 2].map(|i| Case { scaling: scalings[i], ..Case::new(shapes[i], dtypes, dropout, seed ^ i as u64) });
+        let x = tensor(&cases[0].x, dtypes[0], [rows, k]).with_grad();
+        let leaves = [0, 1, 2].map(|i| cases[i].leaves());
+        let projections = [0, 1, 2].map(|i| {
+            let [_, weight, a, b] = &leaves[i];
+            let adapter = (i != 1).then_some(Adapter { a, b, scaling: scalings[i] as f32 });
+            Projection { weight, adapter, residual: None }
+        });
+        let adapters = vec![projections.map(|projection| projection.adapter).to_vec()];
+        let operands = Operands::new(&x.device(), x.dtype(), &adapters).unwrap();
+        let ys = linears(&x, &projections, &operands[0], dropout).unwrap();
+        let [y0, y1, y2] = &ys[..] else { panic!("three layers have {} outputs", ys.len()) };
+        let dy = |i: usize| tensor(&cases[i].dy, dtypes[0], [rows, shapes[i][1]]);
+        let gradients = backward_from([(y0, dy(0)), (y1, dy(1)), (y2, dy(2))]).unwrap();
+        for (case, y) in cases.iter().zip(&ys) {
+            check("y", y, &expected!(R => case.reference::<R>().forward(&cast(&cases[0].x), k)))?;
+        }
+        let of = |i: usize, name: usize| expected!(R => {
+            cases[i].reference::<R>().backward(&cast(&cases[i].dy), &cast(&cases[0].x), k)[name].clone()
+        });
+        check("dx", gradients.get(&x).unwrap(), &expected!(R => {
+            let dxs = [0, 1, 2].map(|i| cases[i].reference::<R>().backward(&cast(&cases[i].dy), &cast(&cases[0].x), k)[0].clone());
+            reference::elementwise::add::<R>(&reference::elementwise::add::<R>(&dxs[0], &dxs[1]), &dxs[2])
+        }))?;
+        for (i, name) in [(0, 1), (0, 2), (0, 3), (1, 1), (2, 1), (2, 2), (2, 3)] {
+            let found = gradients.get(&leaves[i][name]).unwrap();
+            let rounded = name >= 2 && !matches!(device(), Device::Cpu);
+            let what = format!("gradient {name} of layer {i}");
+            check_as(&what, found, if rounded { dtypes[0] } else { found.dtype() }, &of(i, name))?;
+        }
+        // An output that nobody uses has no gradients, and takes none from the others.
+        let ys = linears(&x, &projections, &operands[0], dropout).unwrap();
+        let gradients = backward_from([(&ys[2], dy(2))]).unwrap();
+        prop_assert!(gradients.get(&leaves[0][2]).is_none() && gradients.get(&leaves[1][1]).is_none());
+        check("dx", gradients.get(&x).unwrap(), &of(2, 0))?;
+        check_as("da", gradients.get(&leaves[2][2]).unwrap(), dtypes[0], &of(2, 2))?;
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32};
 use crate::cross_entropy::{self, CROSS_ENTROPY};
 use crate::harness::Random;
+use crate::lora;
 use crate::matmul::{self, LORA, MATMUL};
 use crate::tensors::{ADAMW, GRAD_NORM, adamw, grad_norm};
 
@@ -19,7 +20,8 @@ pub const FILES: [&str; 12] =
 
 pub fn all() -> Vec<Case> {
     let (attention, cross_entropy, matmul) = (attention::cases(), cross_entropy::cases(), matmul::cases());
-    let others = [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()];
+    let others =
+        [adamw(), dropout(), elementwise(), embedding(), grad_norm(), lora::cases(), rmsnorm(), rope(), swiglu()];
     [attention, cross_entropy, matmul].into_iter().chain(others).collect::<Vec<_>>().concat()
 }
 
@@ -38,7 +40,7 @@ pub fn map2(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
 }
 
 /// Philox 4x32-10 as Salmon et al. 2011 write it.
-fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut c, mut k) = (counter, key);
     for _ in 0..10 {
         let (a, b) = (u64::from(c[0]) * 0xd251_1f53, u64::from(c[2]) * 0xcd9e_8d57);

@@ -8,6 +8,7 @@ mod cross_entropy;
 #[path = "../suite/harness.rs"]
 #[allow(dead_code, reason = "shared with the suite")]
 mod harness;
+mod lora;
 mod matmul;
 mod mutants;
 mod tensors;

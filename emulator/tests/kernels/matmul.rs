@@ -2,7 +2,7 @@
 
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind};
-use crate::catalogue::draw;
+use crate::catalogue::{draw, philox};
 
 pub const MATMUL: &str = include_str!("../../../ptx/matmul.ptx");
 pub const LORA: &str = include_str!("../../../ptx/lora.ptx");
@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
     }
     for (kind, tile) in [(Bf16, "256"), (Bf16, "128"), (Bf16, "64"), (Bf16, "any"), (F32, "64"), (F32, "any")] {
         for layout in ["xa", "da", "dx"] {
-            if layout == "dx" || matches!(tile, "64" | "any") {
+            if tile == "any" || kind == Bf16 && (layout == "dx" || tile == "64") {
                 cases.extend(dropping(layout, kind, tile).into_iter().map(Product::case));
             }
         }
@@ -74,9 +74,13 @@ fn products(layout: &'static str, kind: Kind, tile: &'static str) -> Vec<Product
     let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth, gap: 0 };
     let mut products = vec![
         product([m + 8, n + 8, pipeline + 8, 8], Bf16, Added::Nothing, 512),
-        product([8, n + 8, 40, 0], F32, Added::Itself, 64),
+        product([m + 8, n + 8, 40, 0], F32, Added::Itself, 512),
         product([m + 8, 8, 136, 8], F32, Added::Nothing, 64),
         product([9 * m, 8, 8, 0], Bf16, Added::Other, 32),
+        product([m + 1, n + 3, 72, 8], Bf16, Added::Other, 512),
+        product([m + 1, n + 1, 40, 0], F32, Added::Itself, 512),
+        product([9, 5, 40, 0], Bf16, Added::Nothing, 512),
+        product([9, 5, 40, 0], F32, Added::Nothing, 512),
         Product { gap: 8, ..product([24, 16, 72, 40], Bf16, Added::Other, 512) },
     ];
     if tile == "any" {
@@ -97,8 +101,13 @@ fn dropping(layout: &'static str, kind: Kind, tile: &'static str) -> Vec<Product
     let product = |sizes, out, added, depth| Product { layout, kind, tile, sizes, out, added, depth, gap: 0 };
     let mut products = vec![
         product([m + 8, n + 8, 200, k2], Bf16, Added::Nothing, 512),
-        product([24, 16, 136, k2 / 9], F32, Added::Other, 512),
+        product([m + 8, n + 4, 136, k2 / 9], F32, Added::Other, 512),
+        product([m + 8, n + 4, 40, k2 / 9], Bf16, Added::Other, 512),
         product([8, 24, 136, k2 / 3], F32, Added::Nothing, 64),
+        Product { gap: 1, ..product([m + 1, n + 4, 40, k2 / 9], Bf16, Added::Itself, 512) },
+        Product { gap: 1, ..product([m + 1, n + 4, 40, k2 / 9], F32, Added::Itself, 512) },
+        Product { gap: 1, ..product([9, 4, 40, k2 / 9], Bf16, Added::Nothing, 512) },
+        Product { gap: 1, ..product([9, 4, 40, k2 / 9], F32, Added::Nothing, 512) },
     ];
     if tile == "any" {
         products.push(product([m + 1, n + 1, 75, k2 / 8], Bf16, Added::Other, 512));
@@ -125,20 +134,9 @@ const THRESHOLD: u32 = 1 << 30;
 /// What element `e` of a tensor is multiplied by.
 fn kept(e: usize) -> f64 {
     let e = FIRST + e as u64;
-    let word = philox(e / 4)[(e % 4) as usize];
-    if word >= THRESHOLD { SCALE as f32 as f64 } else { 0.0 }
-}
-
-/// Philox 4x32-10 of a counter, as Salmon et al. 2011 define it.
-fn philox(counter: u64) -> [u32; 4] {
-    let [mut c0, mut c1, mut c2, mut c3] = [counter as u32, (counter >> 32) as u32, STEP, SITE];
-    let (mut k0, mut k1) = (SEED as u32, (SEED >> 32) as u32);
-    for _ in 0..10 {
-        let (p0, p1) = (0xd251_1f53 * u64::from(c0), 0xcd9e_8d57 * u64::from(c2));
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
-        (k0, k1) = (k0.wrapping_add(0x9e37_79b9), k1.wrapping_add(0xbb67_ae85));
-    }
-    [c0, c1, c2, c3]
+    let counter = [(e / 4) as u32, (e / 4 >> 32) as u32, STEP, SITE];
+    let word = philox(counter, [SEED as u32, (SEED >> 32) as u32])[(e % 4) as usize];
+    if word >= THRESHOLD { f64::from(SCALE as f32) } else { 0.0 }
 }
 
 impl Product {
@@ -146,20 +144,20 @@ impl Product {
         let Self { kind, sizes: [m, n, k, k2], out, added, depth, gap, .. } = self;
         let slices = k.div_ceil(depth);
         let [a, b, a2, b2] = self.operands();
-        let addend = draw(out, 5, m * (n + gap));
+        let ld = n + if slices == 1 { gap } else { 0 };
+        let addend = draw(out, 5, (m - 1) * ld + n);
         let sums = |i: usize, j: usize, slice: usize| {
             let part = (slice * depth..k.min((slice + 1) * depth)).map(|l| self.term(&a, &b, k, [i, j, l]));
             let rest = (0..if slice + 1 == slices { k2 } else { 0 }).map(|l| self.term(&a2, &b2, k2, [i, j, l]));
             let dropped = if self.layout == "dx" { kept(i * n + j) } else { 1.0 };
             part.sum::<f64>() + dropped * rest.sum::<f64>()
         };
-        let ld = n + if slices == 1 { gap } else { 0 };
         let element = |at: usize| {
             let (row, column) = (at / ld % m, at % ld);
             let more = if added == Added::Nothing { 0.0 } else { addend[at] };
             if column >= n { addend[at] } else { ALPHA * sums(row, column, at / (m * ld)) + more }
         };
-        let expected: Vec<f64> = (0..slices * m * ld).map(element).collect();
+        let expected: Vec<f64> = (0..slices * m * ld - (ld - n)).map(element).collect();
         let case = self.launch(slices);
         // What lies between rows of a result stays what it was.
         let mut case = match added {
@@ -215,18 +213,27 @@ impl Product {
     fn leading(self, k: usize) -> [usize; 2] {
         let [m, n, ..] = self.sizes;
         let [a, b] = self.inner();
-        [if a { k } else { m }, if b { k } else { n }].map(|width| width + if width == 0 { 0 } else { self.gap })
+        let of = |width: usize| match self.tile {
+            _ if k == 0 => 0,
+            "any" | "rows" => width + self.gap,
+            _ => (width + self.gap).next_multiple_of(16 / self.kind.bytes()),
+        };
+        [if a { k } else { m }, if b { k } else { n }].map(of)
     }
 
     fn operands(self) -> [Vec<f64>; 4] {
         let Self { kind, sizes: [m, n, k, k2], .. } = self;
         let [a_inner, b_inner] = self.inner();
-        let draw = |seed, k: usize| {
-            let ([lda, ldb], a_rows, b_rows) =
-                (self.leading(k), if a_inner { m } else { k }, if b_inner { n } else { k });
-            [draw(kind, seed, a_rows * lda), draw(kind, seed + 1, b_rows * ldb)]
+        let matrix = |seed, rows: usize, columns: usize, ld: usize, is_inner| {
+            let (rows, columns) = if is_inner { (rows, columns) } else { (columns, rows) };
+            let pack = if matches!(self.tile, "any" | "rows") { 1 } else { 16 / kind.bytes() };
+            draw(kind, seed, (rows - 1) * ld + columns.next_multiple_of(pack))
         };
-        let ([a, b], [a2, b2]) = (draw(1, k), draw(3, k2));
+        let pair = |seed, k: usize| {
+            let [lda, ldb] = self.leading(k);
+            [matrix(seed, m, k, lda, a_inner), matrix(seed + 1, n, k, ldb, b_inner)]
+        };
+        let ([a, b], [a2, b2]) = (pair(1, k), if k2 == 0 { [vec![], vec![]] } else { pair(3, k2) });
         [a, b, a2, b2]
     }
 
@@ -270,4 +277,22 @@ fn sum(out: Kind, added: Added, slices: usize, gap: usize) -> Case {
         .scalar(Int(ld as u32))
         .scalar(Float(ALPHA as f32))
         .scalar(Int((out == F32).into()))
+}
+
+/// Warp instructions of all kinds for each mma of one tile, 4096 deep: the main loop's, and an epilogue's share.
+#[test]
+fn a_warp_does_little_beside_mma() {
+    for tile in ["128", "256"] {
+        for layout in ["nt", "nn", "tn"] {
+            let [m, n] = tile_size(tile);
+            let sizes = [m, n, 4096, 0];
+            let case =
+                Product { layout, kind: Bf16, tile, sizes, out: Bf16, added: Added::Nothing, depth: 4096, gap: 0 };
+            let case = case.case();
+            let (_, counters) = case.run(&case.ptx, 0, None).unwrap_or_else(|failure| panic!("{failure}"));
+            let each = counters.total_instructions() as f64 / counters.mma as f64;
+            assert!(each <= 3.5, "{}: {each:.2} instructions for each mma", case.name);
+            assert_eq!(counters.shared_excess_wavefronts, 0, "{}", case.name);
+        }
+    }
 }

@@ -234,11 +234,15 @@ const NO_MULTIPLE: &str = "a copy of the round for an i that is no multiple of 3
 const NOT_USED: &str = "param, m and v come with the tensor's entry, but the norm uses grad and n alone";
 
 const ALL_ROUNDS: &str = "the compiler's copy for other numbers of rounds than the 1, 2 or 8 of W and the block";
+const NO_STEPS: &str = "copies beyond K, which are zeros, to a stage that nobody reads after";
 const NO_ROWS: &str = "copies of no rows, which are zeros, to a tile that nobody reads after";
 
 const EQUIVALENT: &[Equivalent] = &[
     never(2, &["matmul_sum", "Pack<T, N>*>(p)"], "the compiler's copy for no slices, which no launch has"),
     same(4, &["matmul_rows", "for (int k0 = warp_id() * STRETCH"], "a warp without a stretch of K adds zeros"),
+    same(4, &["copy(stages + stage * STAGE)"], NO_STEPS),
+    same(4, &["if (is_copying) copy(free_stage)"], NO_STEPS),
+    same(4, &["of `if (slice == 0) {`"], NO_STEPS),
     same(7, &["matmul", "base_depth = least("], "a slice that ends with K goes on over zeros"),
     never(2, &["attention_decode", "in `cp_async(q_tile.at("], ALL_ROUNDS),
     never(4, &["attention_bwd_d64", "of `if (i < 2 * BM)"], "a block has as many threads as the tile has sums"),
@@ -249,12 +253,12 @@ const EQUIVALENT: &[Equivalent] = &[
     never(2, &["gemm_bf16", "cp.async"], SPLIT),
     never(
         4,
-        &["rmsnorm", "held[i] = column<N>(span, i) < H"],
+        &["rmsnorm", "held[i] = column(span, i) < columns"],
         "on the way back only spans before the last are fetched again, and those are full",
     ),
     never(
         4,
-        &["cross_entropy_fwd_bwd", "if (column<N>(span, i) < V)"],
+        &["cross_entropy_fwd_bwd", "held[i] = column(span, i) < columns"],
         "on the way back only spans before the last are fetched again, and those are full",
     ),
     same(3, &["cross_entropy_bwd", ", 1 2: buffer 0"], "a gradient times one is neither read nor written"),
@@ -292,10 +296,15 @@ fn proof(mutant: &Mutant) -> Option<&'static str> {
     EQUIVALENT.iter().find(applies).map(|entry| entry.why)
 }
 
+/// Instances of the multiplication's template that have the lines of others, which are broken: larger tiles, another type.
+const INSTANCES: &[&str] =
+    &["bf16_256", "nn_bf16_128", "tn_bf16_128", "dx_bf16_128", "nn_f32_any", "tn_f32_any", "da_f32_any", "dx_f32_any"];
+
 #[test]
 fn broken_kernels_are_told() {
     let mut kernels: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    for case in catalogue::all().into_iter().chain(catalogue::pipelines()) {
+    let cases = catalogue::all().into_iter().chain(catalogue::pipelines());
+    for case in cases.filter(|case| !INSTANCES.iter().any(|name| case.entry.ends_with(name))) {
         kernels.entry(case.entry.clone()).or_default().push(case);
     }
     let mutants: Vec<Mutant> = kernels.values().flat_map(|cases| mutants(cases)).collect();

@@ -98,13 +98,12 @@ pub fn scale(mut gradient: Tensor, dy: &Tensor, loss: &Tensor) -> Result<Tensor>
     Ok(gradient)
 }
 
-/// Rows of a chunk: whole tiles of the multiplication, if it holds one.
+/// Rows of a chunk: whole tiles of the multiplication, and so many that the head's weight is not read for every few of
+/// them, however large the vocabulary is. By shape alone: no bit of a gradient depends on the memory that is free.
 fn chunk_rows(classes: usize) -> usize {
     const TILE: usize = 128;
-    match CHUNK_LOGITS / classes.max(1) {
-        most @ ..TILE => most.max(1),
-        most => most / TILE * TILE,
-    }
+    const LEAST: usize = 1024;
+    (CHUNK_LOGITS / classes.max(1)).max(LEAST) / TILE * TILE
 }
 
 fn upload(device: &Device, numbers: impl Iterator<Item = usize>) -> Result<Tensor> {

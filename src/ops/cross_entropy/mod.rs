@@ -16,7 +16,8 @@ const OP: &str = "cross_entropy";
 /// A row with this target counts for nothing.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// The most logits that exist at once: 128 MiB of them. Fewer rows would read the head's weight too often.
+/// The most logits that exist at once, 128 MiB of them, but for a GPU's least rows. Fewer rows would read the head's
+/// weight too often.
 const CHUNK_LOGITS: usize = 32 << 20;
 
 /// The sum over rows of `-log softmax(hidden · lm_headᵀ)[target]`, divided by `normalizer`.
