@@ -30,9 +30,9 @@
 //   shared attention_decode_d64_bf16 34816
 //   shared attention_decode_d128_bf16 69632
 //   shared attention_decode_d256_bf16 73728
-//   shared attention_bwd_d64_bf16 66048
-//   shared attention_bwd_d128_bf16 90368
-//   shared attention_bwd_d256_bf16 84096
+//   shared attention_bwd_d64_bf16 66064
+//   shared attention_bwd_d128_bf16 90384
+//   shared attention_bwd_d256_bf16 84112
 //   shared attention_bwd_q_f32 99840
 //   shared attention_bwd_kv_f32 99840
 // Numerics: sums in f32. On bf16 p and ds are rounded to bf16 before they are multiplied, the row sums of p are not;
@@ -94,8 +94,9 @@ DELTA(bf16, bf16)
                               const bf16* __restrict__ v, const float* __restrict__ lse,                               \
                               const float* __restrict__ delta, const int* __restrict__ list, int64_t rows, int NH,     \
                               int NKV, int D, float scale) {                                                           \
-        Backward<W, BM, KEYS, SPLIT> block{q, k, v, dout, lse, delta, rows, NH, NKV, D, scale};                        \
-        block.run(slices, dk, dv, list);                                                                               \
+        const Work work = load_work(list, blockIdx.x / NKV);                                                           \
+        Backward<W, BM, KEYS, SPLIT> block{q, k, v, dout, lse, delta, rows, NH, NKV, D, scale, work};                  \
+        block.run(slices, dk, dv);                                                                                     \
     }
 
 BACKWARD(64, 64, 128, 1)

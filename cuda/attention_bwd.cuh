@@ -16,13 +16,14 @@ template <int W, int BM, int KEYS, int SPLIT> struct Backward {
     int64_t rows;
     int NH, NKV, D;
     float scale;
-    Work work = {};
+    Work work;
 
     const int strip = warp_id() % STRIPS * 16, chunk = warp_id() / STRIPS * N;
     const SwizzledTile<W> k_tile{shared_address(shared_tiles)}, v_tile{k_tile.address + KEYS * 2 * W},
         q_tile{v_tile.address + KEYS * 2 * W}, dout_tile{q_tile.address + BM * 2 * W};
     const SwizzledTile<BM> ds_tile{dout_tile.address + BM * 2 * W};
     const uint32_t row_sums = ds_tile.address + KEYS * 2 * BM;  // lse, then delta
+    const uint32_t kept_work = row_sums + BM * 8;
 
     float dk[1][N][4], dv[1][N][4];
 
@@ -157,15 +158,26 @@ template <int W, int BM, int KEYS, int SPLIT> struct Backward {
         __syncthreads();
     }
 
-    // The list is read again rather than kept in registers over the mainloop.
-    DEVICE void run(float* slices, bf16* dk_out, bf16* dv_out, const int* list) {
+    // `work` is kept in shared memory, and so out of the mainloop's registers where that has no use for it.
+    DEVICE void keep_work() {
+        if (threadIdx.x == 0)
+            store_words(kept_work, {uint32_t(work.first_query), uint32_t(work.queries), uint32_t(work.first_key), uint32_t(work.visible)});
+        __syncthreads();
+    }
+    DEVICE void recall_work() {
+        const uint4 words = load_words(kept_work);
+        work = {int(words.x), int(words.y), int(words.z), int(words.w)};
+    }
+
+    DEVICE void run(float* slices, bf16* dk_out, bf16* dv_out) {
+        keep_work();
 #pragma unroll 1
         for (int round = 0;; ++round) {
-            work = load_work(list, blockIdx.x / NKV);
+            recall_work();
             const int key = first_key(round, work.keys());
             if (key >= work.keys()) break;
             mainloop(slices + blockIdx.y * rows * NH * D, key, round == 0);
-            work = load_work(list, blockIdx.x / NKV);
+            recall_work();
             epilogue(dk_out, dv_out, first_key(round, work.keys()));
         }
     }

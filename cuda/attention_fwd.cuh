@@ -19,51 +19,59 @@ template <int W, int BM, int KEYS> struct Forward {
         for (int i = 0; i < 2 * M; ++i) row_max[i / 2][i % 2] = ROW_MAX_START;
     }
 
-    // Brings what a row has so far to its new maximum. Eight rows share the vote: where none of them has a new one, all
-    // would be multiplied by 1.
-    DEVICE void rescale(int m, int half, float new_max, float scale) {
-        if (warp_any(new_max != row_max[m][half])) {
-            const float factor = ex2((row_max[m][half] - new_max) * scale);
-            row_sum[m][half] *= factor;
+    // Brings what rows have so far to their new maxima. Eight rows share a vote: most tiles hold no new maximum for any
+    // of them, and are not multiplied by 1.
+    DEVICE void rescale(const float (&factor)[M][2]) {
 #pragma unroll
-            for (int n = 0; n < W / 8; ++n)
+        for (int m = 0; m < M; ++m)
 #pragma unroll
-                for (int i = 0; i < 2; ++i) out[m][n][half * 2 + i] *= factor;
-        }
-        row_max[m][half] = new_max;
+            for (int half = 0; half < 2; ++half) {
+                if (!warp_any(factor[m][half] != 1.0f)) continue;
+                row_sum[m][half] *= factor[m][half];
+#pragma unroll
+                for (int n = 0; n < W / 8; ++n)
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) out[m][n][half * 2 + i] *= factor[m][half];
+            }
     }
 
     // Takes in a tile of scores, which become p relative to the new maximum. Where the tile is masked, row r of the
     // warp sees only the first `visible(r)` keys.
     template <bool MASKED, typename F>
     DEVICE void online_softmax(float (&s)[M][KEYS / 8][4], F visible, float scale) {
+        float factor[M][2];
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int limit = visible(m * 16 + half * 8 + lane_id() / 4) - lane_id() % 4 * 2;
-                float new_max = row_max[m][half];
+                float max = row_max[m][half];
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; ++n)
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
                         float& v = s[m][n][half * 2 + i];
                         if (MASKED && n * 8 + i >= limit) v = -INFINITY;
-                        new_max = fmaxf(new_max, v);
+                        max = fmaxf(max, v);
                     }
-                new_max = fmaxf(new_max, shfl_xor(new_max, 1));
-                new_max = fmaxf(new_max, shfl_xor(new_max, 2));
-                rescale(m, half, new_max, scale);
-                const float offset = new_max * scale;
+                max = fmaxf(max, shfl_xor(max, 1));
+                max = fmaxf(max, shfl_xor(max, 2));
+                factor[m][half] = ex2((row_max[m][half] - max) * scale);
+                row_max[m][half] = max;
+            }
+        rescale(factor);
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; ++n)
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
                         float& v = s[m][n][half * 2 + i];
-                        v = ex2(v * scale - offset);
+                        v = ex2(v * scale - row_max[m][half] * scale);
                         row_sum[m][half] += v;
                     }
-            }
     }
 
     // out += softmax(q kᵀ) v over a tile of keys: the warp's rows of q from `row` on.

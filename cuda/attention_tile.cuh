@@ -13,7 +13,7 @@ struct Work {
 
 // One word of the list a lane.
 DEVICE Work load_work(const int* list, int64_t item) {
-    const uint32_t lane = read_lane_id(), word = lane < 4 ? list[item * 4 + lane] : 0;
+    const uint32_t word = lane_id() < 4 ? list[item * 4 + lane_id()] : 0;
     return {int(shfl(word, 0)), int(shfl(word, 1)), int(shfl(word, 2)), int(shfl(word, 3))};
 }
 

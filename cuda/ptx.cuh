@@ -57,6 +57,10 @@ DEVICE uint32_t shared_address(const void* p) { return uint32_t(__nv_cvta_generi
 DEVICE void store_word(uint32_t to, uint32_t word) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
 }
+DEVICE void store_words(uint32_t to, uint4 v) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
 DEVICE float2 load_pair(uint32_t from) {
     float2 v;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");

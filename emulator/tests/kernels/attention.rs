@@ -276,7 +276,7 @@ fn backward(d: usize, full: usize, tile: usize, block: usize) -> Case {
     for untouched in [2..2 + block / tile * tile, batch.rows - 2..batch.rows - 1] {
         slices[(batch.rows + untouched.start) * row_length..(batch.rows + untouched.end) * row_length].fill(7.0);
     }
-    let shared = 4 * full * (block + tile) + 2 * block * tile + 8 * tile;
+    let shared = 4 * full * (block + tile) + 2 * block * tile + 8 * tile + 16;
     let entry = format!("attention_bwd_d{full}_bf16");
     let case = batch.case(&entry, [(list.len() * NKV) as u32, 2, 1], 256, shared);
     let case = case.changed(F32, &vec![7.0; slices.len()], slices).rounded_as(batch.rounding());

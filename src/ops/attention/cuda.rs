@@ -2,11 +2,11 @@
 
 use super::cuda_tiles::{Backward, Decode, Forward, Plain, width};
 use super::cuda_work::{Tiling, Work};
-use super::{Heads, Inputs, OP, Segment};
+use super::{Heads, Inputs, Segment};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels;
 
 pub const KERNELS: Kernels = kernels!("attention");

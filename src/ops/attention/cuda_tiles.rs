@@ -95,10 +95,10 @@ impl Backward {
         2 * self.keys * self.split
     }
 
-    /// k and v, q and dout, ds, lse and delta.
+    /// k and v, q and dout, ds, lse and delta, an item of the list.
     pub fn shared(self) -> usize {
         let Self { width, query_rows, keys, .. } = self;
-        4 * width * (keys + query_rows) + 2 * keys * query_rows + 8 * query_rows
+        4 * width * (keys + query_rows) + 2 * keys * query_rows + 8 * query_rows + 16
     }
 }
 
