@@ -11,15 +11,16 @@
 //
 // Pointers: q out dq dout [rows, NH * D] and k v dk dv [key rows, NKV * D] in the kernel's dtype, D a multiple of 8 up
 //   to 256; lse delta [NH, rows], slices [most_slices, rows, NH * D], part_out [parts, rows, NH * D] and part_lse
-//   [parts, rows, NH] in f32; list [items, 4] of i32: the first query
-//   row of an item, how many there are, the first key row, how many keys from there on the first query sees.
+//   [parts, rows, NH] in f32; list [items, 4] of i32: the first query row of an item, how many there are, the first key
+//   row, how many keys from there on the first query sees.
 // Launch, D at most W of dW, `shared` the bytes of dynamic shared memory, at most:
 //   fwd: grid items * NH, items of at most 128 query rows (d64, d128), 64 (d256), 32 (f32); block 128, f32 256.
 //   decode: grid (items * NKV, ceil(parts / 4), d256 / 2), items of whole sequences of at most 16 / (NH / NKV) query
 //   rows; block 128, d256 64. decode_sum: grid (items, ceil(NH * D / 1024)), block 256.
 //   bwd_delta: grid ceil(rows / 32) * NH, block 256.
-//   bwd: grid (items * NKV, most_slices), items of whole sequences, most_slices at most ceil(keys / 64) of the longest;
-//   block 128, d256 256. bwd_q_bf16: grid (items, ceil(NH * D / 1024)), items of any size, block 256.
+//   bwd: grid (items * NKV, most_slices), items of whole sequences, most_slices at most ceil(keys / KEYS) of the
+//   longest, KEYS 128 (d64, d128), 64 (d256); block 256. bwd_q_bf16: grid (items, ceil(NH * D / 1024)), items of any
+//   size, slice_keys the KEYS of bwd; block 256.
 //   bwd_q_f32: grid items * NH, items of at most 16 query rows. bwd_kv_f32: grid items * NKV, an item for each 16 keys
 //   of a sequence, of the queries that see any of them. Block 128.
 //   shared attention_fwd_f32 99840
@@ -29,14 +30,14 @@
 //   shared attention_decode_d64_bf16 34816
 //   shared attention_decode_d128_bf16 69632
 //   shared attention_decode_d256_bf16 73728
-//   shared attention_bwd_d64_bf16 41472
-//   shared attention_bwd_d128_bf16 53504
-//   shared attention_bwd_d256_bf16 84096
+//   shared attention_bwd_d64_bf16 66064
+//   shared attention_bwd_d128_bf16 90384
+//   shared attention_bwd_d256_bf16 84112
 //   shared attention_bwd_q_f32 99840
 //   shared attention_bwd_kv_f32 99840
-// Numerics: sums in f32. On bf16 the weights and ds are rounded to bf16 before they are multiplied, the sum of the
-//   weights is not; results are rounded when they are stored. Every sum has a fixed order: dk and dv of a key over its
-//   queries, head by head; dq over the keys of a slice, then over the slices.
+// Numerics: sums in f32. On bf16 p and ds are rounded to bf16 before they are multiplied, the row sums of p are not;
+//   results are rounded when they are stored. Every sum has a fixed order: dk and dv of a key over its queries, head by
+//   head; dq over the keys of a slice, then over the slices.
 #include "attention_bwd.cuh"
 #include "attention_decode.cuh"
 #include "attention_f32.cuh"
@@ -86,26 +87,26 @@ attention_decode_sum_bf16(bf16* __restrict__ out, float* __restrict__ lse, const
 DELTA(float, f32)
 DELTA(bf16, bf16)
 
-#define BACKWARD(W, BM, SPLIT)                                                                                         \
-    KERNEL(128 * SPLIT, 1)                                                                                             \
+#define BACKWARD(W, BM, KEYS, SPLIT)                                                                                   \
+    KERNEL(KEYS * 2 * SPLIT, 1)                                                                                        \
     attention_bwd_d##W##_bf16(float* __restrict__ slices, bf16* __restrict__ dk, bf16* __restrict__ dv,                \
                               const bf16* __restrict__ dout, const bf16* __restrict__ q, const bf16* __restrict__ k,   \
                               const bf16* __restrict__ v, const float* __restrict__ lse,                               \
                               const float* __restrict__ delta, const int* __restrict__ list, int64_t rows, int NH,     \
                               int NKV, int D, float scale) {                                                           \
-        Backward<W, BM, SPLIT> block{q,     k,    v,  dout, lse, delta, load_work(list, blockIdx.x / NKV),             \
-                                     rows,  NH,   NKV, D,   int(blockIdx.x % NKV), scale};                             \
+        const Work work = load_work(list, blockIdx.x / NKV);                                                           \
+        Backward<W, BM, KEYS, SPLIT> block{q, k, v, dout, lse, delta, rows, NH, NKV, D, scale, work};                  \
         block.run(slices, dk, dv);                                                                                     \
     }
 
-BACKWARD(64, 64, 1)
-BACKWARD(128, 32, 1)
-BACKWARD(256, 16, 2)
+BACKWARD(64, 64, 128, 1)
+BACKWARD(128, 32, 128, 1)
+BACKWARD(256, 16, 64, 2)
 
 KERNEL(256)
 attention_bwd_q_bf16(bf16* __restrict__ dq, const float* __restrict__ slices, const int* __restrict__ list,
-                     int64_t rows, int columns, int most_slices, float scale) {
-    sum_slices(dq, slices, list, rows, columns, most_slices, scale);
+                     int64_t rows, int columns, int most_slices, int slice_keys, float scale) {
+    sum_slices(dq, slices, list, rows, columns, most_slices, slice_keys, scale);
 }
 
 KERNEL(128, 1)

@@ -1,6 +1,6 @@
 // Attention in f32, by plain multiplications: made to be right, not fast. A block takes some rows, four a warp, and
-// goes through the other side's rows by tiles of 32, one a lane. Rows in shared memory are D + 4 long, so that eight lanes
-// that read 16 bytes of as many rows meet different banks.
+// goes through the other side's rows by tiles of 32, one a lane. Rows in shared memory are D + 4 long, so that eight
+// lanes that read 16 bytes of as many rows meet different banks.
 #pragma once
 
 #include "attention_tile.cuh"
@@ -43,13 +43,13 @@ struct Sums {
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[r][i / 4][i % 4] *= factor;
     }
-    // Adds the rows of `tile`, each times the weight that its lane has for the own row.
-    DEVICE void add(const float (&weights)[OWN], const float* tile, int D) {
+    // Adds the rows of `tile`, each times the p that its lane has for the own row.
+    DEVICE void add(const float (&p)[OWN], const float* tile, int D) {
 #pragma unroll 1
         for (int j = 0; j < TILE; ++j) {
             float w[OWN];
 #pragma unroll
-            for (int r = 0; r < OWN; ++r) w[r] = shuffle(weights[r], j);
+            for (int r = 0; r < OWN; ++r) w[r] = shuffle(p[r], j);
 #pragma unroll
             for (int part = 0; part < 2; ++part) {
                 const int c = part * 128 + lane_id() * 4;
@@ -88,9 +88,9 @@ DEVICE void forward(float* y, float* lse, const float* q, const float* k, const 
     float *k_tile = q_tile + FWD_ROWS * (D + 4), *v_tile = k_tile + TILE * (D + 4);
 
     Sums out = {};
-    float top[OWN], sum[OWN];
+    float row_max[OWN], row_sum[OWN];
 #pragma unroll
-    for (int r = 0; r < OWN; ++r) top[r] = -INFINITY, sum[r] = 0.0f;
+    for (int r = 0; r < OWN; ++r) row_max[r] = -INFINITY, row_sum[r] = 0.0f;
     fetch_rows(q_tile, FWD_ROWS, q, stride, work.queries, D);
 #pragma unroll 1
     for (int start = 0; start < keys; start += TILE) {
@@ -103,19 +103,20 @@ DEVICE void forward(float* y, float* lse, const float* q, const float* k, const 
 #pragma unroll
         for (int r = 0; r < OWN; ++r) {
             if (start + lane_id() >= work.visible + own + r) s[r] = -INFINITY;
-            const float most = fmaxf(top[r], warp_max(s[r])), shrink = ex2((top[r] - most) * (scale * LOG2_E));
-            s[r] = ex2((s[r] - most) * (scale * LOG2_E));
-            sum[r] = sum[r] * shrink + warp_sum(s[r]);
-            top[r] = most;
-            out.scale(r, shrink);
+            const float new_max = fmaxf(row_max[r], warp_max(s[r]));
+            const float factor = ex2((row_max[r] - new_max) * (scale * LOG2_E));
+            s[r] = ex2((s[r] - new_max) * (scale * LOG2_E));
+            row_sum[r] = row_sum[r] * factor + warp_sum(s[r]);
+            row_max[r] = new_max;
+            out.scale(r, factor);
         }
         out.add(s, v_tile, D);
     }
 #pragma unroll
     for (int r = 0; r < OWN; ++r) {
         if (own + r >= work.queries) continue;
-        out.store_row(r, y + (own + r) * stride, D, 1.0f / sum[r]);
-        if (lane_id() == 0) lse[own + r] = top[r] * scale + logf(sum[r]);
+        out.store_row(r, y + (own + r) * stride, D, 1.0f / row_sum[r]);
+        if (lane_id() == 0) lse[own + r] = row_max[r] * scale + logf(row_sum[r]);
     }
 }
 
@@ -159,10 +160,10 @@ DEVICE void backward(float* dx, float* dv, const float* dout, const float* q, co
 #pragma unroll
             for (int r = 0; r < OWN; ++r) {
                 const int query = KEYS ? start + lane_id() : own + r, key = KEYS ? own + r : start + lane_id();
-                const bool seen = query < work.queries && key < work.visible + query;
-                const float row_lse = seen ? lse[first_sum + query] : 0.0f;
-                const float row_delta = seen ? delta[first_sum + query] : 0.0f;
-                s[r] = seen ? ex2((s[r] * scale - row_lse) * LOG2_E) : 0.0f;
+                const bool masked = query >= work.queries || key >= work.visible + query;
+                const float row_lse = masked ? 0.0f : lse[first_sum + query];
+                const float row_delta = masked ? 0.0f : delta[first_sum + query];
+                s[r] = masked ? 0.0f : ex2((s[r] * scale - row_lse) * LOG2_E);
                 ds[r] = s[r] * (ds[r] - row_delta);
             }
             sum_x.add(ds, x, D);

@@ -19,23 +19,41 @@ DEVICE Work load_work(const int* list, int64_t item) {
 
 extern __shared__ __align__(1024) char shared_tiles[];
 
-// A tile of rows of W bf16. Its chunks of 16 bytes are swizzled: those of eight rows in one column lie in different
-// banks.
-template <int W> struct Tile {
-    static constexpr int CHUNKS = W / 8, ROW = 2 * W, TURN = CHUNKS < 8 ? 8 / CHUNKS : 1;
+// Fragments of mma.m16n8k16 in lane 4 g + t. A register has two neighbours of a row of a, of a column of b, or one
+// element of c:
+//
+//               a [16, 16]                            b [16, 8]                    c [16, 8]
+//           2t 2t+1   2t+8 2t+9                          g                          2t 2t+1
+//         +-----------+-----------+                 +---------+                  +-----------+
+//       g |    a0     |    a2     |        2t, 2t+1 |   b0    |                g |  c0   c1  |
+//         +-----------+-----------+                 +---------+                  +-----------+
+//     g+8 |    a1     |    a3     |      2t+8, 2t+9 |   b1    |              g+8 |  c2   c3  |
+//         +-----------+-----------+                 +---------+                  +-----------+
+//
+// So the c of two products side by side are laid out as an a: rounded, they are a factor of the next product. ldmatrix
+// gives a lane two neighbours of row g of an 8x8 matrix, or with TRANSPOSED of column g.
+
+// A tile of rows of W bf16 in shared memory. The chunks of 16 bytes of a row are swizzled: those of eight rows in one
+// column lie in different banks. Rows of less than the 128 bytes that all banks have share them.
+template <int W> struct SwizzledTile {
+    static constexpr int CHUNKS = W / 8, ROW = 2 * W, ROWS_IN_BANKS = CHUNKS < 8 ? 8 / CHUNKS : 1;
     uint32_t address;
 
     DEVICE static uint32_t offset(int row, int chunk) {
-        return row * ROW + (chunk ^ (row / TURN % least(CHUNKS, 8))) * 16;
+        return row * ROW + (chunk ^ (row / ROWS_IN_BANKS % least(CHUNKS, 8))) * 16;
     }
     DEVICE uint32_t at(int row, int chunk) const { return address + offset(row, chunk); }
-    // Where this lane's row of four 8x8 matrices begins: those of the 16x16 block at (row, chunk), a multiple of 8 and
-    // of 2, first down, then across (an a of mma, or transposed a b), or first across, then down (a b, or transposed
-    // an a).
-    DEVICE uint32_t down(int row, int chunk) const {
+    // Where a lane's two of eight rows of c belong, rounded to bf16; `row` is a multiple of 8.
+    DEVICE uint32_t c_address(int lane, int row, int chunk) const {
+        return address + row * ROW + (offset(lane / 4, 0) ^ chunk * 16) + lane % 4 * 4;
+    }
+    // This lane's address for ldmatrix of the 16x16 block at (row, chunk), a multiple of 8 and of 2. In the order of a:
+    // its a, or with TRANSPOSED two b as deep as it has rows. In the order of b: two b as deep as it has columns, or
+    // with TRANSPOSED the a of its transpose.
+    DEVICE uint32_t a_address(int row, int chunk) const {
         return (at(lane_id() % 16, lane_id() / 16) ^ chunk * 16) + row * ROW;
     }
-    DEVICE uint32_t across(int row, int chunk) const {
+    DEVICE uint32_t b_address(int row, int chunk) const {
         return (at(lane_id() / 16 * 8 + lane_id() % 8, lane_id() / 8 % 2) ^ chunk * 16) + row * ROW;
     }
 };
@@ -43,10 +61,10 @@ template <int W> struct Tile {
 // Begins to copy rows of D elements, `stride` apart, and zeros beyond their number and beyond D: the work of THREADS
 // neighbouring threads.
 template <int W, int ROWS, int THREADS>
-DEVICE void fetch(Tile<W> tile, const bf16* from, int64_t stride, int rows, int D) {
-    constexpr int STEP = THREADS / Tile<W>::CHUNKS;
-    int row = (THREADS == WARP ? lane_id() : threadIdx.x) / Tile<W>::CHUNKS;
-    const int chunk = threadIdx.x % Tile<W>::CHUNKS;
+DEVICE void fetch(SwizzledTile<W> tile, const bf16* from, int64_t stride, int rows, int D) {
+    constexpr int STEP = THREADS / SwizzledTile<W>::CHUNKS;
+    int row = (THREADS == WARP ? lane_id() : threadIdx.x) / SwizzledTile<W>::CHUNKS;
+    const int chunk = threadIdx.x % SwizzledTile<W>::CHUNKS;
     from += row * stride + chunk * 8;
     if (chunk * 8 >= D) rows = 0;
 #pragma unroll
@@ -60,20 +78,20 @@ DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 
 // acc [M * 16, N * 8] += a bᵀ over W columns: a of the tile `a` from `a_row` on, b of `b` from `b_row` on.
 template <int M, int N, int W>
-DEVICE void multiply_rows(float (&acc)[M][N][4], Tile<W> a, int a_row, Tile<W> b, int b_row) {
+DEVICE void mma_nt(float (&acc)[M][N][4], SwizzledTile<W> a, int a_row, SwizzledTile<W> b, int b_row) {
 #pragma unroll
     for (int k = 0; k < W / 16; ++k) {
-        uint32_t left[M][4];
+        uint32_t a_fragments[M][4];
 #pragma unroll
-        for (int m = 0; m < M; ++m) ldmatrix<false>(left[m], a.down(a_row + m * 16, k * 2));
+        for (int m = 0; m < M; ++m) ldmatrix<false>(a_fragments[m], a.a_address(a_row + m * 16, k * 2));
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
-            uint32_t right[4];
-            ldmatrix<false>(right, b.across(b_row + n * 8, k * 2));
+            uint32_t b_fragments[4];
+            ldmatrix<false>(b_fragments, b.b_address(b_row + n * 8, k * 2));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                mma(acc[m][n], left[m], right[0], right[1]);
-                mma(acc[m][n + 1], left[m], right[2], right[3]);
+                mma(acc[m][n], a_fragments[m], b_fragments[0], b_fragments[1]);
+                mma(acc[m][n + 1], a_fragments[m], b_fragments[2], b_fragments[3]);
             }
         }
     }
@@ -81,44 +99,44 @@ DEVICE void multiply_rows(float (&acc)[M][N][4], Tile<W> a, int a_row, Tile<W> b
 
 // acc [M * 16, N * 8] += a b, a [M * 16, K * 16] in registers, b of a tile from (row, chunk) on.
 template <int M, int N, int K, int W>
-DEVICE void multiply_columns(float (&acc)[M][N][4], const uint32_t (&a)[M][K][4], Tile<W> b, int row, int chunk) {
+DEVICE void mma_nn(float (&acc)[M][N][4], const uint32_t (&a)[M][K][4], SwizzledTile<W> b, int row, int chunk) {
 #pragma unroll
     for (int k = 0; k < K; ++k)
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
-            uint32_t right[4];
-            ldmatrix<true>(right, b.down(row + k * 16, chunk + n));
+            uint32_t b_fragments[4];
+            ldmatrix<true>(b_fragments, b.a_address(row + k * 16, chunk + n));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                mma(acc[m][n], a[m][k], right[0], right[1]);
-                mma(acc[m][n + 1], a[m][k], right[2], right[3]);
+                mma(acc[m][n], a[m][k], b_fragments[0], b_fragments[1]);
+                mma(acc[m][n + 1], a[m][k], b_fragments[2], b_fragments[3]);
             }
         }
 }
 
 // acc [M * 16, N * 8] += aᵀ b over K * 16 rows of two tiles, from a chunk of each on.
 template <int K, int M, int N, int A, int B>
-DEVICE void multiply_transposed(float (&acc)[M][N][4], Tile<A> a, int a_chunk, Tile<B> b, int b_chunk) {
+DEVICE void mma_tn(float (&acc)[M][N][4], SwizzledTile<A> a, int a_chunk, SwizzledTile<B> b, int b_chunk) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-        uint32_t left[M][4];
+        uint32_t a_fragments[M][4];
 #pragma unroll
-        for (int m = 0; m < M; ++m) ldmatrix<true>(left[m], a.across(k * 16, a_chunk + m * 2));
+        for (int m = 0; m < M; ++m) ldmatrix<true>(a_fragments[m], a.b_address(k * 16, a_chunk + m * 2));
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
-            uint32_t right[4];
-            ldmatrix<true>(right, b.down(k * 16, b_chunk + n));
+            uint32_t b_fragments[4];
+            ldmatrix<true>(b_fragments, b.a_address(k * 16, b_chunk + n));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                mma(acc[m][n], left[m], right[0], right[1]);
-                mma(acc[m][n + 1], left[m], right[2], right[3]);
+                mma(acc[m][n], a_fragments[m], b_fragments[0], b_fragments[1]);
+                mma(acc[m][n + 1], a_fragments[m], b_fragments[2], b_fragments[3]);
             }
         }
     }
 }
 
-// An accumulator as the left factor of the next product.
-template <int M, int K> DEVICE void round_left(uint32_t (&a)[M][K][4], const float (&acc)[M][2 * K][4]) {
+// Accumulators, rounded to bf16, as the a of the next product.
+template <int M, int K> DEVICE void pack_a_fragments(uint32_t (&a)[M][K][4], const float (&acc)[M][2 * K][4]) {
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -134,7 +152,8 @@ template <int M, int K> DEVICE void round_left(uint32_t (&a)[M][K][4], const flo
 // N * 8 columns from `chunk` on. Rows from `rows` on and columns from D on are not stored.
 template <int M, int N, int W>
 DEVICE void store_rows(bf16* to, int64_t stride, int rows, int D, const float (&acc)[M][N][4],
-                       const float (&scale)[M][2], Tile<W> tile, int row, int chunk) {
+                       const float (&scale)[M][2], SwizzledTile<W> tile, int row, int chunk) {
+    const int lane = read_lane_id();
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -142,14 +161,13 @@ DEVICE void store_rows(bf16* to, int64_t stride, int rows, int D, const float (&
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const float(&v)[4] = acc[m][n];
-                const uint32_t place = tile.at(row + m * 16 + half * 8 + lane_id() / 4, chunk + n);
-                store_word(place + lane_id() % 4 * 4,
-                             cvt_bf16x2(v[half * 2] * scale[m][half], v[half * 2 + 1] * scale[m][half]));
+                store_word(tile.c_address(lane, row + m * 16 + half * 8, chunk + n),
+                           cvt_bf16x2(v[half * 2] * scale[m][half], v[half * 2 + 1] * scale[m][half]));
             }
     warp_barrier();
 #pragma unroll
-    for (int i = lane_id(); i < M * 16 * N; i += WARP) {
-        const int r = row + i / N, c = chunk + i % N;
+    for (int i = 0; i < M * 16 * N; i += WARP) {
+        const int r = row + i / N + lane / N, c = chunk + lane % N;
         if (r < rows && c * 8 < D) store_words(to + r * stride + c * 8, load_words(tile.at(r, c)));
     }
 }

@@ -24,6 +24,22 @@ DEVICE uint32_t shfl(uint32_t v, int lane) {
     return other;
 }
 
+// The lane's number, read again: nothing that follows from it is computed before and kept in registers.
+DEVICE uint32_t read_lane_id() {
+    uint32_t lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
+// Whether any lane's `v` is true. All 32 lanes take part.
+DEVICE bool warp_any(bool v) {
+    uint32_t any;
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0; vote.sync.any.pred p, p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(any)
+                 : "r"(uint32_t(v)));
+    return any;
+}
+
 // 2^v, 0 for subnormals and -inf.
 DEVICE float ex2(float v) {
     float power;
@@ -40,6 +56,10 @@ DEVICE uint32_t shared_address(const void* p) { return uint32_t(__nv_cvta_generi
 // Of shared memory at such an address.
 DEVICE void store_word(uint32_t to, uint32_t word) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+DEVICE void store_words(uint32_t to, uint4 v) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
 }
 DEVICE float2 load_pair(uint32_t from) {
     float2 v;

@@ -9,7 +9,6 @@ pub const ATTENTION: &str = include_str!("../../../ptx/attention.ptx");
 const NH: usize = 2;
 const NKV: usize = 1;
 const SCALE: f64 = 0.25;
-const SLICE_KEYS: usize = 64;
 
 /// Sequences, as queries and keys, and what the backward pass makes of them, one head at a time.
 struct Batch {
@@ -196,10 +195,9 @@ pub fn cases() -> Vec<Case> {
         // A warp takes four rows: the last has one, two, three.
         cases.extend([(8, 33), (136, 34), (8, 35)].map(|(d, rows)| delta(kind, d, rows)));
     }
-    for (d, full, tile, warps) in
-        [(64, 64, 64, 4), (40, 64, 64, 4), (128, 128, 32, 4), (72, 128, 32, 4), (136, 256, 16, 8), (256, 256, 16, 8)]
-    {
-        cases.push(backward(d, full, tile, warps));
+    for (full, tile, keys) in [(64, 64, 128), (128, 32, 128), (256, 16, 64)] {
+        // Narrower than the kernel's width, by part of what a warp has of dq.
+        cases.extend([full, full / 2 + 8].map(|d| backward(d, full, tile, keys)));
     }
     cases.push(sum_slices());
     cases.extend([8, 136].into_iter().flat_map(backward_f32));
@@ -268,19 +266,19 @@ fn delta(kind: Kind, d: usize, rows: usize) -> Case {
 }
 
 /// Two blocks of keys; four in two slices, there and back; one, which leaves the second slice nothing; one and a key.
-fn backward(d: usize, full: usize, tile: usize, warps: usize) -> Case {
-    let batch = Batch::new(Bf16, d, &[[2, 70], [195, 195], [1, 64], [1, 65]]);
+fn backward(d: usize, full: usize, tile: usize, block: usize) -> Case {
+    let batch = Batch::new(Bf16, d, &[[2, block + 6], [3 * block + 3, 3 * block + 3], [1, block], [1, block + 1]]);
     let ([lse, delta], list, seen) = (batch.saved(), batch.list(usize::MAX), batch.seen());
-    let slice_of = |row: usize, key: usize| [0, 1, 1, 0][(key - seen[row].start) / SLICE_KEYS];
+    let slice_of = |row: usize, key: usize| [0, 1, 1, 0][(key - seen[row].start) / block];
     let [mut slices, dk, dv] = batch.backward(&lse, &delta, 2, slice_of);
-    // The second slice has the rows of the long sequence from the tile on that sees key 64, and the last.
+    // The second slice has the rows of the long sequence from the tile on that sees the second block, and the last.
     let row_length = NH * d;
-    for untouched in [2..2 + SLICE_KEYS / tile * tile, 197..198] {
+    for untouched in [2..2 + block / tile * tile, batch.rows - 2..batch.rows - 1] {
         slices[(batch.rows + untouched.start) * row_length..(batch.rows + untouched.end) * row_length].fill(7.0);
     }
-    let shared = 4 * full * (SLICE_KEYS + tile) + 2 * SLICE_KEYS * tile + 8 * tile;
+    let shared = 4 * full * (block + tile) + 2 * block * tile + 8 * tile + 16;
     let entry = format!("attention_bwd_d{full}_bf16");
-    let case = batch.case(&entry, [(list.len() * NKV) as u32, 2, 1], 32 * warps as u32, shared);
+    let case = batch.case(&entry, [(list.len() * NKV) as u32, 2, 1], 256, shared);
     let case = case.changed(F32, &vec![7.0; slices.len()], slices).rounded_as(batch.rounding());
     let case = case.close_to(Bf16, batch.rounding(), dk).close_to(Bf16, batch.rounding(), dv);
     batch.backward_inputs(case, &lse, &delta, &list)
@@ -288,16 +286,17 @@ fn backward(d: usize, full: usize, tile: usize, warps: usize) -> Case {
 
 fn sum_slices() -> Case {
     let batch = Batch::new(Bf16, 520, &[[2, 3], [1, 150], [70, 400]]);
-    let (most, columns, list) = (6, NH * 520, batch.list(32));
+    let (most, columns, list, slice_keys) = (6, NH * 520, batch.list(32), 64);
     let slices = draw(F32, 9, most * batch.q.len());
     let seen = batch.seen();
     let dq = (0..batch.q.len()).map(|at| {
-        let count = seen[at / columns].len().div_ceil(SLICE_KEYS).min(most);
+        let count = seen[at / columns].len().div_ceil(slice_keys).min(most);
         (0..count).map(|slice| SCALE * slices[slice * batch.q.len() + at]).sum()
     });
     let case = batch.case("attention_bwd_q_bf16", [list.len() as u32, 2, 1], 256, 0).output(Bf16, dq.collect());
     let case = words(case.input(F32, &slices), &list).scalar(I64(batch.rows as i64));
-    case.scalar(Int(columns as u32)).scalar(Int(most as u32)).scalar(Float(SCALE as f32))
+    let case = case.scalar(Int(columns as u32)).scalar(Int(most as u32)).scalar(Int(slice_keys as u32));
+    case.scalar(Float(SCALE as f32))
 }
 
 fn backward_f32(d: usize) -> Vec<Case> {

@@ -1,28 +1,20 @@
 //! Launches over lists of work: a block a head of some query rows.
 
+use super::cuda_tiles::{Backward, Decode, Forward, Plain, width};
 use super::cuda_work::{Tiling, Work};
-use super::{Heads, Inputs, OP, Segment};
+use super::{Heads, Inputs, Segment};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels;
 
 pub const KERNELS: Kernels = kernels!("attention");
 
-/// Columns of a head that the kernels on bf16 are compiled for; others are padded to the next.
-const WIDTHS: [usize; 3] = [64, 128, 256];
-
-fn width(heads: Heads) -> Result<usize> {
-    let d = heads.head_dim;
-    let refused = || Error::shape(OP, format!("on a GPU head_dim must be a multiple of 8 up to 256, got {d}"));
-    WIDTHS.into_iter().find(|&width| d <= width && d.is_multiple_of(8)).ok_or_else(refused)
-}
-
 /// `out` like `q`, `lse` `[NH, query rows]`.
 pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let width = width(inputs.heads)?;
-    let few = |segment: &Segment| segment.queries.len() * inputs.heads.group() <= DECODE_ROWS;
+    let few = |segment: &Segment| segment.queries.len() * inputs.heads.group() <= Decode::ROWS;
     if inputs.q.dtype() == DType::Bf16 && inputs.segments.sequences.iter().all(few) {
         return decode(inputs, width);
     }
@@ -31,7 +23,14 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let nh = heads.num_attention_heads;
     let mut out = Tensor::uninit(&device, dtype, q.shape())?;
     let mut lse = Tensor::uninit(&device, DType::F32, [nh, rows])?;
-    let Forward { kernel, block_rows, block, shared } = Forward::new(dtype, *heads)?;
+    let tiles = Forward::new(width);
+    let (kernel, block_rows, block, shared) = match dtype {
+        DType::F32 => {
+            let Plain { rows, block, .. } = Plain::FORWARD;
+            ("attention_fwd_f32".into(), rows, block, Plain::FORWARD.shared(heads.head_dim))
+        }
+        _ => (tiles.kernel(), tiles.query_rows, Forward::BLOCK, tiles.shared()),
+    };
     let work = segments.work(Tiling::Queries(block_rows), &device)?;
     let [outputs, inputs] = [
         &[out.as_output()?, lse.as_output()?][..],
@@ -43,8 +42,6 @@ pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     Ok((out, lse))
 }
 
-/// Rows of a tile of the decode kernel: queries, each with all heads of a group.
-const DECODE_ROWS: usize = 16;
 /// Keys of a part of a sequence, at least, and parts, at most.
 const PART_KEYS: usize = 128;
 const MOST_PARTS: usize = 64;
@@ -68,11 +65,11 @@ fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let outputs = [part_out.as_output()?, part_lse.as_output()?];
     let tensors = [q.as_input()?, k.as_input()?, v.as_input()?, list.as_input()?];
     let numbers = [Arg::I64(rows as i64), heads, kv_heads, d, Arg::size(parts)?, Arg::F32(*scale)];
-    let warps = if width == 256 { 2 } else { 4 };
-    let shared = 2 * width * DECODE_ROWS * (1 + 4 * warps);
-    let (kernel, grid) = (format!("attention_decode_d{width}_bf16"), [work.len() * nkv, parts.div_ceil(warps), 1]);
+    let tiles = Decode::new(width);
+    let (kernel, grid) = (tiles.kernel(), [work.len() * nkv, parts.div_ceil(tiles.warps), 1]);
+    let (block, shared) = (32 * tiles.warps, tiles.shared());
     let args = [&outputs[..], &tensors, &numbers].concat();
-    KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block: 32 * warps, shared, args: &args })?;
+    KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block, shared, args: &args })?;
 
     let mut out = Tensor::uninit(&device, q.dtype(), q.shape())?;
     let mut lse = Tensor::uninit(&device, DType::F32, [nh, rows])?;
@@ -81,31 +78,6 @@ fn decode(inputs: &Inputs, width: usize) -> Result<(Tensor, Tensor)> {
     let (kernel, grid) = ("attention_decode_sum_bf16", [work.len(), columns.div_ceil(4 * 256), 1]);
     KERNELS.launch(&device, &Launch { kernel, grid, block: 256, shared: 0, args: &args })?;
     Ok((out, lse))
-}
-
-/// The launch contract of a forward kernel.
-struct Forward {
-    kernel: String,
-    block_rows: usize,
-    block: usize,
-    shared: usize,
-}
-
-impl Forward {
-    fn new(dtype: DType, heads: Heads) -> Result<Self> {
-        let width = width(heads)?;
-        if dtype == DType::F32 {
-            let shared = 3 * 32 * (heads.head_dim + 4) * 4;
-            return Ok(Self { kernel: "attention_fwd_f32".into(), block_rows: 32, block: 256, shared });
-        }
-        let (block_rows, keys) = match width {
-            64 => (128, 64),
-            128 => (128, 32),
-            _ => (64, 32),
-        };
-        let shared = (block_rows + 4 * keys) * width * 2;
-        Ok(Self { kernel: format!("attention_fwd_d{width}_bf16"), block_rows, block: 128, shared })
-    }
 }
 
 fn sizes(heads: Heads) -> Result<[Arg; 3]> {
@@ -139,12 +111,8 @@ fn delta(dout: &Tensor, out: &Tensor, heads: Heads) -> Result<Tensor> {
     Ok(delta)
 }
 
-/// Keys that a block of the backward on bf16 takes at once, and of the backward on f32.
-const SLICE_KEYS: usize = 64;
 /// Slices of `dq`, at most: each is a sum of its own in f32.
 const MOST_SLICES: usize = 8;
-/// Rows of a block of the backward on f32.
-const F32_ROWS: usize = 16;
 
 struct Saved<'a> {
     dout: &'a Tensor,
@@ -178,26 +146,22 @@ impl Saved<'_> {
     fn backward_bf16(&self) -> Result<[Option<Tensor>; 3]> {
         let Inputs { q, k, v, segments, heads, scale } = self.inputs;
         let (device, rows, columns) = (q.device(), q.shape().rows(), q.shape().last());
+        let tiles = Backward::new(width(*heads)?);
         let sequences = segments.work(Tiling::Queries(usize::MAX), &device)?;
-        let most_slices = sequences.most_keys.div_ceil(SLICE_KEYS).min(MOST_SLICES);
+        let most_slices = sequences.most_keys.div_ceil(tiles.keys).min(MOST_SLICES);
         let mut slices = Tensor::uninit(&device, DType::F32, [most_slices, rows, columns])?;
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [slices.as_output()?, dk.as_output()?, dv.as_output()?];
         let args = [&outputs[..], &self.args(&sequences.list)?].concat();
-        let (width, query_rows, warps) = match width(*heads)? {
-            width @ 64 => (width, 64, 4),
-            width @ 128 => (width, 32, 4),
-            width => (width, 16, 8),
-        };
-        let shared = 4 * width * (SLICE_KEYS + query_rows) + 2 * SLICE_KEYS * query_rows + 8 * query_rows;
-        let (kernel, grid) =
-            (format!("attention_bwd_d{width}_bf16"), [sequences.len() * heads.num_key_value_heads, most_slices, 1]);
-        KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block: 32 * warps, shared, args: &args })?;
+        let (kernel, grid) = (tiles.kernel(), [sequences.len() * heads.num_key_value_heads, most_slices, 1]);
+        let (block, shared) = (tiles.block(), tiles.shared());
+        KERNELS.launch(&device, &Launch { kernel: &kernel, grid, block, shared, args: &args })?;
 
         let mut dq = Tensor::uninit(&device, q.dtype(), q.shape())?;
         let blocks = segments.work(Tiling::Queries(32), &device)?;
         let [outputs, inputs] = [dq.as_output()?, slices.as_input()?];
-        let sizes = [Arg::I64(rows as i64), Arg::size(columns)?, Arg::size(most_slices)?, Arg::F32(*scale)];
+        let [width, most, keys] = [Arg::size(columns)?, Arg::size(most_slices)?, Arg::size(tiles.keys)?];
+        let sizes = [Arg::I64(rows as i64), width, most, keys, Arg::F32(*scale)];
         let args = [&[outputs, inputs, blocks.list.as_input()?][..], &sizes].concat();
         let (kernel, grid) = ("attention_bwd_q_bf16", [blocks.len(), columns.div_ceil(4 * 256), 1]);
         KERNELS.launch(&device, &Launch { kernel, grid, block: 256, shared: 0, args: &args })?;
@@ -208,17 +172,18 @@ impl Saved<'_> {
         let Inputs { q, k, v, segments, heads, .. } = self.inputs;
         let device = q.device();
         width(*heads)?;
-        let shared = 2 * (F32_ROWS + 32) * (heads.head_dim + 4) * 4;
+        let Plain { rows, block, .. } = Plain::BACKWARD;
+        let shared = Plain::BACKWARD.shared(heads.head_dim);
         let launch = |kernel, outputs: &[Arg], work: &Work, heads: usize| {
             let args = [outputs, &self.args(&work.list)?].concat();
             let grid = [work.len() * heads, 1, 1];
-            KERNELS.launch(&device, &Launch { kernel, grid, block: 128, shared, args: &args })
+            KERNELS.launch(&device, &Launch { kernel, grid, block, shared, args: &args })
         };
         let mut dq = None;
         if want_dq {
             let mut gradient = Tensor::uninit(&device, DType::F32, q.shape())?;
             let outputs = [gradient.as_output()?];
-            let work = segments.work(Tiling::Queries(F32_ROWS), &device)?;
+            let work = segments.work(Tiling::Queries(rows), &device)?;
             launch("attention_bwd_q_f32", &outputs, &work, heads.num_attention_heads)?;
             dq = Some(gradient);
         }
@@ -227,7 +192,7 @@ impl Saved<'_> {
         }
         let (mut dk, mut dv) = (self.key_gradient(k)?, self.key_gradient(v)?);
         let outputs = [dk.as_output()?, dv.as_output()?];
-        let work = segments.work(Tiling::Keys(F32_ROWS), &device)?;
+        let work = segments.work(Tiling::Keys(rows), &device)?;
         launch("attention_bwd_kv_f32", &outputs, &work, heads.num_key_value_heads)?;
         Ok([dq, Some(dk), Some(dv)])
     }

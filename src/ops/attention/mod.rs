@@ -4,6 +4,7 @@ mod cpu;
 mod cpu_backward;
 mod cpu_tile;
 mod cuda;
+mod cuda_tiles;
 mod cuda_work;
 
 pub(crate) use cuda::KERNELS;
