@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles cuda/<op>.cu to ptx/<op>.ptx with NVIDIA's compiler from PyPI, refuses what the kernels may not contain, and
-# assembles the result for six architectures into the table docs/kernel-budget.md. Needs python3 and g++, no CUDA.
+# assembles the result for six architectures, whose machine code it reads, into the tables of docs/kernel-budget.md. Needs
+# python3 and g++, no CUDA.
 #
 #   cuda/build.sh           writes ptx/ and docs/kernel-budget.md
 #   cuda/build.sh --check   compares them with what it would write, byte for byte
@@ -12,6 +13,8 @@ cd "$(dirname "$0")/.."
 # All five or none, and --no-deps: pip would mix in other versions, whose output this ptxas refuses.
 wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
   nvidia-cuda-cccl==13.0.85)
+# It reads what any assembler wrote: its version is its own.
+disassembler=nvidia-cuda-nvdisasm==13.2.51
 archs=(80 86 89 90 100 120)
 
 case "${1-}" in
@@ -27,18 +30,19 @@ fail() {
 
 # .cuda/wheels names what the last complete installation put there.
 install_compiler() {
-  [[ "$(cat .cuda/wheels 2>/dev/null)" == "${wheels[*]}" ]] && return
+  [[ "$(cat .cuda/wheels 2>/dev/null)" == "${wheels[*]} $disassembler" ]] && return
   rm -rf .cuda
   python3 -m venv .cuda || fail "python3 has no venv module; on Debian: apt install python3-venv"
-  if ! .cuda/bin/pip install -q --disable-pip-version-check --retries 1 --no-deps "${wheels[@]}" 2>"$temp/pip"; then
+  if ! .cuda/bin/pip install -q --disable-pip-version-check --retries 1 --no-deps "${wheels[@]}" \
+    "$disassembler" 2>"$temp/pip"; then
     cat "$temp/pip" >&2
     if $check && grep -qiE "connection|timed out|name resolution|network" "$temp/pip"; then
       echo "SKIPPED: ptx/ was not compared with cuda/: the compiler's package index cannot be reached"
       exit 0
     fi
-    fail "pip could not install ${wheels[*]}"
+    fail "pip could not install ${wheels[*]} $disassembler"
   fi
-  echo "${wheels[*]}" >.cuda/wheels
+  echo "${wheels[*]} $disassembler" >.cuda/wheels
 }
 
 # nvcc writes its own release's PTX version, which only drivers of that release load: 8.0 loads from CUDA 12.1 on (12.0
@@ -54,6 +58,7 @@ compile() {
 assemble() {
   "$nvidia/bin/ptxas" -v -warn-spills -warn-lmem-usage -Werror -arch="sm_$2" -o "$temp/$1.$2.cubin" \
     "$temp/ptx/$1.ptx" >"$temp/ptxas/$1.$2" 2>&1 || { cat "$temp/ptxas/$1.$2" >&2 && return 1; }
+  "$nvidia/bin/nvdisasm" -c -hex "$temp/$1.$2.cubin" >"$temp/sass/$1.$2"
 }
 
 # Local memory, calls, double precision, and accesses whose address space is not known.
@@ -67,7 +72,7 @@ refuse_forbidden() {
 
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
-mkdir "$temp"/{raw,ptx,ptxas}
+mkdir "$temp"/{raw,ptx,ptxas,sass}
 install_compiler
 nvidia=$(echo .cuda/lib/python3.*/site-packages/nvidia/cu13)
 export -f compile assemble
@@ -79,7 +84,8 @@ printf 'compile %s\n' "${ops[@]}" | xargs -P "$(nproc)" -I{} bash -euc '{}' || f
 refuse_forbidden
 for op in "${ops[@]}"; do printf "assemble $op %s\n" "${archs[@]}"; done |
   xargs -P "$(nproc)" -I{} bash -euc '{}' || fail "a kernel does not assemble"
-python3 cuda/budget.py cuda "$temp/ptx" "$temp/ptxas" >"$temp/kernel-budget.md"
+python3 cuda/sass.py --test || fail "cuda/sass.py does not see what it must"
+python3 cuda/budget.py cuda "$temp/ptx" "$temp/ptxas" "$temp/sass" >"$temp/kernel-budget.md"
 
 if $check; then
   diff -rq ptx "$temp/ptx" || fail "ptx/ is not what cuda/ compiles to: run cuda/build.sh"

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod checkpointing;
+mod launches;
 mod memory;
 mod smollm2;
 mod tiny;
