@@ -64,22 +64,22 @@ assemble() {
 # Local memory, calls, double precision, and accesses whose address space is not known.
 refuse_forbidden() {
   local found
-  found=$(grep -nE '\.local|(^|[[:space:]])call|\.f64' "$temp"/ptx/*.ptx || true)
-  found+=$(grep -nE '(^|[[:space:]])(ld|st|atom|red)\.' "$temp"/ptx/*.ptx |
+  found=$(grep -nE '\.local|(^|[[:space:]])call|\.f64' "$temp"/ptx/{,ladder/}*.ptx || true)
+  found+=$(grep -nE '(^|[[:space:]])(ld|st|atom|red)\.' "$temp"/ptx/{,ladder/}*.ptx |
     grep -vE '[[:space:]](ld|st|atom|red)\.([a-z]+\.)*(global|shared|param|const)' || true)
   [[ -z "$found" ]] || fail "forbidden in a kernel:"$'\n'"${found//$temp\//}"
 }
 
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
-mkdir "$temp"/{raw,ptx,ptxas,sass}
+mkdir -p "$temp"/ladder "$temp"/{raw,ptx,ptxas,sass}/ladder
 install_compiler
 nvidia=$(echo .cuda/lib/python3.*/site-packages/nvidia/cu13)
 export -f compile assemble
 export temp nvidia
 
 ops=()
-for source in cuda/*.cu; do ops+=("$(basename "$source" .cu)"); done
+for source in cuda/{,ladder/}*.cu; do source=${source#cuda/} && ops+=("${source%.cu}"); done
 printf 'compile %s\n' "${ops[@]}" | xargs -P "$(nproc)" -I{} bash -euc '{}' || fail "a kernel does not compile"
 refuse_forbidden
 for op in "${ops[@]}"; do printf "assemble $op %s\n" "${archs[@]}"; done |

@@ -2,13 +2,15 @@
 # Everything that needs a GPU, in one go on a machine that has one, without Rust and without this repository there:
 #
 #   scripts/gpu_check.sh pack FILE.tar.gz        here: builds, and packs what is needed there (x86-64 Linux)
-#   tar xzf FILE.tar.gz && gpu_check/gpu_check.sh run [--quick] [OUT]        there: at most 8 minutes
+#   tar xzf FILE.tar.gz && gpu_check/gpu_check.sh run [--quick] [OUT]        there: at most ten minutes
 #
-# It runs the op tests on the kernels, records what the GPU makes of the emulator's launches, and times every kernel beside
-# PyTorch's where python3 has torch. A part that fails, or that takes too long, is a row of the table; the others go on.
-# OUT (gpu_check_out) gets the table, gpu_check.json, each part's output, and recorded/, which belongs into
-# emulator/tests/recorded. The status is 1 if a part failed. --quick is for the emulator's driver library: few rows, few
-# random cases.
+# What teaches most comes first: a fine-tuning on CPU and GPU, the op tests, a training step of Llama-3-8B, every op's time
+# beside PyTorch's (where python3 has torch), profiles of four kernels (where ncu works), the emulator's launches recorded
+# and sanitized (where compute-sanitizer works), f32 and CUDA graphs.
+# A part that fails runs again with CUDA_LAUNCH_BLOCKING=1; a part that fails or takes too long is a row of the table, and
+# the others go on. OUT (gpu_check_out) gets table.txt, gpu_check.json, and gpu_check.tar.gz with each part's output and
+# recorded/, which belongs into emulator/tests/recorded; all three also where the run is cut short by a signal. The status
+# is 1 if a part failed. --quick is for the emulator's driver library: few rows, few random cases, a tiny model.
 set -euo pipefail
 
 fail() {
@@ -36,10 +38,13 @@ build_into() {
   done
 }
 
+# The most MiB of a pack: what lends a machine may take no more than 64, and the tree beside it.
+MOST=45
+
 pack() {
   [[ $# == 1 ]] || fail "usage: gpu_check.sh pack FILE.tar.gz"
-  local file here
-  file=$(realpath "$1") here=$(realpath "$(dirname "$0")")
+  local file here size
+  file=$(realpath "$1") && here=$(realpath "$(dirname "$0")")
   cd "$here/.."
   temp=$(mktemp -d)
   trap "rm -rf '$temp'" EXIT
@@ -47,81 +52,229 @@ pack() {
   build_into "$temp/gpu_check/bin" build --bin vicugna --example record -- vicugna record
   build_into "$temp/gpu_check/bin" test --no-run --test ops --test device -- ops device
   build_into "$temp/tests" test --no-run --test suite --test kernels -- suite kernels
-  VICUGNA_VECTORS=$temp/gpu_check/launches/suite.bin "$temp/tests/suite" -q --skip fuzz --skip spans --skip traps >/dev/null
-  VICUGNA_VECTORS=$temp/gpu_check/launches/kernels.bin "$temp/tests/kernels" -q --skip mutants >/dev/null
-  cp "$here"/gpu_check.{sh,py} "$temp/gpu_check"
-  glibc_of "$temp"/gpu_check/bin/* >"$temp/gpu_check/glibc"
+  local to=$temp/gpu_check
+  VICUGNA_VECTORS=$to/launches/suite.bin "$temp/tests/suite" -q --skip fuzz --skip spans --skip traps >/dev/null
+  VICUGNA_VECTORS=$to/launches/kernels.bin "$temp/tests/kernels" -q --skip mutants >/dev/null
+  "$to/bin/record" --middle "$to/launches/kernels.bin" "$to/launches/middle.bin"
+  cp "$here"/gpu_check.{sh,py} "$to"
+  cp -r assets/tiny "$to/model" && cp assets/dolly_sample/train.jsonl "$to/records.jsonl"
+  glibc_of "$to"/bin/* >"$to/glibc"
   tar -C "$temp" -czf "$file" gpu_check
-  echo "wrote $file, $(($(stat -c %s "$file") >> 20)) MiB, for x86-64 Linux with glibc $(cat "$temp/gpu_check/glibc") or later"
+  size=$((($(stat -c %s "$file") + (1 << 20) - 1) >> 20))
+  echo "wrote $file, $size MiB, for x86-64 Linux with glibc $(cat "$to/glibc") or later"
+  ((size <= MOST)) || fail "that is more than $MOST MiB"
 }
 
 ### There
 
-# Seconds for everything; the table takes the rest of 8 minutes.
-TOTAL=460
+# Seconds that parts have in all; table and archive come after that.
+TOTAL=480
 
-# part NAME SECONDS COMMAND..: runs a part, and writes its row: name, status, seconds.
+# group SECONDS: the parts that follow have so long together.
+group() { group_end=$((SECONDS + $1 * slack)); }
+
+# part NAME SECONDS COMMAND..: runs a part. One that fails runs again, each launch waited for, so that its error names the
+# kernel that failed and not one launched later.
 part() {
-  local name=$1 limit=$2 start=$SECONDS status=0 left=$((TOTAL - SECONDS))
+  attempt "$@"
+  [[ $status == failed ]] || return 0
+  local name=$1
+  shift
+  CUDA_LAUNCH_BLOCKING=1 attempt "$name.blocking" "$@"
+}
+
+# Runs a part once, and writes its row: name, status, seconds.
+attempt() {
+  local limit=$(($2 * slack)) code=0 left=$((group_end - SECONDS))
+  current=$1 since=$SECONDS
   shift 2
-  if ((left < 5)); then
-    printf '%s\tno time left\t0\n' "$name" >>"$out/parts.tsv"
+  ((end - SECONDS >= left)) || left=$((end - SECONDS))
+  if ((left < 3)); then
+    status="no time left" && row
     return
   fi
-  echo "$name .." >&2
-  timeout -k 5 "$((limit < left ? limit : left))" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null || status=$?
-  case $status in
+  echo "$current .." >&2
+  timeout -k 3 "$((limit < left ? limit : left))" "$@" >"$work/$current.out" 2>"$work/$current.err" </dev/null &
+  child=$!
+  wait "$child" || code=$?
+  child=
+  case $code in
     0) status=ok ;;
     77) status=skipped ;;
     124 | 137) status="too slow" ;;
-    *) status="failed" ;;
+    *) status=failed ;;
   esac
-  printf '%s\t%s\t%d\n' "$name" "$status" $((SECONDS - start)) >>"$out/parts.tsv"
+  row
+}
+
+row() {
+  printf '%s\t%s\t%d\n' "$current" "$status" $((SECONDS - since)) >>"$work/parts.tsv"
+  current=
+}
+
+# Ends the part that runs, if one does: its row says so.
+cut_short() {
+  [[ -n $current ]] || return 0
+  if [[ -n $child ]]; then
+    kill "$child" 2>/dev/null || true
+    for _ in 1 2 3 4 5; do kill -0 "$child" 2>/dev/null && sleep 0.2; done
+    kill -KILL -- "-$child" 2>/dev/null || true
+  fi
+  status="cut short" && row
+}
+
+# Whatever ended the run: the table, and everything else in one archive.
+finish() {
+  trap - EXIT
+  trap '' TERM INT
+  cut_short
+  if command -v "$python" >/dev/null && "$python" gpu_check.py report "$work" "$out/gpu_check.json" >"$out/table.txt"; then :; else
+    cp "$work/parts.tsv" "$out/table.txt"
+  fi
+  cat "$out/table.txt"
+  # Of an output without end its end is kept.
+  find "$work" -type f -size +15M ! -name '*.bin' -exec sh -c 'tail -c 1M "$1" >"$1.end" && rm "$1"' - {} \;
+  tar -C "$work" -czf "$out/gpu_check.tar.gz" . && rm -rf "$work"
+}
+
+# The program of that name, on the path or where NVIDIA's installers put it.
+tool() {
+  command -v "$1" && return
+  local found
+  found=$(ls -d /usr/local/cuda*/bin/"$1" /opt/nvidia/nsight-compute/*/"$1" 2>/dev/null | sort -V | tail -1) || true
+  [[ -n $found ]] && echo "$found" && return
+  echo "there is no $1 here" >&2
+  exit 77
+}
+
+# Skips the part, since the tool whose output is in that file did not work.
+does_not_work() {
+  echo "$1 does not work here: $(grep -m1 -iE 'error|not supported|permission' "$2" || tail -1 "$2")" >&2
+  exit 77
+}
+
+# profile KERNEL OP ROWS: what ncu says of the first launch of the kernel in the op.
+profile() {
+  local ncu log
+  ncu=$(tool ncu) || exit
+  log=$(mktemp)
+  "$ncu" --clock-control none --kernel-name "$1" --launch-count 1 --kill yes --page raw --csv \
+    --section SpeedOfLight --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis --section WarpStateStats \
+    --section LaunchStats --section Occupancy \
+    --metrics dram__bytes.sum,lts__t_bytes.sum,sm__inst_executed_pipe_tensor.avg.pct_of_peak_sustained_active \
+    bin/vicugna kernels time "$2" --rows "$3" --dtype bf16 2>&1 | tee "$log" || true
+  grep -qE "^\"[0-9]+\",.*\"$1\"" "$log" || does_not_work ncu "$log"
+}
+
+# sanitize TOOL: one of compute-sanitizer's tools on a launch of each kernel.
+sanitize() {
+  local sanitizer code=0 temp
+  sanitizer=$(tool compute-sanitizer) || exit
+  temp=$(mktemp -d)
+  "$sanitizer" --tool "$1" --target-processes all --error-exitcode 99 bin/record launches/middle.bin "$temp" 2>&1 |
+    tee "$temp/log" || code=$?
+  grep -qE "(ERROR|RACECHECK) SUMMARY" "$temp/log" || does_not_work compute-sanitizer "$temp/log"
+  [[ $code != 99 ]]
+}
+
+# graphs TOKENS: a text, and the same with CUDA graphs: the same tokens.
+graphs() {
+  local text=(bin/vicugna generate --model model --device cuda --max-new-tokens "$1" --prompt "Lake Titicaca lies" --json) a b
+  a=$("${text[@]}") && echo "$a"
+  b=$("${text[@]}" --cuda-graphs) && echo "$b"
+  [[ ${a%%tokens_per_second*} == "${b%%tokens_per_second*}" ]]
 }
 
 run() {
-  local rows=8192
+  local rows=8192 shape=llama-3-8b steps=5 length=256 text=64
+  slack=1
   if [[ ${1-} == --quick ]]; then
     shift
-    rows=64
+    rows=64 shape=tiny steps=2 length=64 text=4 slack=4
     export PROPTEST_CASES=${PROPTEST_CASES-2}
   fi
   [[ $# -le 1 ]] || fail "usage: gpu_check.sh run [--quick] [OUT]"
   out=${1-gpu_check_out}
-  mkdir -p "$out/recorded"
-  out=$(realpath "$out")
-  : >"$out/parts.tsv"
+  mkdir -p "$out"
+  out=$(realpath "$out") && work=$out/parts
+  rm -rf "$work" && mkdir -p "$work/recorded"
+  : >"$work/parts.tsv"
   cd "$(dirname "$0")"
   [[ -d bin ]] || fail "run is for the folder that pack packs"
   local here
   here=$(getconf GNU_LIBC_VERSION | sed 's/glibc //')
   [[ $(printf '%s\n' "$here" "$(cat glibc)" | sort -V | head -1) == "$(cat glibc)" ]] ||
     fail "these programs need glibc $(cat glibc), and here is $here"
-  export VICUGNA_DEVICE=cuda RUST_BACKTRACE=0
-  local op python=${PYTHON-python3}
+  python=${PYTHON-python3} current='' child='' end=$((SECONDS + TOTAL * slack))
+  trap finish EXIT
+  trap 'exit 143' TERM
+  trap 'exit 130' INT
+  export VICUGNA_DEVICE=cuda RUST_BACKTRACE=0 PROPTEST_CASES=${PROPTEST_CASES-32}
+  # What the driver compiles is kept for the next part.
+  [[ -w ${HOME-/} ]] || export CUDA_CACHE_PATH=$work/cache
+  parts
+  ! cut -f2 "$work/parts.tsv" | grep -qvE '^(ok|skipped)$'
+}
 
-  part devices 30 bin/vicugna devices --json
-  part nvidia-smi 20 sh -c 'command -v nvidia-smi >/dev/null || exit 77; nvidia-smi'
-  part record-suite 60 bin/record launches/suite.bin "$out/recorded"
-  part record-kernels 60 bin/record launches/kernels.bin "$out/recorded"
-  # The refusal of an op that is not timed names those that are.
-  for op in $(bin/vicugna kernels time none 2>&1 | sed -n 's/.*there are //p' | tr -d ,); do
-    part "time-$op" 60 bin/vicugna kernels time "$op" --rows "$rows" --json
+# All parts, what teaches most first; the groups' seconds add up to TOTAL.
+parts() {
+  local op dtype device self=./gpu_check.sh
+  group 45
+  part devices 15 bin/vicugna devices --json
+  part nvidia-smi 10 sh -c 'command -v nvidia-smi >/dev/null || exit 77; nvidia-smi'
+  for device in cpu cuda; do
+    part finetune-$device 20 bin/vicugna finetune --model model --train records.jsonl --out "$work/finetune-$device" \
+      --device $device --dtype f32 --max-steps "$steps" --batch-size 1 --max-input-length "$length" \
+      --validation-split-ratio 0 --json
   done
-  part pytorch 100 "$python" gpu_check.py torch "$rows"
-  part test-device 30 bin/device
-  for op in $(bin/ops --list --format terse | cut -d: -f1 | uniq); do
-    part "test-$op" 60 bin/ops "$op::"
+  part losses 5 "$python" gpu_check.py losses "$work"
+
+  group 65
+  for op in matmul attention lora cross_entropy $(bin/ops --list --format terse | cut -d: -f1 | uniq |
+    grep -vxE 'matmul|attention|lora|cross_entropy'); do
+    part "test-$op" 25 bin/ops "$op::"
   done
-  if command -v "$python" >/dev/null; then
-    "$python" gpu_check.py report "$out" | tee "$out/table.txt"
-  else
-    cat "$out/parts.tsv"
-  fi
-  ! cut -f2 "$out/parts.tsv" | grep -qvE '^(ok|skipped)$'
+  part test-device 15 bin/device
+
+  group 60
+  part step 60 bin/vicugna kernels time step --shape "$shape" --tokens "$rows" --lines "$work/step.lines"
+
+  group 50
+  times bf16 15
+  group 40
+  part torch-bf16 40 "$python" gpu_check.py torch "$rows" bf16 25
+
+  group 35
+  part ncu-matmul_nt 15 $self profile matmul_nt_bf16_128 matmul "$rows"
+  part ncu-attention_fwd 15 $self profile attention_fwd_d128_bf16 attention "$rows"
+  part ncu-attention_bwd 15 $self profile attention_bwd_d128_bf16 attention "$rows"
+  part ncu-matmul_rows 15 $self profile matmul_rows_bf16 matmul "$rows"
+
+  group 50
+  part record-kernels 50 bin/record launches/kernels.bin "$work/recorded"
+  group 45
+  part memcheck 25 $self sanitize memcheck
+  part racecheck 30 $self sanitize racecheck
+  group 50
+  part record-suite 50 bin/record launches/suite.bin "$work/recorded"
+
+  group 40
+  times f32 15
+  part graphs 15 $self graphs "$text"
+  part torch-f32 20 "$python" gpu_check.py torch "$rows" f32 8
+}
+
+# times DTYPE SECONDS: each op's. The refusal of an op that is not timed names those that are.
+times() {
+  for op in matmul attention cross_entropy $(bin/vicugna kernels time none 2>&1 | sed -n 's/.*there are //p' | tr -d , |
+    tr ' ' '\n' | grep -vxE 'matmul|attention|cross_entropy'); do
+    # A head in f32 is nobody's.
+    [[ $op == cross_entropy && $1 == f32 ]] && continue
+    part "time-$op-$1" "$2" bin/vicugna kernels time "$op" --rows "$rows" --dtype "$1" --lines "$work/time-$op-$1.lines"
+  done
 }
 
 case ${1-} in
-  pack | run) "$@" ;;
+  pack | run | profile | sanitize | graphs) "$@" ;;
   *) fail "usage: gpu_check.sh pack FILE.tar.gz | run [--quick] [OUT]" ;;
 esac

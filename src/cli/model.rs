@@ -46,7 +46,7 @@ pub(super) struct ModelArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum DTypeArg {
+pub(super) enum DTypeArg {
     #[value(alias = "float32")]
     F32,
     #[value(alias = "bfloat16")]

@@ -54,7 +54,7 @@ impl Cuda {
         &*self.driver
     }
 
-    pub(super) fn shared_driver(&self) -> Arc<dyn Driver> {
+    pub(crate) fn shared_driver(&self) -> Arc<dyn Driver> {
         self.driver.clone()
     }
 
@@ -157,7 +157,11 @@ impl Cuda {
         }
         let wrong = |detail: String| Error::device(self.name(), format!("ptx/{}.ptx: {detail}", kernels.name));
         let signatures = params::signatures(kernels.ptx).map_err(wrong)?;
-        let loaded = Arc::new(Loaded { module: self.driver.load(kernels.ptx)?, signatures });
+        let refused = |error: Error| match error {
+            Error::Device { detail, .. } => wrong(detail),
+            other => other,
+        };
+        let loaded = Arc::new(Loaded { module: self.driver.load(kernels.ptx).map_err(refused)?, signatures });
         modules.insert(kernels.name, loaded.clone());
         Ok(loaded)
     }

@@ -54,8 +54,8 @@ fn time_measures_every_launch_of_an_op() {
     let json = vicugna(&["kernels", "time", "rmsnorm", "--device", "emulated", "--rows", "64", "--json"]).json();
     assert!(json["copy_gb_per_s"].as_f64().unwrap() > 0.0);
     let steps = json["steps"].as_array().unwrap();
-    assert_eq!(steps.len(), 2 * 3, "forward, backward and residual in f32 and bf16");
-    let backward = &steps[1];
+    assert_eq!(steps.len(), 2 * 3, "forward, backward and residual in bf16 and f32");
+    let backward = &steps[4];
     assert_eq!(backward["bytes"], 5 * 64 * 4096 * 4);
     let kernels = backward["kernels"].as_array().unwrap();
     let names = ["rmsnorm_bwd_x_f32", "rmsnorm_bwd_weight_f32", "rmsnorm_bwd_weight_sum_f32"];
@@ -68,7 +68,37 @@ fn time_measures_every_launch_of_an_op() {
 }
 
 #[test]
+fn time_of_a_step_is_that_of_a_training_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("step.lines");
+    let step = ["kernels", "time", "step", "--shape", "tiny", "--tokens", "64", "--device", "emulated", "--json"];
+    let json = vicugna(&[&step[..], &["--lines", file.to_str().unwrap()]].concat()).json();
+    assert_eq!((&json["shape"], &json["dtype"], &json["tokens"]), (&"tiny".into(), &"bf16".into(), &64.into()));
+    let steps = json["steps"].as_array().unwrap();
+    let modes = steps.iter().map(|step| (step["targets"].as_str().unwrap(), step["mode"].as_str().unwrap()));
+    // An emulated device has no graphs.
+    let expected = ["q_proj,v_proj", "all-linear"].map(|targets| [(targets, "launches"), (targets, "singly")]);
+    assert!(modes.eq(expected.concat()), "{steps:?}");
+    for (whole, singly) in [(&steps[0], &steps[1]), (&steps[2], &steps[3])] {
+        // Random weights know nothing: ln 1536 is 7.3, and logits of variance one add a half.
+        let loss = whole["loss"].as_f64().unwrap();
+        assert!((6.0..9.0).contains(&loss), "{loss}");
+        let kernels = singly["kernels"].as_array().unwrap();
+        let sum: f64 = kernels.iter().map(|kernel| kernel["milliseconds"].as_f64().unwrap()).sum();
+        assert!((sum / singly["milliseconds"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+        let launches = |name: &str| kernels.iter().find(|kernel| kernel["kernel"] == name).unwrap()["launches"].clone();
+        assert_eq!((launches("attention_bwd_d64_bf16"), launches("adamw")), (2.into(), 1.into()));
+    }
+    let lines = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(&lines[1..], steps, "a line of the head, and one for each step");
+    assert_eq!(lines[0]["tokens"], 64);
+}
+
+#[test]
 fn bad_input_gets_one_line() {
+    assert_eq!(vicugna(&["kernels", "time", "step", "--shape", "huge"]).code, 2);
+    vicugna(&["kernels", "time", "rope", "--lines", "/no/such/folder/x"]).refused("/no/such/folder/x: ");
     vicugna(&["kernels", "time", "rsmnorm"]).refused("NAME: rsmnorm is no op that is timed");
     vicugna(&["kernels", "time", "rope", "--device", "cpu"]).refused("--device: the cpu has no kernels");
     vicugna(&["kernels", "check", "rsmnorm"]).refused("NAME: rsmnorm is no op with kernels");

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use vicugna::autograd::{Tensor, backward_from};
-use vicugna::device::{Arch, Arg, Device, Emulated, Emulation, Kernels, Launch};
+use vicugna::device::{Arch, Arg, Device, Driver, Emulated, Emulation, Kernels, Launch, Timed};
 use vicugna::dtype::DType;
 use vicugna::error::Result;
 use vicugna::ops::elementwise::{add, cast};
@@ -95,6 +95,16 @@ fn a_malformed_module_names_its_file() {
     let error = broken.launch(&device, &Launch { kernel: "k", grid: [1; 3], block: 1, shared: 0, args: &[] });
     let error = error.unwrap_err().to_string();
     assert!(error.starts_with(&format!("{device}: ptx/broken.ptx: ")) && error.contains("line 3"), "{error}");
+}
+
+#[test]
+fn what_compiles_a_module_says_which_line_it_refuses() {
+    let device = gpu();
+    let Device::Cuda(cuda) = &device else { panic!("{device} is no GPU") };
+    let driver = Timed::new(cuda);
+    let error = driver.load(".version 8.0\n.target sm_80\n.bogus").unwrap_err().to_string();
+    assert!(error.starts_with(&device.to_string()) && error.contains("line 3"), "{error}");
+    driver.load(FILL.ptx).unwrap();
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Runs launches that the emulator's tests wrote (`tests/vectors`) on the GPU of this machine and writes what it made of
 //! them where the tests look for it:
 //!
-//!     record LAUNCHES FOLDER      writes FOLDER/<card>/<name of LAUNCHES>
+//!     record LAUNCHES FOLDER             writes FOLDER/<card>/<name of LAUNCHES>
+//!     record --middle LAUNCHES FILE      writes one launch of each kernel, neither its smallest nor its largest, to FILE
 //!
 //! A launch that fails ends its process, as on a GPU it ends the context; the next one goes on behind it. The last line on
 //! standard output counts, as JSON; the status is 1 if a launch failed or left something else than on the emulator.
@@ -15,7 +16,7 @@ mod vectors;
 use cudarc::driver::sys::{self, CUfunction_attribute};
 use cudarc::driver::{CudaContext, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg, result};
 use cudarc::nvrtc::Ptx;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
@@ -28,7 +29,7 @@ use vectors::{Arg, Card, Entry, Reader, Recorded, Vector, Writer};
 /// A launch that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is not done by then is left.
-const TOTAL: Duration = Duration::from_secs(50);
+const TOTAL: Duration = Duration::from_secs(45);
 /// The status of a process that wrote down how its last launch failed.
 const FAILED: u8 = 3;
 /// Processes that may fail; then the GPU is taken to be at fault, and the rest is left.
@@ -38,11 +39,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [launches, folder] => record(Path::new(launches), Path::new(folder)),
+        ["--middle", launches, file] => {
+            let mut writer = Writer::default();
+            middle(read(launches.as_ref())?).iter().for_each(|vector| vector.write(&mut writer));
+            fs::write(file, writer.bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
         ["--from", from, launches, entries] => {
             let ended = run_from(from.parse()?, &read(launches.as_ref())?, File::create(entries)?)?;
             Ok(ExitCode::from(if ended { 0 } else { FAILED }))
         }
-        _ => Err("usage: record LAUNCHES FOLDER".into()),
+        _ => Err("usage: record LAUNCHES FOLDER | record --middle LAUNCHES FILE".into()),
     }
 }
 
@@ -51,6 +58,21 @@ fn read(path: &Path) -> Result<Vec<Vector>, Box<dyn Error>> {
     let vectors = Reader(&fs::read(path)?).vectors().ok_or("not a whole file of launches")?;
     let mut known = HashMap::new();
     Ok(vectors.into_iter().filter(|vector| known.insert(vector.fingerprint(), ()).is_none()).collect())
+}
+
+/// The launch of each kernel that is in the middle by the bytes of its buffers; those of one text follow each other.
+fn middle(vectors: Vec<Vector>) -> Vec<Vector> {
+    let mut of_kernel: BTreeMap<(String, String), Vec<Vector>> = BTreeMap::new();
+    for vector in vectors {
+        of_kernel.entry((vector.ptx.clone(), vector.entry.clone())).or_default().push(vector);
+    }
+    let bytes = |vector: &Vector| vector.buffers.iter().map(|buffer| buffer.before.len()).sum::<usize>();
+    let pick = |mut launches: Vec<Vector>| {
+        launches.sort_by_key(bytes);
+        let middle = launches.len() / 2;
+        launches.swap_remove(middle)
+    };
+    of_kernel.into_values().map(pick).collect()
 }
 
 fn record(launches: &Path, folder: &Path) -> Result<ExitCode, Box<dyn Error>> {

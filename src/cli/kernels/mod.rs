@@ -44,17 +44,7 @@ enum Action {
         /// An op; all by default
         name: Option<String>,
     },
-    /// Run ops at the widths of Llama-3-8B on a GPU and time each kernel, beside a copy in the same run
-    Time {
-        /// An op; all by default
-        name: Option<String>,
-        /// Where to run: cuda[:N]
-        #[arg(long, default_value = "cuda")]
-        device: String,
-        /// Tokens
-        #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u64).range(64..=1 << 16))]
-        rows: u64,
-    },
+    Time(time::Args),
 }
 
 /// An op with kernels.
@@ -98,7 +88,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         Action::List => list(report),
         Action::Check { name, cases, device } => check_all(&chosen(name.as_deref())?, *cases, device, report),
         Action::Profile { name } => profile::run(&chosen(name.as_deref())?, report),
-        Action::Time { name, device, rows } => time::run(name.as_deref(), device, *rows as usize, report),
+        Action::Time(args) => time::run(args, report),
     }
 }
 

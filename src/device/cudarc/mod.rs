@@ -2,6 +2,7 @@
 
 mod graph;
 mod recorder;
+mod refusal;
 mod staging;
 
 use std::ffi::c_void;
@@ -86,6 +87,14 @@ impl CudarcDriver {
             let last = lock(&self.last);
             let after = if last.is_empty() { String::new() } else { format!(", after {last} was launched") };
             Error::device(&self.name, format!("{}{after}", in_words(what, error)))
+        }
+    }
+
+    /// The error of a module, with what the driver's compiler says of it.
+    fn module_refused(&self, ptx: &str, error: DriverError) -> Error {
+        match refusal::log_of(ptx) {
+            log if log.is_empty() => self.refused("loading a module")(error),
+            log => Error::device(&self.name, format!("{}: {log}", in_words("loading a module", error))),
         }
     }
 
@@ -295,7 +304,7 @@ impl Driver for CudarcDriver {
         if ptx.contains('\0') {
             return Err(Error::device(&self.name, "a PTX text cannot hold a NUL"));
         }
-        let module = self.context.load_module(ptx.into()).map_err(self.refused("loading a module"))?;
+        let module = self.context.load_module(ptx.into()).map_err(|error| self.module_refused(ptx, error))?;
         let mut modules = lock(&self.modules);
         modules.push(Loaded { module, functions: Vec::new() });
         Ok(Module(modules.len() - 1))

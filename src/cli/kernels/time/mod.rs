@@ -1,19 +1,48 @@
-//! How long the kernels take at the widths of Llama-3-8B, beside what the same GPU takes to copy memory.
+//! How long the kernels take at the widths of Llama-3-8B, beside what the same GPU takes to copy memory, and a
+//! whole training step.
 
+mod step;
 mod work;
 
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{DTYPES, parse_gpu};
+use super::parse_gpu;
 use crate::autograd::Tensor;
+use crate::cli::model::DTypeArg;
 use crate::cli::report::Report;
-use crate::device::{Device, Timed, TimedLaunch};
+use crate::device::{Cuda, Device, Timed, TimedLaunch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::cast;
 use crate::shape::Shape;
+
+/// Run ops at the widths of Llama-3-8B on a GPU and time each kernel, beside a copy in the same run
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// An op, or "step": a training step of a Llama with random weights, whole and launch by launch [default: all ops]
+    name: Option<String>,
+    /// Where to run: cuda[:N]
+    #[arg(long, default_value = "cuda")]
+    device: String,
+    /// Tokens; a step has them in sequences of up to 2048
+    #[arg(long, visible_alias = "tokens", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(64..=1 << 16))]
+    rows: u64,
+    /// How weights and activations are stored [default: ops bf16 and then f32, a step bf16]
+    #[arg(long)]
+    dtype: Option<DTypeArg>,
+    /// The model of a step
+    #[arg(long, default_value = "llama-3-8b")]
+    shape: step::ModelShape,
+    /// Write each result into this file as a line of JSON, as soon as it is there
+    #[arg(long, value_name = "FILE")]
+    lines: Option<PathBuf>,
+}
 
 /// What an op does, once.
 #[derive(Serialize)]
@@ -45,27 +74,36 @@ struct Bench {
     rows: usize,
     /// Bytes a second of a copy, read and written.
     copy: f64,
+    /// How many random tensors there were.
+    drawn: Cell<u32>,
     steps: Vec<Step>,
+    lines: Lines,
 }
 
-/// Times all ops, or that of a `name`, on `rows` tokens.
-pub(super) fn run(name: Option<&str>, device: &str, rows: usize, report: &Report) -> Result<()> {
+/// Times what was asked for.
+pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    let lines = Lines::open(args.lines.as_deref())?;
+    match args.name.as_deref() {
+        Some("step") => step::run(args, &*parse_gpu(&args.device)?, lines, report),
+        name => time_ops(name, args, lines, report),
+    }
+}
+
+/// Times all ops, or that of a `name`.
+fn time_ops(name: Option<&str>, args: &Args, lines: Lines, report: &Report) -> Result<()> {
     let chosen: Vec<_> = work::OPS.iter().filter(|(op, _)| name.is_none_or(|name| *op == name)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = work::OPS.iter().map(|(op, _)| *op).collect();
         let detail = format!("{} is no op that is timed", name.unwrap_or_default());
         return Err(Error::input("NAME", detail).with_hint(format!("there are {}", names.join(", "))));
     }
-    let timed = Arc::new(Timed::new(&*parse_gpu(device)?));
-    let device = Device::new(timed.clone());
-    let copied = rows << 16;
-    let copy = 2.0 * copied as f64 / timed.time_copy(&device, copied)?;
-    let mut bench = Bench { timed, device, dtype: DType::F32, rows, copy, steps: Vec::new() };
-    for (dtype, (_, work)) in DTYPES.iter().flat_map(|dtype| chosen.iter().map(move |work| (dtype, work))) {
+    let mut bench = Bench::new(&*parse_gpu(&args.device)?, args.rows as usize, lines)?;
+    let dtypes = args.dtype.map_or(vec![DType::Bf16, DType::F32], |dtype| vec![dtype.into()]);
+    for (dtype, (_, work)) in dtypes.iter().flat_map(|dtype| chosen.iter().map(move |work| (dtype, work))) {
         bench.dtype = *dtype;
         work(&mut bench)?;
     }
-    let Bench { device, steps, .. } = bench;
+    let Bench { device, rows, copy, steps, .. } = bench;
     let json = serde_json::json!({
         "device": device.to_string(), "rows": rows, "copy_gb_per_s": copy / 1e9, "steps": steps,
     });
@@ -98,15 +136,25 @@ enum Cost {
 }
 
 impl Bench {
-    /// Small values that differ.
+    fn new(cuda: &Cuda, rows: usize, mut lines: Lines) -> Result<Self> {
+        let timed = Arc::new(Timed::new(cuda));
+        let device = Device::new(timed.clone());
+        let copied = rows << 16;
+        let copy = 2.0 * copied as f64 / timed.time_copy(&device, copied)?;
+        lines.write(&serde_json::json!({
+            "device": device.to_string(), "rows": rows, "copy_gb_per_s": copy / 1e9,
+        }))?;
+        Ok(Self { timed, device, dtype: DType::Bf16, rows, copy, drawn: Cell::new(0), steps: Vec::new(), lines })
+    }
+
+    /// Random values of at most one half.
     fn tensor(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         self.tensor_of(self.dtype, shape)
     }
 
     fn tensor_of(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
-        let shape = shape.into();
-        let values: Vec<f32> = (0..shape.numel()).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
-        cast(&Tensor::from_slice(&Device::Cpu, shape, &values)?, dtype)?.to_device(&self.device)
+        self.drawn.set(self.drawn.get() + 1);
+        random(&self.device, dtype, shape.into(), 1.0, self.drawn.get())
     }
 
     /// So wide a matrix, or a sixteenth where there are few tokens, as an emulated GPU is given.
@@ -138,7 +186,51 @@ impl Bench {
         };
         let share_of_copy = (bytes > 0).then(|| bytes as f64 / milliseconds * 1e3 / self.copy);
         let (name, dtype) = (name.into(), self.dtype.to_string());
-        self.steps.push(Step { name, dtype, milliseconds, bytes, operations, share_of_copy, kernels });
+        let step = Step { name, dtype, milliseconds, bytes, operations, share_of_copy, kernels };
+        self.lines.write(&step)?;
+        self.steps.push(step);
         Ok(result)
     }
+}
+
+/// The file of `--lines`, if it was asked for.
+struct Lines(Option<(PathBuf, File)>);
+
+impl Lines {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let create = |path: &Path| File::create(path).map(|file| (path.into(), file)).map_err(|e| Error::io(path, e));
+        Ok(Self(path.map(create).transpose()?))
+    }
+
+    fn write(&mut self, value: &impl Serialize) -> Result<()> {
+        let Some((path, file)) = &mut self.0 else { return Ok(()) };
+        let line = serde_json::to_string(value).map_err(|e| Error::input("--lines", e.to_string()))?;
+        writeln!(file, "{line}").map_err(|e| Error::io(path, e))
+    }
+}
+
+/// Random values, uniform within half of `width`: of a matrix with many rows the first few, again and again, copied on the
+/// device. A kernel's time does not depend on which values they are, and making them all takes the host longer than it.
+fn random(device: &Device, dtype: DType, shape: Shape, width: f32, seed: u32) -> Result<Tensor> {
+    const MOST: usize = 1 << 20;
+    let (rows, columns) = (shape.rows(), shape.last());
+    let own = rows.min((MOST / columns.max(1)).max(1));
+    let value = |i: usize| width * (noise(i as u32 ^ seed.wrapping_mul(0x9e37_79b9)) as f32 / 4_294_967_296.0 - 0.5);
+    let values: Vec<f32> = (0..own * columns).map(value).collect();
+    let part = cast(&Tensor::from_slice(&Device::Cpu, [own, columns], &values)?, dtype)?.to_device(device)?;
+    if own == rows {
+        return part.reshape(shape);
+    }
+    let mut whole = Tensor::uninit(device, dtype, [rows, columns])?;
+    for first in (0..rows).step_by(own) {
+        whole.write_rows(first, &part.copy_rows(0..own.min(rows - first))?)?;
+    }
+    whole.reshape(shape)
+}
+
+/// A number whose bits are mixed: every one of them depends on every one of `i`.
+fn noise(i: u32) -> u32 {
+    let i = (i ^ i >> 16).wrapping_mul(0x7feb_352d);
+    let i = (i ^ i >> 15).wrapping_mul(0x846c_a68b);
+    i ^ i >> 16
 }
