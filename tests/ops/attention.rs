@@ -181,7 +181,7 @@ fn products_that_no_query_sees_are_skipped() {
             assert!(products == 0 || share >= 1.0, "{}: {share} of the products", launch.kernel);
             check_accesses(launch);
         }
-        let seen: u64 = (128..=1024).step_by(128).sum();
+        let seen: usize = (128..=1024).step_by(128).sum();
         let once = 4 * 1024 * 2 * d + 4 * 1024 * 2 * d; // k, v, dk, dv; dq of four heads
         let share = (bytes(&found[2]) + bytes(&found[3])) as f64 / (4 * d * seen * (2 + 2 + 4 + 4) + once) as f64;
         assert!((1.0..=1.02).contains(&share), "{share} of the bytes");
