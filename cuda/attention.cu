@@ -95,7 +95,8 @@ DELTA(bf16, bf16)
                               const float* __restrict__ delta, const int* __restrict__ list, int64_t rows, int NH,     \
                               int NKV, int D, float scale) {                                                           \
         const Work work = load_work(list, blockIdx.x / NKV);                                                           \
-        Backward<W, BM, KEYS, SPLIT> block{q, k, v, dout, lse, delta, rows, NH, NKV, D, scale, work};                  \
+        Backward<W, BM, KEYS, SPLIT> block{q,    k,  v,   dout, lse, delta,                                            \
+                                           rows, NH, NKV, D,    int(blockIdx.x % NKV), scale, work};                   \
         block.run(slices, dk, dv);                                                                                     \
     }
 

@@ -14,7 +14,7 @@ template <int W, int BM, int KEYS, int SPLIT> struct Backward {
     const bf16 *q, *k, *v, *dout;
     const float *lse, *delta;
     int64_t rows;
-    int NH, NKV, D;
+    int NH, NKV, D, kv_head;
     float scale;
     Work work;
 
@@ -113,11 +113,11 @@ template <int W, int BM, int KEYS, int SPLIT> struct Backward {
         return (round * count + (round % 2 ? count - 1 - slice : slice)) * KEYS;
     }
     DEVICE int64_t key_offset(int key) const {
-        return (work.first_key + key) * int64_t(NKV) * D + blockIdx.x % NKV * D;
+        return (work.first_key + key) * int64_t(NKV) * D + kv_head * D;
     }
 
     DEVICE void mainloop(float* slice, int key, bool first) {
-        const int group = NH / NKV, kv_head = blockIdx.x % NKV;
+        const int group = NH / NKV;
         const int from = key < work.visible ? 0 : (key + 1 - work.visible) / BM * BM;
         const int64_t kv_stride = int64_t(NKV) * D, at = key_offset(key);
         fetch<W, KEYS, THREADS>(k_tile, k + at, kv_stride, work.keys() - key, D);
