@@ -1,6 +1,7 @@
 //! `vicugna kernels`: the CUDA kernels of this build, held against their specification, and what they do, counted.
 
 mod check;
+mod model;
 mod profile;
 mod time;
 
@@ -17,7 +18,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops;
 
-/// List, check or profile the CUDA kernels
+/// List, check, profile or time the CUDA kernels, or model a training step on a GPU
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum Action {
         /// An op; all by default
         name: Option<String>,
     },
+    /// Model how long a training step would take on a GPU: a few blocks of each launch are run on the emulated device
+    Model(model::Args),
     /// Run ops at the widths of Llama-3-8B on a GPU and time each kernel, beside a copy in the same run
     Time {
         /// An op; all by default
@@ -98,6 +101,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         Action::List => list(report),
         Action::Check { name, cases, device } => check_all(&chosen(name.as_deref())?, *cases, device, report),
         Action::Profile { name } => profile::run(&chosen(name.as_deref())?, report),
+        Action::Model(args) => model::run(args, report),
         Action::Time { name, device, rows } => time::run(name.as_deref(), device, *rows as usize, report),
     }
 }
