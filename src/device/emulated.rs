@@ -166,7 +166,7 @@ impl Driver for Emulated {
 }
 
 /// The kernel's parameter block.
-fn pack(kernel: &ptx_emulator::Kernel, args: &[Arg]) -> Result<Vec<u8>, String> {
+pub(super) fn pack(kernel: &ptx_emulator::Kernel, args: &[Arg]) -> Result<Vec<u8>, String> {
     let bytes: Vec<[u8; 8]> = args.iter().map(|arg| arg.bits().to_le_bytes()).collect();
     let sizes = kernel.params().iter().map(|param| param.bytes as usize);
     let values: Vec<&[u8]> = bytes.iter().zip(sizes).map(|(bytes, size)| &bytes[..size.min(8)]).collect();

@@ -11,6 +11,7 @@ mod graphs;
 pub mod host;
 mod params;
 mod probe;
+mod sampled;
 mod timed;
 
 use std::str::FromStr;
@@ -25,6 +26,8 @@ pub use driver::{Arg, DevicePtr, DeviceSlice, Driver, Launch, MemoryInfo, Module
 pub use emulated::{Arch, Emulated, Emulation, Profiled};
 pub use graphs::Graphs;
 pub use probe::{Gpu, gpus};
+pub use ptx_emulator::Class;
+pub use sampled::{Sampled, SampledLaunch};
 pub use timed::{Timed, TimedLaunch};
 
 /// The device that a tensor lives on.

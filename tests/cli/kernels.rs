@@ -23,6 +23,9 @@ fn check_holds_kernels_against_the_specification() {
     assert!(text.lines().count() == 2 && text.starts_with("rope          f32   right in 1 cases"), "{text}");
 }
 
+/// What attention's backward over 2048 tokens may ask for, of what it must.
+const LONG_BACKWARD: f64 = 6.0;
+
 /// All that a memory-bound kernel costs, at the widths of Llama-3-8B: nothing is asked for twice, and what is asked for
 /// comes in whole sectors.
 #[test]
@@ -38,6 +41,11 @@ fn no_kernel_asks_for_more_than_it_must() {
             continue;
         }
         let bytes = count("global_load_bytes") + count("global_store_bytes");
+        // Each block of keys reads the queries that see it again, and what its slice of dq holds.
+        if kernel.as_str().is_some_and(|kernel| kernel.starts_with("attention_bwd_d")) && launch["grid"][1] != 1 {
+            assert!(bytes <= LONG_BACKWARD * compulsory, "{kernel}: {bytes} bytes of {compulsory}");
+            continue;
+        }
         assert!(bytes >= compulsory && bytes <= 1.05 * compulsory, "{kernel}: {bytes} bytes of {compulsory}");
         let moved = 32.0 * (count("global_load_sectors") + count("global_store_sectors"));
         // Of a few hundred bytes the ends of sectors are much.
@@ -65,6 +73,37 @@ fn time_measures_every_launch_of_an_op() {
     assert!((times.sum::<f64>() - backward["milliseconds"].as_f64().unwrap()).abs() < 1e-9);
     let text = vicugna(&["kernels", "time", "grad_norm", "--device", "emulated", "--rows", "64"]).stdout;
     assert!(text.contains("grad_norm                     bf16"), "{text}");
+}
+
+/// What a step of Llama-3-8B may take on an H100 by the model, in milliseconds.
+const STEP: f64 = 850.0;
+
+#[test]
+fn model_adds_a_step_up() {
+    let json = vicugna(&["kernels", "model", "--json"]).json();
+    let (gpu, work) = (&json["gpus"][0], json["work"].as_array().unwrap());
+    assert_eq!((gpu["gpu"]["name"].as_str(), &json["tokens"]), (Some("h100"), &serde_json::json!(8192)));
+    let step = gpu["milliseconds"].as_f64().unwrap();
+    assert!(step > 300.0 && step <= STEP, "{step} ms");
+    let sum = |rows: &[serde_json::Value], key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+    let (kernels, launches) = (gpu["kernels"].as_array().unwrap(), gpu["launches"].as_f64().unwrap());
+    let gaps = launches * gpu["gap_seconds"].as_f64().unwrap();
+    assert!((1e3 * (sum(kernels, "seconds") + gaps) / step - 1.0).abs() < 1e-9);
+    assert_eq!((sum(kernels, "launches"), sum(work, "launches")), (launches, launches));
+    // 6 operations for each parameter that multiplies and each token, but those of the first layer's input and of weights'
+    // gradients: two thirds. Attention and adapters are on top.
+    let operations: f64 =
+        work.iter().map(|row| row["launches"].as_f64().unwrap() * row["mma_operations"].as_f64().unwrap()).sum();
+    assert!((245e12..290e12).contains(&operations), "{operations:e}");
+    assert!((30 << 30..60 << 30).contains(&json["peak_bytes"].as_u64().unwrap()));
+}
+
+#[test]
+fn model_says_that_it_is_one() {
+    let text = vicugna(&["kernels", "model", "--gpu", "a100,4090", "--tokens", "512"]).stdout;
+    assert!(text.starts_with("a100: a step of 512 tokens takes "), "{text}");
+    assert_eq!(text.matches("a model, nothing was timed").count(), 2, "{text}");
+    assert_eq!(text.matches("assumed: ").count(), 2, "{text}");
 }
 
 #[test]
@@ -99,6 +138,7 @@ fn time_of_a_step_is_that_of_a_training_step() {
 fn bad_input_gets_one_line() {
     assert_eq!(vicugna(&["kernels", "time", "step", "--shape", "huge"]).code, 2);
     vicugna(&["kernels", "time", "rope", "--lines", "/no/such/folder/x"]).refused("/no/such/folder/x: ");
+    vicugna(&["kernels", "model", "--gpu", "h1000"]).refused("--gpu: \"h1000\" is not known");
     vicugna(&["kernels", "time", "rsmnorm"]).refused("NAME: rsmnorm is no op that is timed");
     vicugna(&["kernels", "time", "rope", "--device", "cpu"]).refused("--device: the cpu has no kernels");
     vicugna(&["kernels", "check", "rsmnorm"]).refused("NAME: rsmnorm is no op with kernels");

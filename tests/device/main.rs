@@ -3,6 +3,7 @@
 mod graphs;
 mod launch;
 mod memory;
+mod sampled;
 
 use vicugna::device::Device;
 

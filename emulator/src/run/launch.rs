@@ -50,6 +50,8 @@ pub struct Launch<'a> {
     pub threads: usize,
     /// Ranges of device memory that the kernel must not write.
     pub read_only: &'a [Range<u64>],
+    /// The most blocks that run, spread evenly over the grid; 0 for all. A block sees the whole grid's numbers.
+    pub sample: u64,
 }
 
 impl Default for Launch<'_> {
@@ -64,6 +66,7 @@ impl Default for Launch<'_> {
             step_limit: 1 << 36,
             threads: 0,
             read_only: &[],
+            sample: 0,
         }
     }
 }
@@ -198,7 +201,8 @@ struct Outcome {
 const MOST_THREADS: usize = 256;
 
 fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
-    let blocks: u64 = context.launch.grid.iter().map(|&axis| u64::from(axis)).product();
+    let all: u64 = context.launch.grid.iter().map(|&axis| u64::from(axis)).product();
+    let blocks = if context.launch.sample == 0 { all } else { context.launch.sample.min(all) };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if context.launch.threads == 0 { cores } else { context.launch.threads };
     let threads = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX)).clamp(1, MOST_THREADS);
@@ -206,7 +210,7 @@ fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
     let stop = AtomicU64::new(u64::MAX);
     let outcome = Mutex::new(Outcome { counters: Counters::default(), trap: None });
     let work = || {
-        let ended = take_blocks(context, blocks, &next, &stop);
+        let ended = take_blocks(context, [blocks, all], &next, &stop);
         let mut outcome = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         outcome.counters.add(&ended.counters);
         let earlier = |(at, _): &(u64, Trap)| outcome.trap.as_ref().is_none_or(|(other, _)| at < other);
@@ -227,8 +231,8 @@ fn run_blocks(context: &Context<'_>) -> Result<Counters, LaunchError> {
     }
 }
 
-/// Runs blocks until none is left, or one before them trapped.
-fn take_blocks(context: &Context<'_>, blocks: u64, next: &AtomicU64, stop: &AtomicU64) -> Outcome {
+/// Runs so many blocks of all until none is left, or one before them trapped.
+fn take_blocks(context: &Context<'_>, [blocks, all]: [u64; 2], next: &AtomicU64, stop: &AtomicU64) -> Outcome {
     let mut outcome = Outcome { counters: Counters::default(), trap: None };
     let mut global = context.global();
     let warps = context.threads.div_ceil(32);
@@ -238,7 +242,7 @@ fn take_blocks(context: &Context<'_>, blocks: u64, next: &AtomicU64, stop: &Atom
         if at >= blocks || at > stop.load(Ordering::Relaxed) {
             return outcome;
         }
-        let number = permuted(at, blocks, context.launch.seed);
+        let number = spread(permuted(at, blocks, context.launch.seed), blocks, all);
         global.restart();
         shared.restart();
         match Block::new(context, &mut global, &mut shared, number).run() {
@@ -264,6 +268,11 @@ fn permuted(at: u64, blocks: u64, seed: u64) -> u64 {
         step = (step + 1) % blocks;
     }
     ((u128::from(at) * u128::from(step) + u128::from(start)) % u128::from(blocks)) as u64
+}
+
+/// The number in the grid of the `at`-th of so many blocks: the middle of its stretch of all.
+fn spread(at: u64, blocks: u64, all: u64) -> u64 {
+    ((2 * u128::from(at) + 1) * u128::from(all) / (2 * u128::from(blocks))) as u64
 }
 
 fn divisor(a: u64, b: u64) -> u64 {

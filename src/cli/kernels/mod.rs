@@ -1,6 +1,7 @@
 //! `vicugna kernels`: the CUDA kernels of this build, held against their specification, and what they do, counted.
 
 mod check;
+mod model;
 mod profile;
 mod time;
 
@@ -17,7 +18,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops;
 
-/// List, check or profile the CUDA kernels
+/// List, check, profile or time the CUDA kernels, or model a training step on a GPU
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum Action {
         /// An op; all by default
         name: Option<String>,
     },
+    /// Model how long a training step would take on a GPU: a few blocks of each launch are run on the emulated device
+    Model(model::Args),
     Time(time::Args),
 }
 
@@ -88,6 +91,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         Action::List => list(report),
         Action::Check { name, cases, device } => check_all(&chosen(name.as_deref())?, *cases, device, report),
         Action::Profile { name } => profile::run(&chosen(name.as_deref())?, report),
+        Action::Model(args) => model::run(args, report),
         Action::Time(args) => time::run(args, report),
     }
 }

@@ -10,6 +10,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
+use crate::ops::attention::{Heads, Segments};
 use crate::ops::cross_entropy::IGNORE_INDEX;
 use crate::ops::dropout::Dropout;
 
@@ -19,6 +20,9 @@ pub(super) type Work = fn(&Device, DType) -> Result<Vec<usize>>;
 
 /// Tokens that the emulated device is given.
 const ROWS: usize = 64;
+/// Tokens where more of them change what a kernel does: of a sequence, and of a product.
+const LONG: usize = 2048;
+const WIDE: usize = 4096;
 /// Llama-3-8B's hidden and intermediate sizes, heads, key/value heads and head_dim.
 const H: usize = 4096;
 const I: usize = 14_336;
@@ -133,20 +137,30 @@ pub(super) fn swiglu(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     Ok([3, 5].map(|tensors| tensors * ROWS * I * dtype.size()).into())
 }
 
-/// A layer's product with its weight and both gradients, then the product of a few rows.
+/// A layer's product with its weight and both gradients, then the product of a few rows, then as many rows as make tiles
+/// of 128 without slices of K.
 pub(super) fn matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     const FEW: usize = 8;
     let (n, k) = (NKV * D, H);
-    let (x, weight) = (tensor(device, dtype, [ROWS, k])?.with_grad(), tensor(device, dtype, [n, k])?.with_grad());
+    let mut costs = layer(device, dtype, [ROWS, n, k])?;
+    ops::matmul::matmul(&tensor(device, dtype, [FEW, k])?, &tensor(device, dtype, [n, k])?)?;
+    costs.extend(match dtype {
+        DType::Bf16 => vec![(n / 16 * FEW * k + n * k + FEW * n) * 2],
+        _ => product([dtype; 2], FEW, n, [k, 0]),
+    });
+    if dtype == DType::Bf16 {
+        costs.extend(layer(device, dtype, [WIDE, NKV * D / 4, H / 8])?);
+    }
+    Ok(costs)
+}
+
+/// The product of `[m, k]` with a weight `[n, k]`, and both gradients.
+fn layer(device: &Device, dtype: DType, [m, n, k]: [usize; 3]) -> Result<Vec<usize>> {
+    let (x, weight) = (tensor(device, dtype, [m, k])?.with_grad(), tensor(device, dtype, [n, k])?.with_grad());
     let y = ops::matmul::matmul(&x, &weight)?;
     backward_from([(&y, y.detach())])?;
-    ops::matmul::matmul(&tensor(device, dtype, [FEW, k])?, &weight.detach())?;
     let product = |m, n, k| product([dtype; 2], m, n, [k, 0]);
-    let few = match dtype {
-        DType::Bf16 => vec![(n / 16 * FEW * k + n * k + FEW * n) * 2],
-        _ => product(FEW, n, k),
-    };
-    Ok([product(ROWS, n, k), product(ROWS, k, n), product(n, k, ROWS), few].concat())
+    Ok([product(m, n, k), product(m, k, n), product(n, k, m)].concat())
 }
 
 /// A layer's product with an adapter, and the gradients of what goes in and of the adapter.
@@ -173,29 +187,54 @@ fn product([dtype, out]: [DType; 2], m: usize, n: usize, [k, k2]: [usize; 2]) ->
     if split.slices == 1 { vec![operands + out] } else { vec![operands + sums, sums + out] }
 }
 
-/// One sequence, and a token after it.
+/// One sequence, and a token after it; in bf16 a long sequence of few heads too.
 pub(super) fn attention(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    let heads = ops::attention::Heads { num_attention_heads: NH, num_key_value_heads: NKV, head_dim: D };
-    let q = tensor(device, dtype, [ROWS, NH * D])?.with_grad();
-    let [k, v] =
-        [tensor(device, dtype, [ROWS, NKV * D])?.with_grad(), tensor(device, dtype, [ROWS, NKV * D])?.with_grad()];
-    let attend = |q: &Tensor, queries| {
-        let segments = ops::attention::Segments::cached(queries, ROWS);
-        ops::attention::attention(q, &k, &v, &segments, heads, 0.088)
-    };
-    let out = attend(&q, ROWS)?;
-    backward_from([(&out, out.detach())])?;
-    attend(&tensor(device, dtype, [1, NH * D])?, 1)?;
-    let [q, kv, sums] = [ROWS * NH * D * dtype.size(), ROWS * NKV * D * dtype.size(), ROWS * NH * 4];
-    let (delta, one) = (2 * q + sums, NH * D * dtype.size());
-    let (fwd, dq, dkv) = (2 * q + 2 * kv + sums, 3 * q + 2 * kv + 2 * sums, 2 * q + 4 * kv + 2 * sums);
-    let decode = 2 * one + 2 * kv + NH * 4;
-    if dtype == DType::F32 {
-        return Ok(vec![fwd, delta, dq, dkv, decode]);
+    let heads = |nh, nkv| Heads { num_attention_heads: nh, num_key_value_heads: nkv, head_dim: D };
+    let [mut costs, decode] = [sequence(device, dtype, heads(NH, NKV), ROWS)?, decode(device, dtype, heads(NH, NKV))?];
+    costs.extend(decode);
+    if dtype == DType::Bf16 {
+        costs.extend(sequence(device, dtype, heads(2, 1), LONG)?);
     }
-    let parts = NH * (D + 1) * 4; // of one part of the keys, and of one slice of dq
-    let slices = ROWS * NH * D * 4;
-    Ok(vec![fwd, delta, dkv + slices, slices + q, one + 2 * kv + parts, parts + one + NH * 4])
+    Ok(costs)
+}
+
+fn keys(device: &Device, dtype: DType, heads: Heads, rows: usize) -> Result<[Tensor; 2]> {
+    let keys = || Ok(tensor(device, dtype, [rows, heads.num_key_value_heads * D])?.with_grad());
+    Ok([keys()?, keys()?])
+}
+
+/// A sequence, forward and backward.
+fn sequence(device: &Device, dtype: DType, heads: Heads, rows: usize) -> Result<Vec<usize>> {
+    /// How a sequence's keys are cut, each cut with a sum of dq of its own.
+    const SLICE_KEYS: usize = 64;
+    const MOST_SLICES: usize = 8;
+    let (width, [k, v]) = (heads.num_attention_heads * D, keys(device, dtype, heads, rows)?);
+    let q = tensor(device, dtype, [rows, width])?.with_grad();
+    let out = ops::attention::attention(&q, &k, &v, &Segments::packed(&[rows]), heads, 0.088)?;
+    backward_from([(&out, out.detach())])?;
+    let [q, kv] = [width, heads.num_key_value_heads * D].map(|width| rows * width * dtype.size());
+    let sums = rows * heads.num_attention_heads * 4;
+    let (fwd, delta) = (2 * q + 2 * kv + sums, 2 * q + sums);
+    let (dq, dkv) = (3 * q + 2 * kv + 2 * sums, 2 * q + 4 * kv + 2 * sums);
+    if dtype == DType::F32 {
+        return Ok(vec![fwd, delta, dq, dkv]);
+    }
+    // A row has a sum of dq in each slice of the keys that it sees.
+    let slices: usize = (1..=rows).map(|seen| seen.div_ceil(SLICE_KEYS).min(MOST_SLICES) * width * 4).sum();
+    Ok(vec![fwd, delta, dkv + slices, slices + q])
+}
+
+/// One query over a cache.
+fn decode(device: &Device, dtype: DType, heads: Heads) -> Result<Vec<usize>> {
+    let (nh, [k, v]) = (heads.num_attention_heads, keys(device, dtype, heads, ROWS)?);
+    let q = tensor(device, dtype, [1, nh * D])?;
+    ops::attention::attention(&q, &k, &v, &Segments::cached(1, ROWS), heads, 0.088)?;
+    let (one, kv) = (nh * D * dtype.size(), ROWS * heads.num_key_value_heads * D * dtype.size());
+    if dtype == DType::F32 {
+        return Ok(vec![2 * one + 2 * kv + nh * 4]);
+    }
+    let parts = nh * (D + 1) * 4; // of one part of the keys
+    Ok(vec![one + 2 * kv + parts, parts + one + nh * 4])
 }
 
 pub(super) fn embedding(device: &Device, dtype: DType) -> Result<Vec<usize>> {
