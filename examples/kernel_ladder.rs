@@ -111,7 +111,9 @@ fn main() -> Result<()> {
 
     let sizes = Sizes { m: 256, n: 256, k: 512 };
     let products = (sizes.m * sizes.n * sizes.k) as f64;
-    println!("\n[256, 256, 512]      bytes asked  bytes moved  wavefronts   excess  barriers  multiply-adds an instruction");
+    println!(
+        "\n[256, 256, 512]      bytes asked  bytes moved  wavefronts   excess  barriers  multiply-adds an instruction"
+    );
     let mut before: Option<(u64, u64, f64)> = None;
     for rung in &RUNGS {
         let (error, Profiled { counters, .. }) = run(rung, sizes)?;

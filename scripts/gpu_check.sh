@@ -186,11 +186,11 @@ graphs() {
 }
 
 run() {
-  local rows=8192 shape=llama-3-8b steps=5 length=256 text=64
+  local rows=8192 shape=llama-3-8b steps=5 text=64
   slack=1
   if [[ ${1-} == --quick ]]; then
     shift
-    rows=64 shape=tiny steps=2 length=64 text=4 slack=4
+    rows=64 shape=tiny steps=1 text=4 slack=4
     export PROPTEST_CASES=${PROPTEST_CASES-2}
   fi
   [[ $# -le 1 ]] || fail "usage: gpu_check.sh run [--quick] [OUT]"
@@ -224,7 +224,7 @@ parts() {
   part nvidia-smi 10 sh -c 'command -v nvidia-smi >/dev/null || exit 77; nvidia-smi'
   for device in cpu cuda; do
     part finetune-$device 20 bin/vicugna finetune --model model --train records.jsonl --out "$work/finetune-$device" \
-      --device $device --dtype f32 --max-steps "$steps" --batch-size 1 --max-input-length "$length" \
+      --device $device --dtype f32 --max-steps "$steps" --batch-size 1 --max-input-length 256 \
       --validation-split-ratio 0 --json
   done
   part losses 5 "$python" gpu_check.py losses "$work"

@@ -17,8 +17,8 @@ pub(super) fn log_of(ptx: &str) -> String {
     let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), std::ptr::without_provenance_mut(LOG_BYTES)];
     let mut module = std::ptr::null_mut();
     let (image, options, values) = (text.as_ptr().cast(), options.as_mut_ptr(), values.as_mut_ptr());
-    // SAFETY: the text ends with a NUL; both arrays have two elements, and the log as many bytes as the second value says;
-    // all of them live until the call returns.
+    // SAFETY: the text ends with a NUL; both arrays have two elements, and the log as many bytes as the second value
+    // says; all of them live until the call returns.
     let loaded = unsafe { sys::cuModuleLoadDataEx(&raw mut module, image, 2, options, values) };
     if loaded == CUresult::CUDA_SUCCESS {
         // SAFETY: the module was loaded just now, and nobody else knows it.

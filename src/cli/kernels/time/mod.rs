@@ -31,7 +31,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "cuda")]
     device: String,
     /// Tokens; a step has them in sequences of up to 2048
-    #[arg(long, visible_alias = "tokens", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(64..=1 << 16))]
+    #[arg(long, visible_alias = "tokens", default_value_t = 8192)]
+    #[arg(value_parser = clap::value_parser!(u64).range(64..=1 << 16))]
     rows: u64,
     /// How weights and activations are stored [default: ops bf16 and then f32, a step bf16]
     #[arg(long)]
@@ -209,8 +210,8 @@ impl Lines {
     }
 }
 
-/// Random values, uniform within half of `width`: of a matrix with many rows the first few, again and again, copied on the
-/// device. A kernel's time does not depend on which values they are, and making them all takes the host longer than it.
+/// Random values, uniform within half of `width`: of a matrix with many rows the first few, again and again, copied on
+/// the device. A kernel's time does not depend on which of them stand where, and the host would be slow to make them all.
 fn random(device: &Device, dtype: DType, shape: Shape, width: f32, seed: u32) -> Result<Tensor> {
     const MOST: usize = 1 << 20;
     let (rows, columns) = (shape.rows(), shape.last());

@@ -1,9 +1,9 @@
 //! A training step of a Llama whose weights are random: whole, as one CUDA graph, and its launches one by one.
 //!
-//! A layer's weights are uniform with a variance of one over its inputs, as [`super::random`] makes them on the device, and
-//! a norm's are ones: activations keep their size, and nothing else of them matters here. What is trained is a LoRA of
-//! rank 8 with dropout 0.05, as `vicugna finetune` does by default: on the query and value projections, then on all seven
-//! linear layers of a block.
+//! A layer's weights are uniform with a variance of one over its inputs, made on the device by [`super::random`]: the
+//! same rows of a matrix again and again. A norm's are ones. So activations keep their size, and nothing else of the
+//! weights matters to a time. What is trained is a LoRA of rank 8 with dropout 0.05, as `vicugna finetune` does by
+//! default: on the query and value projections, then on all seven linear layers of a block.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl ModelShape {
 struct StepTime {
     /// The layers with an adapter.
     targets: String,
-    /// `launches`: as they come; `graph`: as one; `singly`: the sum of launches of which each was repeated and waited for.
+    /// `launches`: as they come; `graph`: as one; `singly`: the sum of launches, each kind repeated and waited for.
     mode: &'static str,
     milliseconds: f64,
     tokens_per_second: f64,
@@ -150,13 +150,7 @@ impl Work {
     }
 
     /// The fastest of several steps, after `before` others.
-    fn fastest(
-        &self,
-        trainer: &mut Trainer,
-        targets: &Modules,
-        mode: &'static str,
-        before: usize,
-    ) -> Result<StepTime> {
+    fn fastest(&self, trainer: &mut Trainer, targets: &Modules, mode: &'static str, before: usize) -> Result<StepTime> {
         let (mut seconds, mut loss) = (f64::INFINITY, f32::NAN);
         for number in 0..before + REPEATS {
             let start = Instant::now();
@@ -194,7 +188,8 @@ impl Work {
             Modules::Pattern(pattern) => pattern.clone(),
         };
         let (milliseconds, tokens_per_second) = (1e3 * seconds, self.tokens as f64 / seconds);
-        StepTime { targets, mode, milliseconds, tokens_per_second, loss: None, peak_device_bytes: None, kernels: vec![] }
+        let (loss, peak_device_bytes, kernels) = Default::default();
+        StepTime { targets, mode, milliseconds, tokens_per_second, loss, peak_device_bytes, kernels }
     }
 
     /// Sequences of random tokens, all of which count.
@@ -226,7 +221,8 @@ impl Trainer {
             weight(device, work.dtype, name, shape, seed)
         })?;
         let (target_modules, lora_alpha) = (target_modules.clone(), 32.0);
-        let adapter = AdapterConfig { r: 8, lora_alpha, lora_dropout: 0.05, target_modules, ..AdapterConfig::default() };
+        let adapter =
+            AdapterConfig { r: 8, lora_alpha, lora_dropout: 0.05, target_modules, ..AdapterConfig::default() };
         attach_new_adapter(&model, &adapter, 42)?;
         let optimizer = AdamW::new(AdamWOptions { learning_rate: 1e-4, ..AdamWOptions::default() });
         let (device, graphs) = (device.clone(), Graphs::new(device));
@@ -277,7 +273,7 @@ fn text(shape: &str, work: &Work, steps: &[StepTime]) -> String {
         let loss = loss.map(|loss| format!("{loss:.4}")).unwrap_or_default();
         lines.push(format!("{targets:<17}{mode:<9}{milliseconds:>13.2}{tokens_per_second:>11.0}{loss:>10}"));
         let of_kernel = |KernelTime { kernel, launches, milliseconds }: &KernelTime| {
-            format!("  {kernel:<32}{milliseconds:>5.2} of {launches} launches")
+            format!("  {kernel:<30}{milliseconds:>9.2} of {launches} launches")
         };
         lines.extend(kernels.iter().map(of_kernel));
     }
