@@ -19,8 +19,11 @@
 //   shared lora_dx_bf16_128 49152
 //   shared lora_dx_bf16_64 32768
 //   shared lora_dx_bf16_any 32768
+//   shared lora_xa_f32_64 32768
 //   shared lora_xa_f32_any 32768
+//   shared lora_da_f32_64 32768
 //   shared lora_da_f32_any 32768
+//   shared lora_dx_f32_64 32768
 //   shared lora_dx_f32_any 32768
 // Numerics: a mask is drawn once for each element: a thread drops from the chunks that it copied to shared memory, where
 //   they are rounded to the kernel's dtype; the extension of dx comes first and is dropped from in f32, in the accumulators.
@@ -50,7 +53,9 @@ DX(bf16, bf16_128, 128, 128, 2, 2, true)
 DX(bf16, bf16_64, 64, 64, 2, 2, true)
 DX(bf16, bf16_any, 64, 64, 2, 2, false)
 
+XA_DA(float, f32_64, true)
 XA_DA(float, f32_any, false)
+DX(float, f32_64, 64, 64, 2, 2, true)
 DX(float, f32_any, 64, 64, 2, 2, false)
 
 // One matrix of an adapter, as the products of its layer read it.

@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
     }
     for (kind, tile) in [(Bf16, "256"), (Bf16, "128"), (Bf16, "64"), (Bf16, "any"), (F32, "64"), (F32, "any")] {
         for layout in ["xa", "da", "dx"] {
-            if tile == "any" || kind == Bf16 && (layout == "dx" || tile == "64") {
+            if layout == "dx" || matches!(tile, "64" | "any") {
                 cases.extend(dropping(layout, kind, tile).into_iter().map(Product::case));
             }
         }

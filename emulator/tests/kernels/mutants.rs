@@ -298,8 +298,17 @@ fn proof(mutant: &Mutant) -> Option<&'static str> {
 }
 
 /// Instances of the multiplication's template that have the lines of others, which are broken: larger tiles, another type.
-const INSTANCES: &[&str] =
-    &["bf16_256", "nn_bf16_128", "tn_bf16_128", "dx_bf16_128", "nn_f32_any", "tn_f32_any", "da_f32_any", "dx_f32_any"];
+const INSTANCES: &[&str] = &[
+    "bf16_256",
+    "nn_bf16_128",
+    "tn_bf16_128",
+    "dx_bf16_128",
+    "nn_f32_any",
+    "tn_f32_any",
+    "da_f32_64",
+    "xa_f32_any",
+    "dx_f32_any",
+];
 
 #[test]
 fn broken_kernels_are_told() {

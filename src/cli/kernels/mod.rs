@@ -53,35 +53,40 @@ enum Action {
 /// An op with kernels.
 struct Op {
     name: &'static str,
-    /// Its own, or those of the op that it is made of.
-    kernels: &'static Kernels,
+    /// Its own, and those of the op that it is made of.
+    kernels: &'static [Kernels],
     check: check::Case,
     profile: profile::Work,
 }
 
 const OPS: &[Op] = &[
-    Op { name: "rmsnorm", kernels: &ops::rmsnorm::KERNELS, check: check::rmsnorm, profile: profile::rmsnorm },
-    Op { name: "rope", kernels: &ops::rope::KERNELS, check: check::rope, profile: profile::rope },
-    Op { name: "swiglu", kernels: &ops::swiglu::KERNELS, check: check::swiglu, profile: profile::swiglu },
-    Op { name: "matmul", kernels: &ops::matmul::KERNELS, check: check::matmul, profile: profile::matmul },
-    Op { name: "lora", kernels: &ops::lora::KERNELS, check: check::lora, profile: profile::lora },
-    Op { name: "attention", kernels: &ops::attention::KERNELS, check: check::attention, profile: profile::attention },
-    Op { name: "embedding", kernels: &ops::embedding::KERNELS, check: check::embedding, profile: profile::embedding },
+    Op { name: "rmsnorm", kernels: &[ops::rmsnorm::KERNELS], check: check::rmsnorm, profile: profile::rmsnorm },
+    Op { name: "rope", kernels: &[ops::rope::KERNELS], check: check::rope, profile: profile::rope },
+    Op { name: "swiglu", kernels: &[ops::swiglu::KERNELS], check: check::swiglu, profile: profile::swiglu },
+    Op { name: "matmul", kernels: &[ops::matmul::KERNELS], check: check::matmul, profile: profile::matmul },
+    Op {
+        name: "lora",
+        kernels: &[ops::lora::KERNELS, ops::matmul::KERNELS],
+        check: check::lora,
+        profile: profile::lora,
+    },
+    Op { name: "attention", kernels: &[ops::attention::KERNELS], check: check::attention, profile: profile::attention },
+    Op { name: "embedding", kernels: &[ops::embedding::KERNELS], check: check::embedding, profile: profile::embedding },
     Op {
         name: "elementwise",
-        kernels: &ops::elementwise::KERNELS,
+        kernels: &[ops::elementwise::KERNELS],
         check: check::elementwise,
         profile: profile::elementwise,
     },
-    Op { name: "dropout", kernels: &ops::dropout::KERNELS, check: check::dropout, profile: profile::dropout },
+    Op { name: "dropout", kernels: &[ops::dropout::KERNELS], check: check::dropout, profile: profile::dropout },
     Op {
         name: "cross_entropy",
-        kernels: &ops::cross_entropy::KERNELS,
+        kernels: &[ops::cross_entropy::KERNELS],
         check: check::cross_entropy,
         profile: profile::cross_entropy,
     },
-    Op { name: "adamw", kernels: &ops::adamw::KERNELS, check: check::adamw, profile: profile::adamw },
-    Op { name: "grad_norm", kernels: &ops::grad_norm::KERNELS, check: check::grad_norm, profile: profile::grad_norm },
+    Op { name: "adamw", kernels: &[ops::adamw::KERNELS], check: check::adamw, profile: profile::adamw },
+    Op { name: "grad_norm", kernels: &[ops::grad_norm::KERNELS], check: check::grad_norm, profile: profile::grad_norm },
 ];
 
 const DTYPES: [DType; 2] = [DType::F32, DType::Bf16];
@@ -116,7 +121,7 @@ struct Listed {
 
 fn list(report: &Report) -> Result<()> {
     let mut rows = Vec::new();
-    for Op { kernels, .. } in OPS.iter().filter(|op| op.name == op.kernels.name) {
+    for kernels in OPS.iter().filter_map(|op| op.kernels.first()) {
         let listed = |(kernel, params)| Listed { op: kernels.name, kernel, params };
         rows.extend(kernels.signatures()?.into_iter().map(listed));
     }

@@ -40,7 +40,8 @@ pub(super) fn run(ops: &[&Op], report: &Report) -> Result<()> {
             let costs = (op.profile)(&Device::new(emulated.clone()), dtype)?;
             let mut launches = emulated.take_profile();
             // Those of other ops that it uses are theirs.
-            launches.retain(|launch| op.kernels.ptx.contains(&format!(".entry {}(", launch.kernel)));
+            let is_own = |kernel: &str| op.kernels.iter().any(|own| own.ptx.contains(&format!(".entry {kernel}(")));
+            launches.retain(|launch| is_own(&launch.kernel));
             refuse_uncounted(op.name, launches.len(), costs.len())?;
             rows.extend(launches.into_iter().zip(costs).map(|(launch, cost)| (op.name, launch, cost)));
         }
@@ -168,13 +169,16 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let (n, k, r) = (NKV * D, H, 16);
     let (x, weight) = (tensor(device, dtype, [ROWS, k])?.with_grad(), tensor(device, dtype, [n, k])?);
     let [a, b] = [tensor(device, DType::F32, [r, k])?.with_grad(), tensor(device, DType::F32, [n, r])?.with_grad()];
-    let y = ops::lora::lora(&x, &weight, &a, &b, 2.0, None, None)?;
+    let key = Dropout { p: 0.1, seed: 1, step: 1, site: 0, first_element: 0 };
+    let y = ops::lora::lora(&x, &weight, &a, &b, 2.0, Some(key), None)?;
     backward_from([(&y, y.detach())])?;
     let [alike, in_f32] = [[dtype; 2], [dtype, DType::F32]];
+    // Each block of a matrix, one for 2048 elements of the largest, reads its 40 bytes of the table.
+    let operands = vec![(r * k + n * r) * (4 + dtype.size()) + 2 * (r * k).div_ceil(2048) * 40];
     let forward = [product(alike, ROWS, r, [k, 0]), product(alike, ROWS, n, [k, r])];
     let backward = [product(alike, ROWS, r, [n, 0]), product(alike, ROWS, k, [n, r])];
     let of_adapter = [product(in_f32, r, k, [ROWS, 0]), product(in_f32, n, r, [ROWS, 0])];
-    Ok([forward, backward, of_adapter].concat().concat())
+    Ok([&[operands][..], &forward, &backward, &of_adapter].concat().concat())
 }
 
 /// The bytes of each launch of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K

@@ -153,9 +153,9 @@ impl<'a> Product<'a> {
     fn split(&self, out: Matrix<'_>) -> SplitK {
         let (dtype, k) = self.terms.first().map_or((out.dtype, 0), |[a, _]| (a.dtype, a.columns));
         let inner = |[a, b]: &[Matrix<'_>; 2]| a.is_aligned(!a.transposed) && b.is_aligned(b.transposed);
-        // One draw serves four neighbours; f32 drops elements one by one.
+        // One draw serves four neighbours.
         let numbers = [out.columns as u64, self.dropout.map_or(0, |(_, key)| key.first_element)];
-        let draws = |_| numbers.iter().all(|number| number.is_multiple_of(4)) && dtype == DType::Bf16;
+        let draws = |_| numbers.iter().all(|number| number.is_multiple_of(4));
         let is_aligned = self.terms.iter().all(inner) && self.dropout.is_none_or(draws);
         let split = SplitK::new(dtype, is_aligned, out.rows, out.columns, k);
         let takes_rows = out.columns.is_multiple_of(4) && out.ld.is_multiple_of(4) && out.rows < 1 << 16;

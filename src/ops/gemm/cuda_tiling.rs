@@ -109,7 +109,7 @@ mod tests {
             assert_eq!(tile.block().1.to_string(), bytes, "{kernel}");
             seen.push(tile);
         }
-        assert_eq!(seen.len(), 18 + 11, "kernels with dynamic shared memory");
+        assert_eq!(seen.len(), 18 + 14, "kernels with dynamic shared memory");
     }
 
     #[test]
