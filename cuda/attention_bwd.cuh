@@ -161,7 +161,8 @@ template <int W, int BM, int KEYS, int SPLIT> struct Backward {
     // `work` is kept in shared memory, and so out of the mainloop's registers where that has no use for it.
     DEVICE void keep_work() {
         if (threadIdx.x == 0)
-            store_words(kept_work, {uint32_t(work.first_query), uint32_t(work.queries), uint32_t(work.first_key), uint32_t(work.visible)});
+            store_words(kept_work, {uint32_t(work.first_query), uint32_t(work.queries), uint32_t(work.first_key),
+                                    uint32_t(work.visible)});
         __syncthreads();
     }
     DEVICE void recall_work() {

@@ -246,6 +246,7 @@ const EQUIVALENT: &[Equivalent] = &[
     same(7, &["matmul", "base_depth = least("], "a slice that ends with K goes on over zeros"),
     never(2, &["attention_decode", "in `cp_async(q_tile.at("], ALL_ROUNDS),
     never(4, &["attention_bwd_d64", "of `if (i < 2 * BM)"], "a block has as many threads as the tile has sums"),
+    never(4, &["attention_bwd_q_bf16", "bra", "of `float sum[4] = {};`"], "every row sees a key, and so has a slice"),
     same(4, &["attention_bwd", "of `if (visible >= 16) return;`"], "the mask leaves what every query of the tile sees"),
     same(4, &["attention", "of `if (start + KEYS < keys) fetch_keys("], NO_ROWS),
     same(4, &["attention_decode", "of `if (start < end) {"], NO_ROWS),
