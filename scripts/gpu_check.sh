@@ -190,7 +190,7 @@ run() {
   slack=1
   if [[ ${1-} == --quick ]]; then
     shift
-    rows=64 shape=tiny steps=1 text=4 slack=4
+    rows=64 shape=tiny steps=1 text=4 slack=6
     export PROPTEST_CASES=${PROPTEST_CASES-2}
   fi
   [[ $# -le 1 ]] || fail "usage: gpu_check.sh run [--quick] [OUT]"
