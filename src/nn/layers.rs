@@ -74,7 +74,7 @@ pub fn operands(groups: &[&[Linear]], dtype: DType, device: &Device) -> Result<V
     for group in &held {
         adapters.push(group.iter().map(|held| held.as_ref().map(Weights::adapter)).collect::<Vec<_>>());
     }
-    Operands::new(device, dtype, &adapters)
+    Operands::of_groups(device, dtype, &adapters)
 }
 
 /// The outputs of layers that share the input `x`: `[rows, in]` → `[rows, out]` each, plus `residual`.

@@ -155,7 +155,7 @@ on_devices! {
             Projection { weight, adapter, residual: None }
         });
         let adapters = vec![projections.map(|projection| projection.adapter).to_vec()];
-        let operands = Operands::new(&x.device(), x.dtype(), &adapters).unwrap();
+        let operands = Operands::of_groups(&x.device(), x.dtype(), &adapters).unwrap();
         let ys = linears(&x, &projections, &operands[0], dropout).unwrap();
         let [y0, y1, y2] = &ys[..] else { panic!("three layers have {} outputs", ys.len()) };
         let dy = |i: usize| tensor(&cases[i].dy, dtypes[0], [rows, shapes[i][1]]);

@@ -134,7 +134,7 @@ const THRESHOLD: u32 = 1 << 30;
 /// What element `e` of a tensor is multiplied by.
 fn kept(e: usize) -> f64 {
     let e = FIRST + e as u64;
-    let counter = [(e / 4) as u32, (e / 4 >> 32) as u32, STEP, SITE];
+    let counter = [(e / 4) as u32, ((e / 4) >> 32) as u32, STEP, SITE];
     let word = philox(counter, [SEED as u32, (SEED >> 32) as u32])[(e % 4) as usize];
     if word >= THRESHOLD { f64::from(SCALE as f32) } else { 0.0 }
 }
@@ -242,12 +242,11 @@ impl Product {
         let ([lda, ldb], [a_inner, b_inner]) = (self.leading(k), self.inner());
         let (a_at, b_at) =
             (if a_inner { i * lda + l } else { l * lda + i }, if b_inner { j * ldb + l } else { l * ldb + j });
-        let dropped = match self.layout {
+        match self.layout {
             "xa" => self.kind.rounded(a[a_at] * kept(a_at)) * b[b_at],
             "da" => a[a_at] * self.kind.rounded(b[b_at] * kept(b_at)),
             _ => a[a_at] * b[b_at],
-        };
-        dropped
+        }
     }
 }
 

@@ -24,8 +24,17 @@ pub use crate::ops::gemm::cuda::DROPOUT_KERNELS as KERNELS;
 pub struct Operands {
     /// Every adapter's `a` below the one before, `[S, K]`; of no rows without adapters.
     a: Arc<Tensor>,
-    /// Of each projection: its adapter's columns of `[rows, S]`, and `scaling * b`, zeros behind its last column.
-    adapters: Arc<Vec<Option<(Range<usize>, Tensor)>>>,
+    /// Of each projection.
+    adapters: Arc<Vec<Option<Placed>>>,
+}
+
+/// An adapter among others.
+#[derive(Debug)]
+struct Placed {
+    /// Its columns of `[rows, S]`.
+    columns: Range<usize>,
+    /// `scaling * b`, zeros behind its last column.
+    b: Tensor,
 }
 
 /// A matrix of an adapter, as `cuda/lora.cu` reads it.
@@ -43,8 +52,12 @@ struct Record {
 }
 
 impl Operands {
-    /// As [`Operands::new`](super::Operands::new).
-    pub fn new(device: &Device, dtype: DType, groups: &[Vec<Option<Adapter<'_>>>]) -> Result<Vec<super::Operands>> {
+    /// As [`Operands::of_groups`](super::Operands::of_groups).
+    pub fn of_groups(
+        device: &Device,
+        dtype: DType,
+        groups: &[Vec<Option<Adapter<'_>>>],
+    ) -> Result<Vec<super::Operands>> {
         let mut records = Vec::new();
         let group = |group: &Vec<_>| Ok(super::Operands(Some(Self::reserve(device, dtype, group, &mut records)?)));
         let operands = groups.iter().map(group).collect::<Result<Vec<_>>>()?;
@@ -87,7 +100,7 @@ impl Operands {
             let to = all.bits() + (first * columns * dtype.size()) as u64;
             records.push(record(a, to, [r, columns, padded(r), columns], 1.0)?);
             records.push(record(b, scaled.as_output()?.bits(), [n, r, n, padded(r)], *scaling)?);
-            adapters.push(Some((first..first + padded(r), scaled)));
+            adapters.push(Some(Placed { columns: first..first + padded(r), b: scaled }));
             first += padded(r);
         }
         Ok(Self { a: Arc::new(a), adapters: Arc::new(adapters) })
@@ -97,7 +110,7 @@ impl Operands {
         operands.0.as_ref().ok_or_else(|| Error::shape(OP, "the adapters' operands are another device's"))
     }
 
-    fn adapter(&self, i: usize) -> Option<&(Range<usize>, Tensor)> {
+    fn adapter(&self, i: usize) -> Option<&Placed> {
         self.adapters.get(i).and_then(Option::as_ref)
     }
 
@@ -128,7 +141,7 @@ pub fn forward(
         let weight = cast(&weight.detach(), dtype)?;
         let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
         let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
-        if let (Some((columns, b)), Some(xa)) = (operands.adapter(i), xa.first()) {
+        if let (Some(Placed { columns, b }), Some(xa)) = (operands.adapter(i), xa.first()) {
             terms.push([matrix(xa)?.columns(columns.clone())?, matrix(b)?.t()]);
         }
         let addend = residual.map(matrix).transpose()?;
@@ -153,7 +166,7 @@ pub fn backward(call: &Call, dys: &[Option<Tensor>], xa: &[Tensor]) -> Result<(O
         };
         let dw = call.x.as_ref().filter(|_| want_dw).map(|x| backward_weight(dy, x, *dtype)).transpose()?;
         let db = match (operands.adapter(i), adapter, xa.first()) {
-            (Some((columns, _)), Some(adapter), Some(xa)) if want_db => {
+            (Some(Placed { columns, .. }), Some(adapter), Some(xa)) if want_db => {
                 Some(backward_b(dy, matrix(xa)?.columns(columns.clone())?, adapter)?)
             }
             _ => None,
@@ -171,7 +184,7 @@ fn backward_xa(dys: &[Option<Tensor>], operands: &Operands) -> Result<Option<Ten
     let mut dxa = new(&dy.device(), dy.dtype(), Shape::from([dy.shape().rows(), operands.rank()]))?;
     let out = Matrix::output(OP, &mut dxa)?;
     for (i, dy) in dys.iter().enumerate() {
-        if let (Some((columns, b)), Some(dy)) = (operands.adapter(i), dy) {
+        if let (Some(Placed { columns, b }), Some(dy)) = (operands.adapter(i), dy) {
             Product::new(&[[matrix(dy)?, matrix(b)?]]).run(&dy.device(), out.columns(columns.clone())?)?;
         }
     }
@@ -216,10 +229,11 @@ fn backward_a(call: &Call, dxa: Option<&Tensor>, operands: &Operands) -> Result<
     let (terms, dropout) = ([[matrix(dxa)?.t(), matrix(x)?]], call.dropout.map(|key| (Place::B, key)));
     Product { dropout, ..Product::new(&terms) }.run(&x.device(), Matrix::output(OP, &mut all)?)?;
     let of = |(i, projection): (usize, &Saved)| {
-        let (Some(SavedAdapter { a, .. }), Some((rows, _))) = (&projection.adapter, operands.adapter(i)) else {
+        let (Some(SavedAdapter { a, .. }), Some(Placed { columns, .. })) = (&projection.adapter, operands.adapter(i))
+        else {
             return Ok(None);
         };
-        let rows = rows.start..rows.start + a.shape().rows();
+        let rows = columns.start..columns.start + a.shape().rows();
         Ok(Some(if rows.len() == operands.rank() { all.clone() } else { all.copy_rows(rows)? }))
     };
     call.projections.iter().enumerate().map(of).collect()

@@ -47,10 +47,10 @@ impl Operands {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(device: &Device, dtype: DType, groups: &[Vec<Option<Adapter<'_>>>]) -> Result<Vec<Self>> {
+    pub fn of_groups(device: &Device, dtype: DType, groups: &[Vec<Option<Adapter<'_>>>]) -> Result<Vec<Self>> {
         match device {
             Device::Cpu => Ok(vec![Self(None); groups.len()]),
-            Device::Cuda(_) => cuda::Operands::new(device, dtype, groups),
+            Device::Cuda(_) => cuda::Operands::of_groups(device, dtype, groups),
         }
     }
 }
@@ -159,7 +159,7 @@ pub fn lora(
 ) -> Result<Tensor> {
     let projection = Projection { weight, adapter: Some(Adapter { a: lora_a, b: lora_b, scaling }), residual };
     refuse_misfits(x, &projection)?;
-    let operands = Operands::new(&x.device(), x.dtype(), &[vec![projection.adapter]])?;
+    let operands = Operands::of_groups(&x.device(), x.dtype(), &[vec![projection.adapter]])?;
     let none = || Error::shape(OP, "no adapter");
     linears(x, &[projection], operands.first().ok_or_else(none)?, dropout)?.pop().ok_or_else(none)
 }
