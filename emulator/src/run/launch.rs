@@ -270,9 +270,12 @@ fn permuted(at: u64, blocks: u64, seed: u64) -> u64 {
     ((u128::from(at) * u128::from(step) + u128::from(start)) % u128::from(blocks)) as u64
 }
 
-/// The number in the grid of the `at`-th of so many blocks: the middle of its stretch of all.
+/// The number in the grid of the `at`-th of so many blocks: the middle of its stretch of all. Where that lies between two
+/// blocks, by turns the one before and the one behind it: work that grows along the grid has its mean.
 fn spread(at: u64, blocks: u64, all: u64) -> u64 {
-    ((2 * u128::from(at) + 1) * u128::from(all) / (2 * u128::from(blocks))) as u64
+    let [at, blocks, all] = [at, blocks, all].map(u128::from);
+    let (middle, of) = ((2 * at + 1) * all - blocks, 2 * blocks);
+    (if at.is_multiple_of(2) { middle / of } else { middle.div_ceil(of) }) as u64
 }
 
 fn divisor(a: u64, b: u64) -> u64 {

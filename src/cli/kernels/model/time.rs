@@ -82,6 +82,7 @@ impl Work {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Limit {
     Memory,
+    #[serde(rename = "L2")]
     L2,
     #[serde(rename = "tensor cores")]
     TensorCores,
