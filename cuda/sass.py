@@ -75,8 +75,9 @@ class Instruction:
     def reads(self):
         """The registers that it reads, and those that it writes: either ends the wait for a load."""
         found = set()
-        wide = 4 if self.is_mma else 2 if "WIDE" in self.op else self.width
-        for operand in self.operands:
+        # Of an mma m16n8k16: accumulators, a, b, accumulators.
+        widths = [4, 4, 2, 4] if self.is_mma else [2 if "WIDE" in self.op else self.width] * len(self.operands)
+        for operand, wide in zip(self.operands, widths):
             for number, suffix in re.findall(r"(?<![A-Z])R(\d+)((?:\.\w+)*)", operand):
                 found.update(int(number) + i for i in range(max(wide, 2 if ".64" in suffix else 1)))
         return found

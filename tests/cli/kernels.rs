@@ -76,7 +76,7 @@ fn time_measures_every_launch_of_an_op() {
 }
 
 /// What a step of Llama-3-8B may take on an H100 by the model, in milliseconds.
-const STEP: f64 = 850.0;
+const STEP: f64 = 600.0;
 
 #[test]
 fn model_adds_a_step_up() {
