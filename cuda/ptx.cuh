@@ -90,7 +90,7 @@ DEVICE void store_words(void* to, uint4 v) {
                  : "memory");
 }
 
-// Copies 16 bytes from global to shared memory behind the thread's back, or writes 16 zeros and reads nothing.
+// Copies 16 bytes from global to shared memory asynchronously, or writes 16 zeros and reads nothing.
 DEVICE void cp_async(uint32_t to, const void* from, bool copied) {
     const int bytes = copied ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
