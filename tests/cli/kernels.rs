@@ -138,7 +138,8 @@ fn time_of_a_step_is_that_of_a_training_step() {
 #[test]
 fn bad_input_gets_one_line() {
     assert_eq!(vicugna(&["kernels", "time", "step", "--shape", "huge"]).code, 2);
-    vicugna(&["kernels", "time", "rope", "--lines", "/no/such/folder/x"]).refused("/no/such/folder/x: ");
+    vicugna(&["kernels", "time", "rope", "--lines", "/no/such/folder/x"])
+        .refused("/no/such/folder/x: No such file or directory (os error 2)");
     vicugna(&["kernels", "model", "--gpu", "h1000"]).refused("--gpu: \"h1000\" is not known");
     vicugna(&["kernels", "time", "rsmnorm"]).refused("NAME: rsmnorm is no op that is timed");
     vicugna(&["kernels", "time", "rope", "--device", "cpu"]).refused("--device: the cpu has no kernels");

@@ -209,9 +209,9 @@ fn keys(device: &Device, dtype: DType, heads: Heads, rows: usize) -> Result<[Ten
 
 /// A sequence, forward and backward.
 fn sequence(device: &Device, dtype: DType, heads: Heads, rows: usize) -> Result<Vec<usize>> {
-    /// How a sequence's keys are cut, each cut with a sum of dq of its own.
-    const SLICE_KEYS: usize = 64;
+    /// Into how many slices a sequence's keys are cut at most, each with a sum of dq of its own.
     const MOST_SLICES: usize = 8;
+    let slice_keys = ops::attention::BackwardTile::new(D).keys;
     let (width, [k, v]) = (heads.num_attention_heads * D, keys(device, dtype, heads, rows)?);
     let q = tensor(device, dtype, [rows, width])?.with_grad();
     let out = ops::attention::attention(&q, &k, &v, &Segments::packed(&[rows]), heads, 0.088)?;
@@ -224,7 +224,7 @@ fn sequence(device: &Device, dtype: DType, heads: Heads, rows: usize) -> Result<
         return Ok(vec![fwd, delta, dq, dkv]);
     }
     // A row has a sum of dq in each slice of the keys that it sees.
-    let slices: usize = (1..=rows).map(|seen| seen.div_ceil(SLICE_KEYS).min(MOST_SLICES) * width * 4).sum();
+    let slices: usize = (1..=rows).map(|seen| seen.div_ceil(slice_keys).min(MOST_SLICES) * width * 4).sum();
     Ok(vec![fwd, delta, dkv + slices, slices + q])
 }
 

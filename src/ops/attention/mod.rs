@@ -8,6 +8,7 @@ mod cuda_tiles;
 mod cuda_work;
 
 pub(crate) use cuda::KERNELS;
+pub(crate) use cuda_tiles::Backward as BackwardTile;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -157,8 +157,8 @@ fn rope() {
 fn all_files() {
     let context = device();
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../ptx")).unwrap();
-    let ops: Vec<_> =
-        files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string()).collect();
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "ptx"));
+    let ops: Vec<_> = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_string()).collect();
     assert!(ops.len() >= 11, "{ops:?}");
     for op in ops {
         let text = common::ptx(&op);
