@@ -55,7 +55,6 @@ pack() {
   local to=$temp/gpu_check
   VICUGNA_VECTORS=$to/launches/suite.bin "$temp/tests/suite" -q --skip fuzz --skip spans --skip traps >/dev/null
   VICUGNA_VECTORS=$to/launches/kernels.bin "$temp/tests/kernels" -q --skip mutants >/dev/null
-  "$to/bin/record" --middle "$to/launches/kernels.bin" "$to/launches/middle.bin"
   cp "$here"/gpu_check.{sh,py} "$to"
   cp -r assets/tiny "$to/model" && cp assets/dolly_sample/train.jsonl "$to/records.jsonl"
   glibc_of "$to"/bin/* >"$to/glibc"
@@ -171,7 +170,8 @@ sanitize() {
   local sanitizer code=0 temp
   sanitizer=$(tool compute-sanitizer) || exit
   temp=$(mktemp -d)
-  "$sanitizer" --tool "$1" --target-processes all --error-exitcode 99 bin/record launches/middle.bin "$temp" 2>&1 |
+  bin/record --middle launches/kernels.bin "$temp/middle.bin"
+  "$sanitizer" --tool "$1" --target-processes all --error-exitcode 99 bin/record "$temp/middle.bin" "$temp" 2>&1 |
     tee "$temp/log" || code=$?
   grep -qE "(ERROR|RACECHECK) SUMMARY" "$temp/log" || does_not_work compute-sanitizer "$temp/log"
   [[ $code != 99 ]]

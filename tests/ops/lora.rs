@@ -25,6 +25,11 @@ fn shapes() -> impl Strategy<Value = [usize; 4]> {
     ]
 }
 
+/// rows, N, K, R of layers of which several are multiplied: rows that begin anywhere, and on 16 bytes.
+fn small_shapes() -> impl Strategy<Value = [usize; 4]> {
+    prop_oneof![[1..20usize, 1..40usize, 1..40usize, 1..12usize], Just([9, 40, 64, 5]), Just([66, 72, 192, 8])]
+}
+
 fn dropouts() -> impl Strategy<Value = Option<Dropout>> {
     let key = (0.0..0.9f32, any::<u64>(), 0..99u64);
     proptest::option::of(key.prop_map(|(p, seed, step)| Dropout { p, seed, step, site: 3, first_element: 64 }))
@@ -142,7 +147,7 @@ on_devices! {
     /// Three layers of one input, of which the second has no adapter and the third another rank and scaling.
     #[test]
     fn layers_that_share_an_input_add_up(
-        [rows, n, k, r] in shapes(), dtypes in [float_dtype(), float_dtype()], dropout in dropouts(), seed: u64
+        [rows, n, k, r] in small_shapes(), dtypes in [float_dtype(), float_dtype()], dropout in dropouts(), seed: u64
     ) {
         let shapes = [[rows, n, k, r], [rows, n + 3, k, 1], [rows, n / 2 + 1, k, r + 5]];
         let scalings = [SCALING, 0.0, 0.75];

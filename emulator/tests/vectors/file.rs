@@ -111,7 +111,8 @@ impl Buffer {
             writer.number(place as u64);
             writer.number(buffer as u64);
         }
-        writer.block(&self.after);
+        // Nothing stands for what is as before: half of a file would be inputs again.
+        writer.block(if self.after == self.before { &[] } else { &self.after });
         let (element, relative, least) = match self.exact {
             Exactness::Bits => (0, 0.0, 0.0),
             Exactness::Close { element, relative, least } => (1 + element as u64, relative, least),
@@ -124,7 +125,7 @@ impl Buffer {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let before = reader.block()?.to_vec();
         let addresses = reader.list(|reader| Some((reader.number()? as usize, reader.number()? as usize)))?;
-        let after = reader.block()?.to_vec();
+        let after = reader.block().map(|after| if after.is_empty() { before.clone() } else { after.to_vec() })?;
         let element =
             [Element::F64, Element::F32, Element::F16, Element::Bf16].get((reader.number()? as usize).wrapping_sub(1));
         let (relative, least) = (f64::from_bits(reader.number()?), f64::from_bits(reader.number()?));
