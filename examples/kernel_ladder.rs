@@ -43,25 +43,29 @@ impl Rung {
     /// Computes `out` as the kernel's launch contract says.
     fn launch(&self, out: &mut Tensor, a: &Tensor, b: &Tensor, sizes: Sizes) -> Result<()> {
         let [down, across] = [sizes.m.div_ceil(self.tile[0]), sizes.n.div_ceil(self.tile[1])];
-        let (grid, args) = match self.kernel {
-            REAL => ([down * across, 1, 1], real_arguments(out.as_output()?, a.as_input()?, b.as_input()?, sizes)?),
-            _ => ([across, down, 1], arguments(out.as_output()?, a.as_input()?, b.as_input()?, sizes)?),
+        let tensors = [out.as_output()?, a.as_input()?, b.as_input()?];
+        let (grid, shared, args) = match self.kernel {
+            REAL => ([down * across, 1, 1], 49_152, real_arguments(tensors, sizes)?),
+            _ => ([across, down, 1], 0, arguments(tensors, sizes)?),
         };
-        let launch = Launch { kernel: self.kernel, grid, block: self.block, shared: 0, args: &args };
+        let launch = Launch { kernel: self.kernel, grid, block: self.block, shared, args: &args };
         self.kernels.launch(&out.device(), &launch)
     }
 }
 
 /// Those of a rung of `cuda/ladder/`.
-fn arguments(out: Arg, a: Arg, b: Arg, Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
+fn arguments([out, a, b]: [Arg; 3], Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
     Ok(vec![out, a, b, Arg::size(m)?, Arg::size(n)?, Arg::size(k)?])
 }
 
 /// Those of `cuda/matmul.cu`: no addend, no second pair of operands, f32 out, all of K in one slice.
-fn real_arguments(out: Arg, a: Arg, b: Arg, Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
-    let (null, one) = (Arg::I64(0), Arg::I32(1));
-    let [m, n, depth] = [Arg::size(m)?, Arg::size(n)?, Arg::size(k.next_multiple_of(32))?];
-    Ok(vec![out, null, a, b, null, null, m, n, Arg::size(k)?, Arg::I32(0), Arg::F32(1.0), one, depth])
+fn real_arguments([out, a, b]: [Arg; 3], Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
+    let (null, zero, one) = (Arg::I64(0), Arg::I32(0), Arg::I32(1));
+    let [m, n, k, depth] = [m, n, k, k.next_multiple_of(32)].map(Arg::size);
+    let (m, n, k) = (m?, n?, k?);
+    // Rows of out, a and b lie end to end.
+    let sizes = [m, n, k, zero, n, k, k, zero, zero];
+    Ok([&[out, null, a, b, null, null][..], &sizes, &[Arg::F32(1.0), one, depth?]].concat())
 }
 
 /// Values in bf16 without a pattern, below one half.
