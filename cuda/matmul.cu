@@ -15,7 +15,7 @@
 //   up to 4], ldc N, alpha 1, addend null, and matmul_sum adds them, `stride` elements apart: grid.y runs of
 //   n elements, one of M * N, or where ldc is not N one for each of up to 65535 rows, N and ldc multiples of 4.
 //   tile 256       128 x 256, block 256, 1 block an SM    85 FLOP for a byte from L2: an H100 at mma.sync's ~600 TFLOP/s
-//                  asks 7 TB/s of its L2, what that gives; each warp has 64 x 64, so 32 mma for 8 ldmatrix
+//                  asks 7 TB/s of its L2, near its limit; each warp has 64 x 64, so 32 mma for 8 ldmatrix
 //   tile 128       128 x 128, block 128, 2 blocks an SM   64 FLOP for a byte, for fewer tiles; warps of 64 x 64
 //   tile 64, any   64 x 64, block 128                     what has few rows or columns; rows that start anywhere
 //   rows: grid ceil(N / 16), block 256. sum: any grid.x, block up to 256; 4

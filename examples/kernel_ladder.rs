@@ -53,12 +53,12 @@ impl Rung {
     }
 }
 
-/// Those of a rung of `cuda/ladder/`.
+/// Returns the arguments of a rung of `cuda/ladder/`.
 fn arguments([out, a, b]: [Arg; 3], Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
     Ok(vec![out, a, b, Arg::size(m)?, Arg::size(n)?, Arg::size(k)?])
 }
 
-/// Those of `cuda/matmul.cu`: no addend, no second pair of operands, f32 out, all of K in one slice.
+/// Returns the arguments of a kernel of `cuda/matmul.cu`: no addend, no second pair of operands, f32 out, all of K in one slice.
 fn real_arguments([out, a, b]: [Arg; 3], Sizes { m, n, k }: Sizes) -> Result<Vec<Arg>> {
     let (null, zero, one) = (Arg::I64(0), Arg::I32(0), Arg::I32(1));
     let [m, n, k, depth] = [m, n, k, k.next_multiple_of(32)].map(Arg::size);

@@ -102,7 +102,7 @@ impl Device {
     }
 }
 
-/// As `--device` spells it: cpu, emulated, cuda or cuda:N.
+/// Reads a device as `--device` spells it: cpu, emulated, cuda or cuda:N.
 impl FromStr for Device {
     type Err = Error;
 

@@ -36,9 +36,9 @@ pub struct Lora {
 pub struct LoraInit {
     /// R.
     pub r: usize,
-    /// As in [`Lora`].
+    /// The factor of the adapter's output, as in [`Lora`].
     pub scaling: f32,
-    /// As in [`Lora`].
+    /// The probability of dropout, as in [`Lora`].
     pub dropout: f32,
     /// The run's seed.
     pub seed: u64,

@@ -239,7 +239,7 @@ fn decode(d: usize, full: usize, warps: usize) -> Case {
     batch.sizes(words(batch.inputs(case), &list)).scalar(Int(PARTS as u32)).scalar(Float(SCALE as f32))
 }
 
-/// Of heads whose sums are so far apart that no weight is left of one relative to the other's maximum.
+/// Makes parts of heads whose sums are so far apart that no weight is left of one relative to the other's maximum.
 fn sum_parts(d: usize) -> Case {
     let (batch, [out, mut lse]) = parts(d);
     let (list, seen) = (batch.list(usize::MAX), batch.seen());

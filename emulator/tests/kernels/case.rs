@@ -194,7 +194,7 @@ impl Case {
         self
     }
 
-    /// As [`Self::output`], but as exact as sums of values of some size that `rounding` holds.
+    /// Adds an output that is as exact as sums of values of some size that `rounding` holds.
     pub fn close_to(self, kind: Kind, rounding: (Kind, f64), expected: Vec<f64>) -> Self {
         self.output(kind, expected).rounded_as(rounding)
     }

@@ -33,7 +33,7 @@ pub struct CudarcDriver {
     compute: Arc<CudaStream>,
     copy: Arc<CudaStream>,
     pool: Pool,
-    /// Of the copy stream, from its first upload on.
+    /// The page-locked memory of the copy stream, from its first upload on.
     staging: Mutex<Option<Staging>>,
     modules: Mutex<Vec<Loaded>>,
     /// The kernel queued last, for errors that come later.

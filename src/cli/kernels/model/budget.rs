@@ -47,7 +47,7 @@ pub(super) fn budgets(text: &str, architecture: &str) -> HashMap<String, Budget>
     found
 }
 
-/// That of `292/64 = 4.56, 1003 cycles, gap 623, 13 loads`.
+/// Reads a main loop from a cell like `292/64 = 4.56, 1003 cycles, gap 623, 13 loads`.
 fn main_loop(cell: &str) -> Option<MainLoop> {
     let (instructions, rest) = cell.split_once('/')?;
     let (mma, rest) = rest.split_once(" = ")?;

@@ -4,7 +4,7 @@
 #[derive(Debug, serde::Serialize)]
 pub(super) struct Gpu {
     pub name: &'static str,
-    /// As the tables of `docs/kernel-budget.md` are headed.
+    /// The architecture, as the tables of `docs/kernel-budget.md` are headed.
     #[serde(skip)]
     pub architecture: &'static str,
     pub multiprocessors: u64,

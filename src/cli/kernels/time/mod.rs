@@ -55,7 +55,7 @@ struct Step {
     bytes: usize,
     /// Floating-point operations of products of matrices.
     operations: usize,
-    /// Of the bytes a second that a copy reaches on this device.
+    /// The share that it reaches of the bytes a second of a copy on this device.
     share_of_copy: Option<f64>,
     kernels: Vec<Kernel>,
 }

@@ -81,7 +81,7 @@ struct StepTime {
     mode: &'static str,
     milliseconds: f64,
     tokens_per_second: f64,
-    /// Of the last step.
+    /// The loss of the last step.
     #[serde(skip_serializing_if = "Option::is_none")]
     loss: Option<f32>,
     /// The most that tensors held.
