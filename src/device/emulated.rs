@@ -52,10 +52,11 @@ pub struct Emulated {
     state: Mutex<State>,
 }
 
+/// What an emulated device holds.
 #[derive(Debug)]
-struct State {
-    device: ptx_emulator::Device,
-    modules: Vec<ptx_emulator::Module>,
+pub(super) struct State {
+    pub device: ptx_emulator::Device,
+    pub modules: Vec<ptx_emulator::Module>,
     profile: Vec<Profiled>,
 }
 
@@ -71,7 +72,7 @@ impl Emulated {
         std::mem::take(&mut self.state().profile)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

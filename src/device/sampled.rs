@@ -1,17 +1,17 @@
 //! A GPU that runs a few blocks of each launch: what a step of a large model does can be counted in seconds.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use ptx_emulator::{Arch, Checks, Counters, MemoryError};
+use ptx_emulator::{Checks, Counters};
 
 use super::driver::{Arg, DevicePtr, Driver, Launch, MemoryInfo, Module, Stream};
-use super::emulated::pack;
+use super::emulated::{Emulated, Emulation, State, pack};
 use crate::error::{Error, Result};
 
 const NAME: &str = "sampled";
 /// Address space, of which no more becomes memory than the blocks that run touch.
-const ADDRESSES: u64 = 1 << 42;
+const ADDRESSES: usize = 1 << 42;
 
 /// A [`Driver`] that runs a few blocks of each launch, spread over its grid, and of equal launches only those of the first.
 ///
@@ -19,15 +19,15 @@ const ADDRESSES: u64 = 1 << 42;
 #[derive(Debug)]
 pub struct Sampled {
     blocks: u64,
-    state: Mutex<State>,
+    /// Whose memory and modules it uses.
+    emulated: Emulated,
+    launches: Mutex<Launches>,
 }
 
-#[derive(Debug)]
-struct State {
-    device: ptx_emulator::Device,
-    modules: Vec<ptx_emulator::Module>,
+#[derive(Debug, Default)]
+struct Launches {
     known: HashMap<Alike, SampledLaunch>,
-    launches: Vec<SampledLaunch>,
+    since: Vec<SampledLaunch>,
 }
 
 /// What makes launches equal: all but the addresses of their buffers.
@@ -58,18 +58,13 @@ pub struct SampledLaunch {
 impl Sampled {
     /// A device with nothing on it, which runs at most so many blocks of a launch.
     pub fn new(blocks: u64) -> Self {
-        let device = ptx_emulator::Device::with_memory(Arch::Sm80, ADDRESSES);
-        let (modules, known, launches) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { blocks: blocks.max(1), state: Mutex::new(State { device, modules, known, launches }) }
+        let emulated = Emulated::new(Emulation { memory: ADDRESSES, ..Emulation::default() });
+        Self { blocks: blocks.max(1), emulated, launches: Mutex::default() }
     }
 
     /// The launches since the last call, in their order.
     pub fn take_launches(&self) -> Vec<SampledLaunch> {
-        std::mem::take(&mut self.state().launches)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.launches.lock().unwrap_or_else(PoisonError::into_inner).since)
     }
 }
 
@@ -83,19 +78,15 @@ impl Driver for Sampled {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Option<DevicePtr>> {
-        match self.state().device.alloc(bytes as u64) {
-            Ok(address) => Ok(Some(DevicePtr(address))),
-            Err(MemoryError::OutOfMemory { .. }) => Ok(None),
-            Err(error) => Err(refused(error)),
-        }
+        self.emulated.allocate(bytes)
     }
 
     fn free(&self, ptr: DevicePtr) {
-        let _ = self.state().device.free(ptr.0);
+        self.emulated.free(ptr);
     }
 
-    fn copy_to_device(&self, dst: DevicePtr, src: &[u8], _: Stream) -> Result<()> {
-        self.state().device.write(dst.0, src).map_err(refused)
+    fn copy_to_device(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
+        self.emulated.copy_to_device(dst, src, stream)
     }
 
     fn copy_to_host(&self, dst: &mut [u8], _: DevicePtr, _: Stream) -> Result<()> {
@@ -112,21 +103,19 @@ impl Driver for Sampled {
     }
 
     fn load(&self, ptx: &str) -> Result<Module> {
-        let module = ptx_emulator::Module::parse(ptx).map_err(refused)?;
-        let modules = &mut self.state().modules;
-        modules.push(module);
-        Ok(Module(modules.len() - 1))
+        self.emulated.load(ptx)
     }
 
     fn launch(&self, module: Module, launch: &Launch<'_>, _: Stream) -> Result<()> {
-        let State { device, modules, known, launches } = &mut *self.state();
+        let Launches { known, since } = &mut *self.launches.lock().unwrap_or_else(PoisonError::into_inner);
         let too_large = || refused(format!("{}: the launch is too large", launch.kernel));
         let dims = launch.dims().ok_or_else(too_large)?;
         let alike = Alike { kernel: launch.kernel.into(), dims, args: launch.args.iter().map(of_argument).collect() };
         if let Some(known) = known.get(&alike) {
-            launches.push(known.clone());
+            since.push(known.clone());
             return Ok(());
         }
+        let State { device, modules, .. } = &mut *self.emulated.state();
         let kernel = modules.get(module.0).and_then(|module| module.kernel(launch.kernel));
         let kernel = kernel.ok_or_else(|| refused(format!("{}: there is no such kernel", launch.kernel)))?;
         let (grid, block, shared) = dims;
@@ -143,8 +132,8 @@ impl Driver for Sampled {
         let counters = device.launch(kernel, &sample).map_err(refused)?;
         let bytes = |wanted: char| alike.args.iter().filter(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes).sum();
         let (kernel, input_bytes, output_bytes) = (launch.kernel.into(), bytes('i'), bytes('o'));
-        launches.push(SampledLaunch { kernel, grid, block, input_bytes, output_bytes, counters });
-        known.extend(launches.last().map(|launch| (alike, launch.clone())));
+        since.push(SampledLaunch { kernel, grid, block, input_bytes, output_bytes, counters });
+        known.extend(since.last().map(|launch| (alike, launch.clone())));
         Ok(())
     }
 
@@ -157,8 +146,7 @@ impl Driver for Sampled {
     }
 
     fn memory_info(&self) -> Result<MemoryInfo> {
-        let (free, total) = self.state().device.memory_info();
-        Ok(MemoryInfo { free: free as usize, total: total as usize })
+        self.emulated.memory_info()
     }
 }
 

@@ -142,6 +142,16 @@ on_devices! {
         for leaf in &leaves {
             check_bits("gradient", gradients.get(leaf).unwrap(), without.get(leaf).unwrap())?;
         }
+        // Without adapter it is matmul, and nothing else need be trained for its gradient.
+        let [x, w, ..] = leaves.each_ref().map(Tensor::detach);
+        let base = Projection { weight: &w, adapter: None, residual: Some(&added) };
+        let operands = Operands::of_groups(&x.device(), x.dtype(), &[vec![None]]).unwrap();
+        let y = linears(&x, &[base], &operands[0], None).unwrap().remove(0);
+        check("y", &y, &expected!(R => {
+            let product = reference::matmul::forward::<R>(&cast(&case.x), &cast(&case.w), shape[2]);
+            reference::elementwise::add::<R>(&cast(&residual), &product)
+        }))?;
+        check_bits("dresidual", backward_from([(&y, dy.clone())]).unwrap().get(&added).unwrap(), &dy)?;
     }
 
     /// Three layers of one input, of which the second has no adapter and the third another rank and scaling.
@@ -272,6 +282,15 @@ on_devices! {
         assert_eq!(error.to_string(), "lora: lora_b must be [3, 2], got [3, 1]");
         let error = refusal([2, 4], [3, 2], DType::Bf16);
         assert!(matches!(error, Error::DType { .. }), "{error}");
+        let [a, b] = [zeros([2, 4], DType::F32), zeros([3, 2], DType::F32)];
+        let error = lora(&x, &w, &a, &b, 1.0, None, Some(&x)).unwrap_err();
+        assert_eq!(error.to_string(), "lora: residual must be [2, 3], got [2, 4]");
+        let projection = Projection { weight: &w, adapter: Some(Adapter { a: &a, b: &b, scaling: 1.0 }), residual: None };
+        let others = Operands::of_groups(&x.device(), DType::F32, &[vec![None]]).unwrap();
+        match (linears(&x, &[projection], &others[0], None), x.device()) {
+            (Err(error), Device::Cuda(_)) => assert_eq!(error.to_string(), "lora: the operands are those of other adapters"),
+            (found, device) => assert!(found.is_ok() && device.is_same(&Device::Cpu), "{found:?}"),
+        }
         let key = Dropout { p: 1.0, seed: 0, step: 0, site: 0, first_element: 0 };
         let error = lora(&x, &w, &zeros([2, 4], DType::F32), &zeros([3, 2], DType::F32), 1.0, Some(key), None).unwrap_err();
         assert!(matches!(error, Error::Input { .. }), "{error}");

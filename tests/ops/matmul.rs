@@ -6,7 +6,7 @@ use vicugna::autograd::{Tensor, backward_from};
 use vicugna::device::{Device, Emulated, Emulation, Profiled};
 use vicugna::dtype::DType;
 use vicugna::error::Error;
-use vicugna::ops::matmul::{matmul, matmul_f32, matmul_residual};
+use vicugna::ops::matmul::{matmul, matmul_f32};
 use vicugna::reference;
 
 use crate::harness::*;
@@ -69,26 +69,6 @@ on_devices! {
         for (name, leaf) in [("dx", &x), ("dw", &w)] {
             check_bits(name, found.get(leaf).unwrap(), expected.get(leaf).unwrap())?;
         }
-    }
-
-    #[test]
-    fn a_residual_is_added((rows, n, k) in shapes(), dtypes in [float_dtype(), float_dtype()], seed: u64) {
-        let (x, w) = (random(seed, rows * k, dtypes[0]), random(seed ^ 1, n * k, dtypes[1]));
-        let [residual, dy] = [2, 3].map(|i| random(seed ^ i, rows * n, dtypes[0]));
-        let (tx, tw) = (tensor(&x, dtypes[0], [rows, k]).with_grad(), tensor(&w, dtypes[1], [n, k]).with_grad());
-        let (tr, tdy) = (tensor(&residual, dtypes[0], [rows, n]).with_grad(), tensor(&dy, dtypes[0], [rows, n]));
-        let y = matmul_residual(&tx, &tw, Some(&tr)).unwrap();
-        check("y", &y, &expected!(R => {
-            let product = reference::matmul::forward::<R>(&cast(&x), &cast(&w), k);
-            reference::elementwise::add::<R>(&cast(&residual), &product)
-        }))?;
-        let gradients = backward_from([(&y, tdy.clone())]).unwrap();
-        let without = backward_from([(&matmul(&tx, &tw).unwrap(), tdy.clone())]).unwrap();
-        check_bits("dresidual", gradients.get(&tr).unwrap(), &tdy)?;
-        check_bits("dx", gradients.get(&tx).unwrap(), without.get(&tx).unwrap())?;
-        check_bits("dw", gradients.get(&tw).unwrap(), without.get(&tw).unwrap())?;
-        let alone = backward_from([(&matmul_residual(&tx.detach(), &tw.detach(), Some(&tr)).unwrap(), tdy.clone())]);
-        check_bits("dresidual alone", alone.unwrap().get(&tr).unwrap(), &tdy)?;
     }
 
     #[test]
@@ -155,8 +135,6 @@ on_devices! {
         assert_eq!(error.to_string(), "matmul: weight must be [N, 4], got [2, 3]");
         let error = matmul(&x, &tensor(&[0.0; 4], DType::F32, [4])).unwrap_err();
         assert_eq!(error.to_string(), "matmul: weight must be [N, 4], got [4]");
-        let error = matmul_residual(&x, &x, Some(&x)).unwrap_err();
-        assert_eq!(error.to_string(), "matmul: residual must be [2, 2], got [2, 4]");
         let scalar = vicugna::shape::Shape::from([]);
         assert!(matches!(matmul(&tensor(&[0.0], DType::F32, scalar), &x), Err(Error::Shape { .. })));
         let ids = vicugna::autograd::Tensor::from_slice(&device(), [2, 4], &[0u32; 8]).unwrap();

@@ -3,6 +3,7 @@
 mod check;
 mod model;
 mod profile;
+mod synthetic;
 mod time;
 
 use std::sync::Arc;

@@ -110,6 +110,19 @@ impl Operands {
         operands.0.as_ref().ok_or_else(|| Error::shape(OP, "the adapters' operands are another device's"))
     }
 
+    /// Refuses projections with other adapters than those that these operands were made of, as far as shapes tell.
+    fn refuse_misfits(&self, projections: &[Projection<'_>]) -> Result<()> {
+        let fits = |(projection, placed): (&Projection<'_>, &Option<Placed>)| match (&projection.adapter, placed) {
+            (Some(adapter), Some(Placed { b, .. })) => {
+                let &[n, r] = adapter.b.dims() else { return false };
+                b.shape() == [n, r.next_multiple_of(8)].into()
+            }
+            (adapter, placed) => adapter.is_none() && placed.is_none(),
+        };
+        let all_fit = projections.len() == self.adapters.len() && projections.iter().zip(&*self.adapters).all(fits);
+        if all_fit { Ok(()) } else { Err(Error::shape(OP, "the operands are those of other adapters")) }
+    }
+
     fn adapter(&self, i: usize) -> Option<&Placed> {
         self.adapters.get(i).and_then(Option::as_ref)
     }
@@ -128,6 +141,7 @@ pub fn forward(
     dropout: Option<Dropout>,
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let (device, dtype, operands) = (x.device(), x.dtype(), Operands::of(operands)?);
+    operands.refuse_misfits(projections)?;
     let mut xa = Vec::new();
     if operands.rank() > 0 {
         let mut product = Tensor::uninit(&device, dtype, [x.shape().rows(), operands.rank()])?;

@@ -4,18 +4,13 @@ use super::OP;
 use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::elementwise::add;
 use crate::ops::gemm::{Matrix, product, with_last};
 use crate::shape::Shape;
 
-/// `y = x · weightᵀ + residual`, `[.., N]`, in `dtype`.
-pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType, residual: Option<&Tensor>) -> Result<Tensor> {
+/// `y = x · weightᵀ`, `[.., N]`, in `dtype`.
+pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let shape = with_last(OP, x.shape(), weight.shape().rows())?;
-    let y = product(OP, shape, dtype, &[[Matrix::new(OP, x)?, Matrix::new(OP, weight)?.t()]])?;
-    match residual {
-        Some(residual) => add(&residual.detach(), &y),
-        None => Ok(y),
-    }
+    product(OP, shape, dtype, &[[Matrix::new(OP, x)?, Matrix::new(OP, weight)?.t()]])
 }
 
 /// `dx = dy · weight`, of `shape`.

@@ -5,21 +5,17 @@ use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::elementwise::cast;
-use crate::ops::gemm::cuda::{Matrix, Product, product};
+use crate::ops::gemm::cuda::{Matrix, product};
 use crate::ops::gemm::with_last;
 use crate::shape::Shape;
 
 pub use crate::ops::gemm::cuda::KERNELS;
 pub use crate::ops::gemm::cuda_tiling::SplitK;
 
-/// `y = x · weightᵀ + residual`, `[.., N]`, in `dtype`.
-pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType, residual: Option<&Tensor>) -> Result<Tensor> {
-    let (device, weight) = (x.device(), cast(weight, x.dtype())?);
-    let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
-    let addend = residual.map(|residual| Matrix::new(OP, residual)).transpose()?;
-    let terms = [[Matrix::new(OP, x)?, Matrix::new(OP, &weight)?.t()]];
-    Product { addend, ..Product::new(&terms) }.run(&device, Matrix::output(OP, &mut y)?)?;
-    Ok(y)
+/// `y = x · weightᵀ`, `[.., N]`, in `dtype`.
+pub fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (shape, weight) = (with_last(OP, x.shape(), weight.shape().rows())?, cast(weight, x.dtype())?);
+    product(OP, &x.device(), shape, dtype, 1.0, &[[Matrix::new(OP, x)?, Matrix::new(OP, &weight)?.t()]])
 }
 
 /// `dx = dy · weight`, of `shape`.

@@ -7,10 +7,10 @@ mod time;
 
 use serde_json::{Value, json};
 
+use super::synthetic::{ModelShape, adapter};
 use crate::cli::report::Report;
 use crate::error::{Error, Result};
-use crate::io::adapter::{AdapterConfig, Modules};
-use crate::models::llama::{LlamaConfig, ModelType};
+use crate::io::adapter::Modules;
 use gpu::{GPUS, Gpu};
 use step::{Launches, Step};
 use time::{GAP, KernelTime, kernel_times, total};
@@ -27,7 +27,7 @@ pub(super) struct Args {
     gpu: Vec<String>,
     /// The shape of the model
     #[arg(long, value_enum, default_value = "llama-3-8b")]
-    shape: ShapeName,
+    shape: ModelShape,
     /// Tokens of a step, in sequences of 2048
     #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     tokens: u64,
@@ -37,34 +37,6 @@ pub(super) struct Args {
     /// Run each block again for its gradient
     #[arg(long)]
     activation_checkpointing: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum ShapeName {
-    #[value(name = "llama-3-8b")]
-    Llama3_8b,
-}
-
-impl ShapeName {
-    fn config(self) -> LlamaConfig {
-        LlamaConfig {
-            model_type: ModelType::default(),
-            hidden_size: 4096,
-            intermediate_size: 14_336,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            vocab_size: 128_256,
-            max_position_embeddings: 8192,
-            rms_norm_eps: 1e-5,
-            rope_theta: 500_000.0,
-            rope_scaling: None,
-            tie_word_embeddings: false,
-            bos_token_id: None,
-            eos_token_ids: Vec::new(),
-        }
-    }
 }
 
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
@@ -101,7 +73,7 @@ impl Args {
         let tokens = self.tokens as usize;
         Step {
             model: self.shape.config(),
-            adapter: AdapterConfig { r: 8, lora_dropout: 0.05, target_modules, ..AdapterConfig::default() },
+            adapter: adapter(target_modules),
             lengths: (0..tokens).step_by(LENGTH).map(|first| (tokens - first).min(LENGTH)).collect(),
             activation_checkpointing: self.activation_checkpointing,
         }

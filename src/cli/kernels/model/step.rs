@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::super::synthetic::train;
 use super::time::Work;
-use crate::autograd::{Tensor, backward};
+use crate::autograd::Tensor;
 use crate::device::{Device, Sampled, SampledLaunch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::adapter::AdapterConfig;
 use crate::io::model::attach_new_adapter;
 use crate::models::llama::{Llama, LlamaConfig};
-use crate::nn::{Batch, BlockHook, Checkpoint, DropoutSeed, Plain, Sequence};
+use crate::nn::{Batch, BlockHook, Checkpoint, Plain, Sequence};
 use crate::ops::adamw::AdamWOptions;
-use crate::ops::grad_norm::grad_norm;
-use crate::optim::{AdamW, Trained};
+use crate::optim::AdamW;
 
 /// Blocks of each launch that run. Those of one launch do alike, but for attention's, whose work falls evenly over a grid.
 const BLOCKS: u64 = 4;
@@ -48,22 +48,10 @@ impl Step {
         };
         let sequences: Vec<Sequence> = self.lengths.iter().enumerate().map(sequence).collect();
         sampled.take_launches();
-        self.run(&model, &Batch::new(&sequences, &device)?)?;
-        Ok(Launches { work: group(&sampled.take_launches()), peak_bytes: device.peak_bytes().unwrap_or(0) })
-    }
-
-    fn run(&self, model: &Llama, batch: &Batch) -> Result<()> {
         let hook: &dyn BlockHook = if self.activation_checkpointing { &Checkpoint } else { &Plain };
-        let dropout = DropoutSeed { seed: 0, step: 0, first_row: 0 };
-        let loss = model.loss(batch, batch.supervised as f32, Some(dropout), hook)?;
-        let mut found = backward(&loss)?;
-        let trained = model.trained();
-        let gradients: Vec<Tensor> = trained.iter().filter_map(|(_, weight)| found.take(&weight.get())).collect();
-        let scale = grad_norm(&gradients.iter().collect::<Vec<_>>())?.clip_scale(1.0)?;
-        let mut weights: Vec<_> = trained.iter().map(|(_, weight)| weight.lock()).collect();
-        let updates = trained.iter().zip(&mut weights).zip(&gradients);
-        let updates = updates.map(|(((name, _), parameter), gradient)| Trained { name, parameter, gradient });
-        AdamW::new(AdamWOptions::default()).step(updates.collect(), &scale)
+        let mut optimizer = AdamW::new(AdamWOptions::default());
+        train(&model, &Batch::new(&sequences, &device)?, &mut optimizer, 0, hook)?;
+        Ok(Launches { work: group(&sampled.take_launches()), peak_bytes: device.peak_bytes().unwrap_or(0) })
     }
 }
 

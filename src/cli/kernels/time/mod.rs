@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::parse_gpu;
+use super::synthetic::ModelShape;
 use crate::autograd::Tensor;
 use crate::cli::model::DTypeArg;
 use crate::cli::report::Report;
@@ -39,7 +40,7 @@ pub(super) struct Args {
     dtype: Option<DTypeArg>,
     /// The model of a step
     #[arg(long, default_value = "llama-3-8b")]
-    shape: step::ModelShape,
+    shape: ModelShape,
     /// Write each result into this file as a line of JSON, as soon as it is there
     #[arg(long, value_name = "FILE")]
     lines: Option<PathBuf>,

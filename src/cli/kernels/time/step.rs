@@ -12,65 +12,25 @@ use std::time::Instant;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::super::synthetic::{adapter, train};
 use super::{Args, Lines, noise, random};
-use crate::autograd::{Tensor, backward};
+use crate::autograd::Tensor;
 use crate::cli::report::Report;
 use crate::device::{Cuda, Device, Graphs, Timed};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::io::adapter::{AdapterConfig, Modules};
+use crate::io::adapter::Modules;
 use crate::io::model::attach_new_adapter;
-use crate::models::llama::{Llama, LlamaConfig, ModelType};
-use crate::nn::{Batch, DropoutSeed, Plain, Sequence};
+use crate::models::llama::{Llama, LlamaConfig};
+use crate::nn::{Batch, Plain, Sequence};
 use crate::ops::elementwise::cast;
-use crate::ops::grad_norm::grad_norm;
-use crate::optim::{AdamW, AdamWOptions, Trained};
+use crate::optim::{AdamW, AdamWOptions};
 use crate::shape::Shape;
 
 /// Tokens of a sequence, at most.
 const LONGEST: usize = 2048;
 /// Whole steps, of which the fastest counts.
 const REPEATS: usize = 3;
-
-/// A model by its sizes.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum ModelShape {
-    /// Llama 3 8B
-    #[value(name = "llama-3-8b")]
-    Llama3B8,
-    /// Two layers of the width 128, for an emulated GPU
-    Tiny,
-}
-
-impl ModelShape {
-    fn config(self) -> LlamaConfig {
-        let (hidden_size, intermediate_size, num_hidden_layers, vocab_size) = match self {
-            Self::Llama3B8 => (4096, 14_336, 32, 128_256),
-            Self::Tiny => (128, 384, 2, 1536),
-        };
-        let (num_attention_heads, num_key_value_heads) = match self {
-            Self::Llama3B8 => (32, 8),
-            Self::Tiny => (4, 2),
-        };
-        LlamaConfig {
-            model_type: ModelType::Llama { attention_bias: false, mlp_bias: false },
-            hidden_size,
-            intermediate_size,
-            num_hidden_layers,
-            num_attention_heads,
-            num_key_value_heads,
-            head_dim: hidden_size / num_attention_heads,
-            vocab_size,
-            max_position_embeddings: 8192,
-            rms_norm_eps: 1e-5,
-            rope_theta: 500_000.0,
-            rope_scaling: None,
-            tie_word_embeddings: false,
-            bos_token_id: None,
-            eos_token_ids: Vec::new(),
-        }
-    }
-}
 
 /// How long a step took in one way of running it.
 #[derive(Serialize)]
@@ -220,10 +180,7 @@ impl Trainer {
             seed += 1;
             weight(device, work.dtype, name, shape, seed)
         })?;
-        let (target_modules, lora_alpha) = (target_modules.clone(), 32.0);
-        let adapter =
-            AdapterConfig { r: 8, lora_alpha, lora_dropout: 0.05, target_modules, ..AdapterConfig::default() };
-        attach_new_adapter(&model, &adapter, 42)?;
+        attach_new_adapter(&model, &adapter(target_modules.clone()), 42)?;
         let optimizer = AdamW::new(AdamWOptions { learning_rate: 1e-4, ..AdamWOptions::default() });
         let (device, graphs) = (device.clone(), Graphs::new(device));
         Ok(Self { device, model, sequences: work.sequences(), optimizer, graphs, steps: 0 })
@@ -232,21 +189,8 @@ impl Trainer {
     /// Makes a step and waits for it; the loss.
     fn step(&mut self) -> Result<f32> {
         let Self { device, model, sequences, optimizer, graphs, steps } = self;
-        let (loss, norm) = graphs.run((), || {
-            let batch = Batch::new(&*sequences, device)?;
-            let dropout = DropoutSeed { seed: 42, step: *steps, first_row: 0 };
-            let loss = model.loss(&batch, batch.supervised as f32, Some(dropout), &Plain)?;
-            let mut gradients = backward(&loss)?;
-            let parameters = model.trained();
-            let gradients: Vec<Tensor> =
-                parameters.iter().filter_map(|(_, parameter)| gradients.take(&parameter.get())).collect();
-            let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
-            let mut locked: Vec<_> = parameters.iter().map(|(_, parameter)| parameter.lock()).collect();
-            let updates = parameters.iter().zip(&mut locked).zip(&gradients);
-            let updates = updates.map(|(((name, _), parameter), gradient)| Trained { name, parameter, gradient });
-            optimizer.step(updates.collect(), &norm.clip_scale(f64::INFINITY)?)?;
-            Ok((loss.detach(), norm))
-        })?;
+        let (loss, norm) =
+            graphs.run((), || train(model, &Batch::new(&*sequences, device)?, optimizer, *steps, &Plain))?;
         *steps += 1;
         norm.read()?;
         Ok(loss.to_vec::<f32>()?.first().copied().unwrap_or(f32::NAN))
