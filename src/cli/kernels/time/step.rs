@@ -43,7 +43,7 @@ struct StepTime {
     tokens_per_second: f64,
     /// The loss of the last step.
     #[serde(skip_serializing_if = "Option::is_none")]
-    loss: Option<f32>,
+    loss: Option<f64>,
     /// The most that tensors held.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_device_bytes: Option<usize>,
@@ -111,7 +111,7 @@ impl Work {
 
     /// The fastest of several steps, after `before` others.
     fn fastest(&self, trainer: &mut Trainer, targets: &Modules, mode: &'static str, before: usize) -> Result<StepTime> {
-        let (mut seconds, mut loss) = (f64::INFINITY, f32::NAN);
+        let (mut seconds, mut loss) = (f64::INFINITY, f64::NAN);
         for number in 0..before + REPEATS {
             let start = Instant::now();
             loss = trainer.step()?;
@@ -187,13 +187,13 @@ impl Trainer {
     }
 
     /// Makes a step and waits for it; the loss.
-    fn step(&mut self) -> Result<f32> {
+    fn step(&mut self) -> Result<f64> {
         let Self { device, model, sequences, optimizer, graphs, steps } = self;
         let (loss, norm) =
             graphs.run((), || train(model, &Batch::new(&*sequences, device)?, optimizer, *steps, &Plain))?;
         *steps += 1;
         norm.read()?;
-        Ok(loss.to_vec::<f32>()?.first().copied().unwrap_or(f32::NAN))
+        Ok(loss.to_vec::<f32>()?.first().map_or(f64::NAN, |&loss| loss.into()))
     }
 }
 
