@@ -14,12 +14,17 @@ pub enum DType {
     I32,
     /// Token ids and positions.
     U32,
+    /// The weights of an int8 layer.
+    I8,
+    /// Bytes: two weights of a 4-bit layer each, or codes of their scales.
+    U8,
 }
 
 impl DType {
     /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {
+            Self::I8 | Self::U8 => 1,
             Self::Bf16 => 2,
             Self::F32 | Self::I32 | Self::U32 => 4,
         }
@@ -38,6 +43,8 @@ impl std::fmt::Display for DType {
             Self::Bf16 => "bf16",
             Self::I32 => "i32",
             Self::U32 => "u32",
+            Self::I8 => "i8",
+            Self::U8 => "u8",
         })
     }
 }
@@ -59,6 +66,12 @@ impl Element for i32 {
 }
 impl Element for u32 {
     const DTYPE: DType = DType::U32;
+}
+impl Element for i8 {
+    const DTYPE: DType = DType::I8;
+}
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
 }
 
 /// A storage type of activations and weights; the CPU computes on it in f32.

@@ -61,6 +61,8 @@ pub(super) fn from_dtype(from: Dtype, to: DType) -> Option<Convert> {
             |bytes, strides, out| fill::<8, bf16>(bytes, strides, out, |b| bf16::from_f64(f64::from_le_bytes(b)))
         }
         (Dtype::I32, DType::I32) => |bytes, strides, out| fill::<4, i32>(bytes, strides, out, i32::from_le_bytes),
+        (Dtype::I8, DType::I8) => |bytes, strides, out| fill::<1, i8>(bytes, strides, out, i8::from_le_bytes),
+        (Dtype::U8, DType::U8) => |bytes, strides, out| fill::<1, u8>(bytes, strides, out, u8::from_le_bytes),
         (Dtype::U32, DType::U32) => |bytes, strides, out| fill::<4, u32>(bytes, strides, out, u32::from_le_bytes),
         _ => return None,
     })

@@ -230,5 +230,7 @@ fn stored(dtype: DType) -> Dtype {
         DType::Bf16 => Dtype::BF16,
         DType::I32 => Dtype::I32,
         DType::U32 => Dtype::U32,
+        DType::I8 => Dtype::I8,
+        DType::U8 => Dtype::U8,
     }
 }
