@@ -11,7 +11,9 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::hub::{Hub, Kind};
 use crate::io::model::ModelFiles;
+use crate::io::quantized::{Quantization, Scheme};
 use crate::models::llama::Llama;
+use crate::ops::int8_matmul::Method;
 use crate::train::Progress;
 
 #[derive(clap::Args)]
@@ -28,6 +30,9 @@ pub(super) struct BaseArgs {
     /// How frozen weights are compressed
     #[arg(long, default_value = "none")]
     quantize: Quantize,
+    /// Elements of activations of this size or more are multiplied as floats, not in int8; 0: none are
+    #[arg(long, default_value_t = 6.0)]
+    int8_threshold: f32,
     /// Threads of the CPU; all by default
     #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -56,6 +61,7 @@ pub(super) enum DTypeArg {
 #[derive(Clone, Copy, ValueEnum)]
 enum Quantize {
     None,
+    Int8,
 }
 
 impl From<DTypeArg> for DType {
@@ -70,11 +76,18 @@ impl From<DTypeArg> for DType {
 impl BaseArgs {
     /// Finds the model's files, on the hub if need be.
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
-        let Quantize::None = self.quantize;
         limit_threads(self.threads)?;
-        let files = ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)?;
+        let files = ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)?.quantized(self.quantization());
         files.notes()?.iter().for_each(|note| report.note(note));
         Ok(files)
+    }
+
+    fn quantization(&self) -> Quantization {
+        let scheme = match self.quantize {
+            Quantize::None => Scheme::None,
+            Quantize::Int8 => Scheme::Int8,
+        };
+        Quantization { scheme, method: Method { threshold: self.int8_threshold, ..Method::default() } }
     }
 
     /// Where to compute, and how weights and activations are stored there.

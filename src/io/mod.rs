@@ -18,6 +18,7 @@ pub mod hub;
 pub(crate) mod json;
 pub mod model;
 pub mod npy;
+pub mod quantized;
 pub mod safetensors;
 pub(crate) mod text;
 pub mod tokenizer;

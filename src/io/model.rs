@@ -13,13 +13,15 @@ use super::companions::Own;
 use super::config::{self, read_config, write_config};
 use super::gguf::Gguf;
 use super::mmap::MappedFile;
+use super::quantized::Quantization;
 use super::safetensors::Checkpoint;
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::models::llama::{Llama, LlamaConfig};
-use crate::nn::{Lora, LoraInit, Parameter};
+use crate::models::llama::{Llama, LlamaConfig, Load};
+use crate::nn::{Lora, LoraInit, Parameter, Weight};
+use crate::shape::Shape;
 
 /// An opened model: its shape is known, its weights are still in the file.
 pub struct ModelFiles {
@@ -29,6 +31,8 @@ pub struct ModelFiles {
     pub(super) weights: Weights,
     names: Names,
     adapter: Option<Adapted>,
+    /// How its frozen linear layers are held in memory.
+    quantization: Quantization,
     pub(super) own: Own,
 }
 
@@ -77,7 +81,8 @@ impl ModelFiles {
 
     fn new(path: &Path, config: LlamaConfig, weights: Weights) -> Result<Self> {
         let names = Names::of(weights.source(), config.tie_word_embeddings)?;
-        Ok(Self { path: path.into(), config, weights, names, adapter: None, own: Own::default() })
+        let quantization = Quantization::default();
+        Ok(Self { path: path.into(), config, weights, names, adapter: None, quantization, own: Own::default() })
     }
 
     /// The same with the adapter in `folder` on it, and with the tokenizer and the chat template that are there.
@@ -89,6 +94,12 @@ impl ModelFiles {
         let adapter = Adapter::read(folder, &base)?;
         let (config, own) = (adapter.model(&base), Own::of(folder));
         Ok(Self { config, adapter: Some(Adapted { adapter, base }), own, ..self })
+    }
+
+    /// The same with its frozen linear layers held in memory as `quantization` says.
+    #[must_use]
+    pub fn quantized(self, quantization: Quantization) -> Self {
+        Self { quantization, ..self }
     }
 
     /// The adapter that is on it.
@@ -153,20 +164,57 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        let (weights, mut asked) = (self.weights(), HashSet::new());
-        let model = Llama::new(self.config.clone(), &mut |name, shape| {
-            asked.insert(name.to_string());
-            match &self.adapter {
-                Some(Adapted { adapter, base }) => adapter.weight(&weights, base, name, shape, dtype, device),
-                None => weights.load(name, shape, dtype, device),
-            }
-        })?;
+        let mut load = Loading { files: self, weights: self.weights(), dtype, device, asked: HashSet::new() };
+        let model = Llama::new(self.config.clone(), dtype, &mut load)?;
+        let mut asked = load.asked;
         if self.base().tie_word_embeddings {
             asked.remove(super::LM_HEAD);
         }
-        super::refuse_leftovers(&weights, &asked)?;
+        super::refuse_leftovers(&self.weights(), &asked)?;
         self.adapter().map_or(Ok(()), |adapter| attach(&model, adapter))?;
         Ok(model)
+    }
+}
+
+/// A model on its way from its files to a device.
+struct Loading<'a, W> {
+    files: &'a ModelFiles,
+    weights: W,
+    dtype: DType,
+    device: &'a Device,
+    /// The weights that it was made of so far.
+    asked: HashSet<String>,
+}
+
+impl<W: WeightSource> Loading<'_, W> {
+    fn read(&mut self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.asked.insert(name.to_string());
+        match &self.files.adapter {
+            Some(Adapted { adapter, base }) => adapter.weight(&self.weights, base, name, shape, dtype, device),
+            None => self.weights.load(name, shape, dtype, device),
+        }
+    }
+}
+
+impl<W: WeightSource> Load for Loading<'_, W> {
+    /// Beside quantized layers the tables of tokens are bf16 whatever the activations are: they are most of what is left.
+    fn tensor(&mut self, name: &str, shape: Shape) -> Result<Tensor> {
+        let is_table = [super::EMBEDDING, super::LM_HEAD].contains(&name);
+        let dtype = if is_table && self.files.quantization.is_some() { DType::Bf16 } else { self.dtype };
+        self.read(name, shape, dtype, self.device)
+    }
+
+    fn linear(&mut self, name: &str, shape: Shape) -> Result<Weight> {
+        let is_whole = self.files.adapter().is_some_and(|adapter| adapter.whole.contains_key(name));
+        if is_whole || !self.files.quantization.is_some() {
+            return self.tensor(name, shape).map(Weight::from);
+        }
+        let weight = self.read(name, shape, DType::F32, &Device::Cpu)?;
+        let refuse = |error: Error| Error::file(self.weights.path(), format!("tensor {name}: {error}"));
+        match self.files.quantization.quantize(&weight).map_err(refuse)? {
+            Some(quantized) => Ok(quantized.into()),
+            None => Ok(weight.into()),
+        }
     }
 }
 
@@ -202,7 +250,7 @@ pub fn attach_new_adapter(model: &Llama, config: &AdapterConfig, seed: u64) -> R
         if targets.contains(&name) {
             let (r, scaling) = (config.rank(&name)?, config.scaling(&name)? as f32);
             let init = LoraInit { r, scaling, dropout: config.lora_dropout as f32, seed };
-            linear.attach(Lora::new(init, site as u32, linear.weight.get().shape(), &model.device())?)?;
+            linear.attach(Lora::new(init, site as u32, linear.weight.shape(), &model.device())?)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::lora::{Lora, Weights};
-use super::{Parameter, Pass};
+use super::{Parameter, Pass, Weight};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -13,12 +13,13 @@ use crate::ops::embedding::embedding;
 use crate::ops::lora::{Operands, Projection, linears};
 use crate::ops::matmul::matmul;
 use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
+use crate::ops::weight;
 
 /// `x Wᵀ`, with a bias and an adapter or without.
 #[derive(Debug)]
 pub struct Linear {
-    /// `[out, in]`; in f32 where it is trained, whatever the activations are.
-    pub weight: Parameter,
+    /// `[out, in]`.
+    pub weight: Weight,
     /// `[out]`, added to every row.
     pub bias: Option<Parameter>,
     lora: OnceLock<Lora>,
@@ -26,13 +27,13 @@ pub struct Linear {
 
 impl Linear {
     /// A layer without adapter.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: Parameter::new(weight), bias: bias.map(Parameter::new), lora: OnceLock::new() }
+    pub fn new(weight: impl Into<Weight>, bias: Option<Tensor>) -> Self {
+        Self { weight: weight.into(), bias: bias.map(Parameter::new), lora: OnceLock::new() }
     }
 
     /// A layer without adapter whose weight is another's too.
     pub fn tied(weight: &Parameter) -> Self {
-        Self { weight: weight.clone(), bias: None, lora: OnceLock::new() }
+        Self { weight: Weight::Dense(weight.clone()), bias: None, lora: OnceLock::new() }
     }
 
     /// Puts `lora` on top of the weight.
@@ -40,7 +41,7 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] if the layer has an adapter already or the shapes do not fit.
     pub fn attach(&self, lora: Lora) -> Result<()> {
-        let (w, a, b) = (self.weight.get().shape(), lora.a.get().shape(), lora.b.get().shape());
+        let (w, a, b) = (self.weight.shape(), lora.a.get().shape(), lora.b.get().shape());
         let r = a.rows();
         if a != [r, w.last()].into() || b != [w.rows(), r].into() {
             return Err(Error::shape("lora", format!("A {a} and B {b} do not fit the weight {w}")));
@@ -90,11 +91,16 @@ pub fn project<const N: usize>(
 ) -> Result<[Tensor; N]> {
     let mut held = Vec::with_capacity(N);
     for layer in layers {
-        let weight = cast(&layer.weight.get(), x.dtype())?;
-        held.push((weight, layer.lora().map(Lora::weights), layer.addend(residual, pass)?));
+        let weight = layer.weight.parameter().map(|parameter| cast(&parameter.get(), x.dtype())).transpose()?;
+        held.push((layer, weight, layer.lora().map(Lora::weights), layer.addend(residual, pass)?));
     }
     let mut projections = Vec::with_capacity(N);
-    for (weight, adapter, residual) in &held {
+    for (layer, dense, adapter, residual) in &held {
+        let weight = match (dense, layer.weight.quantized()) {
+            (Some(weight), _) => weight::Weight::Dense(weight),
+            (None, Some(weight)) => weight::Weight::Quantized(weight),
+            (None, None) => continue,
+        };
         let adapter = adapter.as_ref().map(Weights::adapter);
         projections.push(Projection { weight, adapter, residual: residual.as_ref() });
     }

@@ -6,6 +6,7 @@ mod kv_cache;
 mod layers;
 mod lora;
 mod parameter;
+mod weight;
 
 pub use batch::{Batch, DropoutSeed, Pass, Sequence};
 pub use hook::{BlockFn, BlockHook, Checkpoint, Plain};
@@ -13,3 +14,4 @@ pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{Embedding, Linear, RmsNorm, operands, project};
 pub use lora::{Lora, LoraInit};
 pub use parameter::{Parameter, Visitor};
+pub use weight::Weight;

@@ -36,10 +36,10 @@ pub fn alike(op: &'static str, name: &str, tensor: &Tensor, like: &Tensor) -> Re
     same_device(op, name, tensor, like)
 }
 
-/// Refuses `residual` unless it is like `x · weightᵀ`.
-pub fn residual(op: &'static str, residual: Option<&Tensor>, x: &Tensor, weight: &Tensor) -> Result<()> {
+/// Refuses `residual` unless it is like the output of a layer with `n` outputs and the input `x`.
+pub fn residual(op: &'static str, residual: Option<&Tensor>, x: &Tensor, n: usize) -> Result<()> {
     let Some(residual) = residual else { return Ok(()) };
-    shape(op, "residual", residual, with_last(op, x.shape(), weight.shape().rows())?)?;
+    shape(op, "residual", residual, with_last(op, x.shape(), n)?)?;
     alike(op, "residual", residual, x)
 }
 

@@ -50,5 +50,11 @@ fn of_weights(model: &Llama) -> Result<Value> {
         checksum.update(name.as_bytes());
         checksum.update(parameter.get().to_device(&Device::Cpu)?.buffer().host()?);
     }
+    for (name, linear) in model.linears() {
+        for part in linear.weight.quantized().iter().flat_map(|weight| weight.parts()) {
+            checksum.update(name.as_bytes());
+            checksum.update(part.to_device(&Device::Cpu)?.buffer().host()?);
+        }
+    }
     Ok(json!(format!("{:08x}", checksum.finalize())))
 }

@@ -42,8 +42,7 @@ impl<'a> Trained<'a> {
     /// How many numbers are trained, and how many there are.
     pub fn count(&self) -> (usize, usize) {
         let numel = |parameter: &Parameter| parameter.get().shape().numel();
-        let mut all = 0;
-        self.model.visit_weights(&mut |_, parameter| all += numel(parameter));
+        let mut all = self.model.config().parameters().iter().map(|(_, shape)| shape.numel()).sum();
         self.model.visit_adapters(&mut |_, parameter| all += numel(parameter));
         (self.parameters.iter().map(|(_, parameter)| numel(parameter)).sum(), all)
     }

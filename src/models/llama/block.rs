@@ -23,15 +23,15 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(config: &LlamaConfig, prefix: &str, load: &mut Load<'_>) -> Result<Self> {
+    pub(super) fn new(config: &LlamaConfig, prefix: &str, load: &mut dyn Load) -> Result<Self> {
         let mut norm = |name: &str| -> Result<RmsNorm> {
-            let weight = load(&format!("{prefix}{name}.weight"), [config.hidden_size].into())?;
+            let weight = load.tensor(&format!("{prefix}{name}.weight"), [config.hidden_size].into())?;
             Ok(RmsNorm { weight: Parameter::new(weight), eps: config.rms_norm_eps as f32 })
         };
         let (input_layernorm, post_attention_layernorm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
         let [q, k, v, o, gate, up, down] = config.block_linears().map(|(name, shape, has_bias)| -> Result<Linear> {
-            let weight = load(&format!("{prefix}{name}.weight"), shape.into())?;
-            let bias = has_bias.then(|| load(&format!("{prefix}{name}.bias"), [shape[0]].into())).transpose()?;
+            let weight = load.linear(&format!("{prefix}{name}.weight"), shape.into())?;
+            let bias = has_bias.then(|| load.tensor(&format!("{prefix}{name}.bias"), [shape[0]].into())).transpose()?;
             Ok(Linear::new(weight, bias))
         });
         let linears = [q?, k?, v?, o?, gate?, up?, down?];

@@ -16,9 +16,9 @@ use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{
-    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor, operands,
+    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor, Weight, operands,
 };
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy_low_rank;
@@ -28,8 +28,28 @@ use crate::ops::lora::Operands;
 use crate::ops::matmul::matmul_f32;
 use crate::shape::Shape;
 
-/// Where a model's weights come from: the weight of a Hugging Face name, which must have that shape.
-pub type Load<'a> = dyn FnMut(&str, Shape) -> Result<Tensor> + 'a;
+/// Where a model's weights come from.
+pub trait Load {
+    /// The weight of a Hugging Face name, which must have that shape.
+    ///
+    /// # Errors
+    /// What the source of the weights says.
+    fn tensor(&mut self, name: &str, shape: Shape) -> Result<Tensor>;
+
+    /// The weight of a block's linear layer, likewise.
+    ///
+    /// # Errors
+    /// What the source of the weights says.
+    fn linear(&mut self, name: &str, shape: Shape) -> Result<Weight> {
+        self.tensor(name, shape).map(Weight::from)
+    }
+}
+
+impl<F: FnMut(&str, Shape) -> Result<Tensor>> Load for F {
+    fn tensor(&mut self, name: &str, shape: Shape) -> Result<Tensor> {
+        self(name, shape)
+    }
+}
 
 /// A Llama.
 #[derive(Debug)]
@@ -46,22 +66,21 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Asks `load` for each weight once, block by block.
+    /// Asks `load` for each weight once, block by block; activations are of `dtype`.
     ///
     /// # Errors
     /// Those of `load`.
-    pub fn new(config: LlamaConfig, load: &mut Load<'_>) -> Result<Self> {
+    pub fn new(config: LlamaConfig, dtype: DType, load: &mut dyn Load) -> Result<Self> {
         let (v, h) = (config.vocab_size, config.hidden_size);
-        let embedding = load("model.embed_tokens.weight", [v, h].into())?;
-        let dtype = embedding.dtype();
+        let embedding = load.tensor("model.embed_tokens.weight", [v, h].into())?;
         let embed_tokens = Embedding { weight: Parameter::new(embedding) };
         let block = |i| Ok(Arc::new(Block::new(&config, &format!("model.layers.{i}."), load)?));
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
-        let norm = Parameter::new(load("model.norm.weight", [h].into())?);
+        let norm = Parameter::new(load.tensor("model.norm.weight", [h].into())?);
         let norm = RmsNorm { weight: norm, eps: config.rms_norm_eps as f32 };
         let lm_head = match config.tie_word_embeddings {
             true => Linear::tied(&embed_tokens.weight),
-            false => Linear::new(load("lm_head.weight", [v, h].into())?, None),
+            false => Linear::new(load.tensor("lm_head.weight", [v, h].into())?, None),
         };
         Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: Rope::default() })
     }
@@ -97,7 +116,7 @@ impl Llama {
         hook: &dyn BlockHook,
     ) -> Result<Tensor> {
         let hidden = self.hidden(batch, dropout, hook)?;
-        let weight = cast(&self.lm_head.weight.get(), hidden.dtype())?;
+        let weight = self.head(hidden.dtype())?;
         let low_rank = self.lm_head.lora().map(|lora| lora.factors(&hidden, dropout)).transpose()?;
         let low_rank = low_rank.as_ref().map(|[xa, b]| [xa, b]);
         let loss = cross_entropy_low_rank(&hidden, &weight, low_rank, &batch.targets, normalizer);
@@ -106,10 +125,17 @@ impl Llama {
 
     /// Hidden states `[rows, H]` → logits `[rows, V]` in f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = matmul_f32(hidden, &cast(&self.lm_head.weight.get(), hidden.dtype())?)?;
+        let logits = matmul_f32(hidden, &self.head(hidden.dtype())?)?;
         let Some(lora) = self.lm_head.lora() else { return Ok(logits) };
         let [xa, b] = lora.factors(hidden, None)?;
         add(&logits, &matmul_f32(&xa, &b)?)
+    }
+
+    /// The output layer's weight, in `dtype` or narrower.
+    fn head(&self, dtype: DType) -> Result<Tensor> {
+        let parameter = self.lm_head.weight.parameter();
+        let weight = parameter.ok_or_else(|| Error::dtype("llama", "the output layer stays in floats"))?.get();
+        if dtype == DType::F32 { Ok(weight) } else { cast(&weight, dtype) }
     }
 
     /// Room for `capacity` tokens of a generation.
@@ -155,7 +181,7 @@ impl Llama {
         linears.map(|(i, (name, linear))| (format!("model.layers.{i}.{name}"), linear)).collect()
     }
 
-    /// Visits the base weights under their Hugging Face names.
+    /// Visits the base weights under their Hugging Face names, but for those in fewer bits than a float has.
     pub fn visit_weights<'p>(&'p self, visit: &mut Visitor<'_, 'p>) {
         visit("model.embed_tokens.weight".into(), &self.embed_tokens.weight);
         for (i, block) in self.blocks.iter().enumerate() {
@@ -164,14 +190,16 @@ impl Llama {
             }
         }
         for (name, linear) in self.block_linears() {
-            visit(format!("{name}.weight"), &linear.weight);
+            if let Some(weight) = linear.weight.parameter() {
+                visit(format!("{name}.weight"), weight);
+            }
             if let Some(bias) = &linear.bias {
                 visit(format!("{name}.bias"), bias);
             }
         }
         visit("model.norm.weight".into(), &self.norm.weight);
-        if !self.config.tie_word_embeddings {
-            visit("lm_head.weight".into(), &self.lm_head.weight);
+        if let Some(weight) = self.lm_head.weight.parameter().filter(|_| !self.config.tie_word_embeddings) {
+            visit("lm_head.weight".into(), weight);
         }
     }
 
@@ -196,7 +224,7 @@ impl Llama {
         trained
     }
 
-    /// Makes every base weight a leaf of the tape, in f32.
+    /// Makes every base weight a leaf of the tape, in f32, but for those in fewer bits than a float has.
     pub fn train_weights(&self) -> Result<()> {
         let mut weights = Vec::new();
         self.visit_weights(&mut |_, parameter| weights.push(parameter));
@@ -206,12 +234,12 @@ impl Llama {
         })
     }
 
-    /// Takes everything off the tape, in the dtype of the activations: nothing is trained any more.
+    /// Takes everything off the tape, base weights in the dtype of the activations: nothing is trained any more.
     pub fn freeze(&self) -> Result<()> {
         let mut parameters = Vec::new();
         self.visit_weights(&mut |_, parameter| parameters.push((parameter, self.dtype)));
         self.visit_adapters(&mut |_, parameter| parameters.push((parameter, DType::F32)));
-        parameters.into_iter().try_for_each(|(parameter, dtype)| {
+        parameters.into_iter().filter(|(parameter, _)| parameter.is_trained()).try_for_each(|(parameter, dtype)| {
             parameter.set(cast(&parameter.get().detach(), dtype)?);
             Ok(())
         })

@@ -78,6 +78,14 @@ impl<T: Float> Dots<'_, '_, T> {
             match b.elements {
                 Elements::F32(elements) => add_dots(simd, &mut sums, a, (b, elements), first),
                 Elements::Bf16(elements) => add_dots(simd, &mut sums, a, (b, elements), first),
+                Elements::I8(_) | Elements::Codes(_) => {
+                    let mut rows = vec![0.0; COLUMNS * b.columns];
+                    for (j, row) in rows.chunks_mut(b.columns.max(1)).enumerate() {
+                        b.elements.read((first + j).min(b.rows - 1) * b.stride, row);
+                    }
+                    let read = Matrix::of(Elements::F32(&rows), COLUMNS, b.columns);
+                    add_dots(simd, &mut sums, a, (read, &rows), 0);
+                }
             }
         }
         for (out, sums) in self.block.rows[row..].iter_mut().zip(sums) {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::codes::Codes;
 use crate::autograd::Tensor;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
@@ -25,6 +26,10 @@ pub struct Matrix<'a> {
 pub(super) enum Elements<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    /// Integers, for products of such alone.
+    I8(&'a [i8]),
+    /// Floats in fewer bits.
+    Codes(Codes<'a>),
 }
 
 impl<'a> Matrix<'a> {
@@ -35,8 +40,17 @@ impl<'a> Matrix<'a> {
             DType::Bf16 => Elements::Bf16(tensor.slice()?),
             other => return Err(Error::dtype(op, format!("takes f32 or bf16, got {other}"))),
         };
-        let (rows, columns) = (tensor.shape().rows(), tensor.shape().last());
-        Ok(Self { elements, rows, columns, stride: columns, transposed: false })
+        Ok(Self::of(elements, tensor.shape().rows(), tensor.shape().last()))
+    }
+
+    /// Floats in fewer bits, `[rows, columns]`.
+    pub fn of_codes(codes: Codes<'a>, [rows, columns]: [usize; 2]) -> Self {
+        Self::of(Elements::Codes(codes), rows, columns)
+    }
+
+    /// The rows of `elements`, each right behind the one before.
+    pub(super) fn of(elements: Elements<'a>, rows: usize, columns: usize) -> Self {
+        Self { elements, rows, columns, stride: columns, transposed: false }
     }
 
     /// Its transpose, without moving anything.
@@ -50,6 +64,8 @@ impl<'a> Matrix<'a> {
         let elements = match self.elements {
             Elements::F32(elements) => Elements::F32(elements.get(skipped..).unwrap_or_default()),
             Elements::Bf16(elements) => Elements::Bf16(elements.get(skipped..).unwrap_or_default()),
+            Elements::I8(elements) => Elements::I8(elements.get(skipped..).unwrap_or_default()),
+            Elements::Codes(codes) => Elements::Codes(codes.skip(skipped)),
         };
         Self { elements, columns: range.len(), ..self }
     }
@@ -58,19 +74,35 @@ impl<'a> Matrix<'a> {
     pub(super) fn padded_rows(self, lanes: usize) -> Vec<f32> {
         let width = self.columns.next_multiple_of(lanes);
         let mut rows = vec![0.0; self.rows * width];
-        match self.elements {
-            Elements::F32(elements) => self.copy_rows(elements, &mut rows, width),
-            Elements::Bf16(elements) => self.copy_rows(elements, &mut rows, width),
+        if !self.transposed {
+            for (i, row) in rows.chunks_mut(width.max(1)).enumerate() {
+                self.elements.read(i * self.stride, &mut row[..self.columns]);
+            }
+            return rows;
+        }
+        let mut column = vec![0.0; self.rows];
+        for j in 0..self.columns {
+            self.elements.read(j * self.stride, &mut column);
+            rows[j..].iter_mut().step_by(width).zip(&column).for_each(|(to, from)| *to = *from);
         }
         rows
     }
+}
 
-    fn copy_rows<T: Float>(self, elements: &[T], rows: &mut [f32], width: usize) {
-        let [down, across] = if self.transposed { [1, self.stride] } else { [self.stride, 1] };
-        for (i, row) in rows.chunks_mut(width.max(1)).enumerate() {
-            for (to, from) in row.iter_mut().take(self.columns).zip(elements[i * down..].iter().step_by(across)) {
-                *to = from.to_f32();
-            }
+impl Elements<'_> {
+    /// Writes the elements from `start` on to `out`.
+    #[inline(always)]
+    pub(super) fn read(&self, start: usize, out: &mut [f32]) {
+        match self {
+            Self::F32(elements) => out.copy_from_slice(&elements[start..][..out.len()]),
+            Self::Bf16(elements) => widen(&elements[start..], out, Float::to_f32),
+            Self::I8(elements) => widen(&elements[start..], out, f32::from),
+            Self::Codes(codes) => codes.read(start, out),
         }
     }
+}
+
+#[inline(always)]
+fn widen<T: Copy>(elements: &[T], out: &mut [f32], to_f32: impl Fn(T) -> f32) {
+    out.iter_mut().zip(elements).for_each(|(out, element)| *out = to_f32(*element));
 }

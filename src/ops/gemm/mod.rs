@@ -5,17 +5,22 @@
 //! ([`panels`], [`transpose`]). The order of a sum depends on the shapes alone, not on the number of threads.
 
 mod block;
+mod codes;
 pub mod cuda;
 pub mod cuda_tiling;
 mod few;
+pub mod int8;
+mod int8_few;
 mod matrix;
 mod packed;
 mod pairs;
 mod panels;
+mod quads;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
+pub use codes::Codes;
 pub use matrix::Matrix;
 
 use crate::autograd::Tensor;

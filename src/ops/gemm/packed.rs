@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// Elements of `a`, or of `b`, that are packed at once: they fit the last-level cache, and a large weight is never
 /// copied whole.
-const SLAB: usize = 2 << 20;
+pub const SLAB: usize = 2 << 20;
 
 /// The least depth of a slab.
 const DEPTH: usize = 256;
@@ -84,7 +84,7 @@ fn lanes([a, b]: &[Matrix<'_>; 2], tile: [usize; 2]) -> Lanes {
 }
 
 /// Halves the largest block until there are enough of them, or they are single tiles.
-fn block_shape(m: usize, n: usize, tile: [usize; 2]) -> [usize; 2] {
+pub fn block_shape(m: usize, n: usize, tile: [usize; 2]) -> [usize; 2] {
     let [mut height, mut width] =
         [m.min(BLOCK[0]).next_multiple_of(tile[0]), n.min(BLOCK[1]).next_multiple_of(tile[1])];
     let enough = BLOCKS_PER_THREAD * rayon::current_num_threads();

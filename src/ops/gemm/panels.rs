@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use bytemuck::Zeroable;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -9,11 +10,14 @@ use super::matrix::{Elements, Matrix};
 use super::pairs::Avx512Bf16;
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
-use crate::dtype::{DType, Float};
+use crate::dtype::{DType, Element, Float};
 use crate::error::Result;
 
 /// How many lanes deep a panel is at most: one of `b` stays in the first-level cache while those of `a` pass by.
 const DEPTH: usize = 256;
+
+/// The widest panel.
+const WIDEST: usize = 32;
 
 /// Panels that one task packs: where columns are runs of memory, the runs are as long as these are wide.
 const PANELS_PER_TASK: usize = 8;
@@ -25,6 +29,19 @@ pub enum Lanes {
     Singles,
     /// Two neighbouring bf16 of a row, for a CPU that multiplies such.
     Pairs(Avx512Bf16),
+    /// Four neighbouring i8 of a row, as they are or moved up by 128 so that none is negative.
+    Quads { moved: bool },
+}
+
+impl Lanes {
+    /// How many neighbours in a row make a lane.
+    fn elements(self) -> usize {
+        match self {
+            Self::Singles => 1,
+            Self::Pairs(_) => 2,
+            Self::Quads { .. } => 4,
+        }
+    }
 }
 
 /// The rows of a matrix as `[depth / block, rows / width, block, width]` lanes, padded with zeros.
@@ -40,8 +57,11 @@ pub struct Panels {
 impl Panels {
     /// Packs the rows of `m`, `width` to a panel, in parallel.
     pub fn pack(m: Matrix<'_>, width: usize, lanes: Lanes) -> Result<Self> {
-        let depth = if let Lanes::Pairs(_) = lanes { m.columns.div_ceil(2) } else { m.columns };
-        let block = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
+        let depth = m.columns.div_ceil(lanes.elements());
+        let block = match lanes {
+            Lanes::Quads { .. } => depth.max(1),
+            _ => depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1),
+        };
         let count = m.rows.div_ceil(width);
         let elements = Tensor::uninit(&Device::Cpu, DType::U32, [depth * count * width])?;
         let mut panels = Self { elements, lanes, depth, block, width, count };
@@ -49,6 +69,11 @@ impl Panels {
             Elements::F32(elements) => panels.fill::<Single<f32>>(m, elements),
             Elements::Bf16(elements) if lanes != Lanes::Singles => panels.fill::<Pair>(m, elements),
             Elements::Bf16(elements) => panels.fill::<Single<bf16>>(m, elements),
+            Elements::I8(elements) if lanes == (Lanes::Quads { moved: true }) => {
+                panels.fill::<Quad<0x8080_8080>>(m, elements)
+            }
+            Elements::I8(elements) => panels.fill::<Quad<0>>(m, elements),
+            Elements::Codes(_) => panels.fill_read(m),
         }?;
         Ok(panels)
     }
@@ -67,30 +92,77 @@ impl Panels {
     }
 
     fn fill<L: Lane>(&mut self, m: Matrix<'_>, elements: &[L::Element]) -> Result<()> {
+        let width = self.width;
+        self.tasks()?.into_par_iter().for_each(|Task { row, start, depth, out }| {
+            let part = Part::<L> { m, elements, row, start, depth, width, lane: PhantomData };
+            if m.transposed { part.copy(out) } else { part.interleave(out) }
+        });
+        Ok(())
+    }
+
+    /// Fills lanes of singles with elements that are read as floats, as many at a time as one task packs.
+    fn fill_read(&mut self, m: Matrix<'_>) -> Result<()> {
+        let width = self.width;
+        self.tasks()?.into_par_iter().for_each(|Task { row, start, depth, out }| {
+            let rows = (out.len() / depth).min(m.rows - row);
+            let [lines, length] = if m.transposed { [depth, rows] } else { [rows, depth] };
+            let [line, offset] = if m.transposed { [start, row] } else { [row, start] };
+            let mut elements = vec![0.0; lines * length];
+            read_lines(m, (line, offset), &mut elements, length);
+            let stored = Matrix::of(Elements::F32(&elements), lines, length);
+            let m = if m.transposed { stored.t() } else { stored };
+            let part =
+                Part::<Single<f32>> { m, elements: &elements, row: 0, start: 0, depth, width, lane: PhantomData };
+            if m.transposed { part.copy(out) } else { part.interleave(out) }
+        });
+        Ok(())
+    }
+
+    fn tasks(&mut self) -> Result<Vec<Task<'_>>> {
         let Self { depth, block, width, count, .. } = *self;
         let mut tasks = Vec::new();
         let blocks = self.elements.slice_mut::<u32>()?.chunks_mut((count * width * block).max(1));
         for (lanes, start) in blocks.zip((0..depth).step_by(block)) {
             let depth = block.min(depth - start);
             let groups = lanes.chunks_mut(PANELS_PER_TASK * width * depth).enumerate();
-            tasks.extend(groups.map(|(i, out)| (i * PANELS_PER_TASK * width, start, depth, out)));
+            tasks.extend(groups.map(|(i, out)| Task { row: i * PANELS_PER_TASK * width, start, depth, out }));
         }
-        tasks.into_par_iter().for_each(|(row, start, depth, out)| {
-            let part = Part::<L> { m, elements, row, start, depth, width, lane: PhantomData };
-            if m.transposed { part.copy(out) } else { part.interleave(out) }
-        });
-        Ok(())
+        Ok(tasks)
     }
 }
+
+/// What one task packs: `depth` lanes from lane `start` of the rows from `row` on.
+struct Task<'a> {
+    row: usize,
+    start: usize,
+    depth: usize,
+    out: &'a mut [u32],
+}
+
+/// Reads elements `[lines, length]` of `m`, whose first is number `offset` of line number `line`.
+#[inline(never)]
+fn read_lines(m: Matrix<'_>, (line, offset): (usize, usize), elements: &mut [f32], length: usize) {
+    host::vectorize(
+        #[inline(always)]
+        || {
+            for (i, out) in elements.chunks_mut(length.max(1)).enumerate() {
+                m.elements.read((line + i) * m.stride + offset, out);
+            }
+        },
+    );
+}
+
+/// The most neighbours in a row that make a lane.
+const MOST: usize = 4;
 
 /// How elements become lanes.
 pub trait Lane {
     /// What the matrix holds.
-    type Element: Float;
+    type Element: Element;
     /// How many neighbours in a row make a lane.
     const ELEMENTS: usize;
-    /// The lane of these neighbours, or of one twice.
-    fn lane(first: Self::Element, last: Self::Element) -> u32;
+    /// The lane of as many neighbours; what comes behind them counts for nothing.
+    fn lane(neighbours: [Self::Element; MOST]) -> u32;
 }
 
 struct Single<T>(PhantomData<T>);
@@ -99,8 +171,8 @@ impl<T: Float> Lane for Single<T> {
     type Element = T;
     const ELEMENTS: usize = 1;
     #[inline(always)]
-    fn lane(first: T, _: T) -> u32 {
-        first.to_f32().to_bits()
+    fn lane([single, ..]: [T; MOST]) -> u32 {
+        single.to_f32().to_bits()
     }
 }
 
@@ -110,8 +182,20 @@ impl Lane for Pair {
     type Element = bf16;
     const ELEMENTS: usize = 2;
     #[inline(always)]
-    fn lane(first: bf16, last: bf16) -> u32 {
+    fn lane([first, last, ..]: [bf16; MOST]) -> u32 {
         u32::from(first.to_bits()) | u32::from(last.to_bits()) << 16
+    }
+}
+
+/// Four integers, with the bits `FLIPPED` the other way round: 128 is added to an i8 by its highest.
+struct Quad<const FLIPPED: u32>;
+
+impl<const FLIPPED: u32> Lane for Quad<FLIPPED> {
+    type Element = i8;
+    const ELEMENTS: usize = MOST;
+    #[inline(always)]
+    fn lane(neighbours: [i8; MOST]) -> u32 {
+        u32::from_le_bytes(neighbours.map(i8::cast_unsigned)) ^ FLIPPED
     }
 }
 
@@ -148,20 +232,20 @@ impl<L: Lane> Part<'_, L> {
     /// Lane `k` of `rows` rows.
     #[inline(always)]
     fn copy_lane(&self, k: usize, rows: usize, out: &mut [u32]) {
-        let column = (self.start + k) * L::ELEMENTS;
-        let run = |column: usize| &self.elements[column * self.m.stride + self.row..][..rows];
-        let last = column + L::ELEMENTS - 1;
-        let (run, last) = (run(column), if last < self.m.columns { Some(run(last)) } else { None });
-        for (i, panel) in out.chunks_exact_mut(self.depth * self.width).enumerate() {
-            let panel = panel[k * self.width..].iter_mut().take(self.width).zip(&run[i * self.width..]);
-            if let Some(last) = last {
-                for ((to, a), b) in panel.zip(&last[i * self.width..]) {
-                    *to = L::lane(*a, *b);
-                }
+        let zeros = [L::Element::zeroed(); PANELS_PER_TASK * WIDEST];
+        let runs: [&[L::Element]; MOST] = std::array::from_fn(|i| {
+            let column = (self.start + k) * L::ELEMENTS + i.min(L::ELEMENTS - 1);
+            if column < self.m.columns {
+                &self.elements[column * self.m.stride + self.row..][..rows]
             } else {
-                for (to, a) in panel {
-                    *to = L::lane(*a, L::Element::from_f32(0.0));
-                }
+                &zeros[..rows]
+            }
+        });
+        for (i, panel) in out.chunks_exact_mut(self.depth * self.width).enumerate() {
+            let first = i * self.width;
+            let runs = runs.map(|run| &run[first..rows.min(first + self.width)]);
+            for (j, to) in panel[k * self.width..].iter_mut().take(runs[0].len()).enumerate() {
+                *to = L::lane([runs[0][j], runs[1][j], runs[2][j], runs[3][j]]);
             }
         }
     }
@@ -198,8 +282,15 @@ fn interleave<'a, L: Lane>(
     for (lane, row) in rows.enumerate() {
         let rest = row[(done * L::ELEMENTS).min(row.len())..].chunks(L::ELEMENTS);
         for (to, from) in panel[done * width..].chunks_exact_mut(width).zip(rest) {
-            let last = from.get(L::ELEMENTS - 1).copied().unwrap_or(L::Element::from_f32(0.0));
-            to[lane] = L::lane(from[0], last);
+            to[lane] = L::lane(neighbours(from));
         }
     }
+}
+
+/// The first elements of `from`, and zeros behind them.
+#[inline(always)]
+pub fn neighbours<T: Element>(from: &[T]) -> [T; MOST] {
+    let mut all = [T::zeroed(); MOST];
+    all.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    all
 }

@@ -69,6 +69,18 @@ pub fn store(sums: &[f32], c: &mut [f32], add: bool) {
 #[inline(always)]
 fn products<S: Simd, const M: usize, const N: usize>(simd: S, a: &[[f32; M]], b: &[[S::f32s; N]]) -> [[S::f32s; N]; M] {
     let mut sums = [[simd.splat_f32s(0.0); N]; M];
+    add_products(simd, a, b, &mut sums);
+    sums
+}
+
+/// Adds the product of a panel of `a` `[k, M]` and one of `b` `[k, N vectors]` to `sums`.
+#[inline(always)]
+pub fn add_products<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    a: &[[f32; M]],
+    b: &[[S::f32s; N]],
+    sums: &mut [[S::f32s; N]; M],
+) {
     for (a, b) in a.iter().zip(b) {
         for (sums, &a) in sums.iter_mut().zip(a) {
             let a = simd.splat_f32s(a);
@@ -77,5 +89,4 @@ fn products<S: Simd, const M: usize, const N: usize>(simd: S, a: &[[f32; M]], b:
             }
         }
     }
-    sums
 }

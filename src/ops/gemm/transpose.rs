@@ -4,7 +4,7 @@ use std::arch::x86_64::{__m512, __m512d};
 
 use pulp::x86::V4;
 
-use super::panels::Lane;
+use super::panels::{Lane, neighbours};
 
 const SIDE: usize = 16;
 
@@ -50,7 +50,7 @@ fn block<L: Lane, const N: usize>(v4: V4, rows: &[&[L::Element]], from: usize, p
     for (lanes, row) in lanes.iter_mut().zip(rows).take(N) {
         let Some(row) = row.get(from..from + SIDE * L::ELEMENTS) else { continue };
         for (lane, elements) in lanes.iter_mut().zip(row.chunks_exact(L::ELEMENTS)) {
-            *lane = L::lane(elements[0], elements[L::ELEMENTS - 1]);
+            *lane = L::lane(neighbours(elements));
         }
     }
     let columns: [[u32; SIDE]; SIDE] = bytemuck::cast(transpose(v4, bytemuck::cast(lanes)));

@@ -2,11 +2,15 @@
 
 use super::{Call, Gradients, OP, Operands, Projection, Saved, SavedAdapter};
 use crate::autograd::Tensor;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::dropout::{Dropout, dropout};
 use crate::ops::elementwise::{add, cast};
+use crate::ops::gemm::int8::{self, Addend, Rows, Term};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
+use crate::ops::int8_matmul::{Backward, Int8, quantize_gradient, quantize_rows};
+use crate::ops::weight::{self, Quantized, Weight};
 use crate::shape::Shape;
 
 /// `y = x · weightᵀ + xa · bᵀ + residual` of each projection; `xa = scaling * dropout(x) · aᵀ` `[rows, R]` of each adapter.
@@ -18,22 +22,45 @@ pub fn forward(
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let has_adapter = projections.iter().any(|projection| projection.adapter.is_some());
     let dropped = dropped(x, key.filter(|_| has_adapter))?;
-    let (mut ys, mut xas) = (Vec::new(), Vec::new());
-    for Projection { weight, adapter, residual } in projections {
-        let mut terms = vec![[matrix(x)?, matrix(weight)?.t()]];
-        let xa = adapter.map(|adapter| {
+    let (mut ys, mut xas, mut rows) = (Vec::new(), Vec::new(), None);
+    for projection in projections {
+        let xa = projection.adapter.map(|adapter| {
             let shape = [x.shape().rows(), adapter.a.shape().rows()];
             scaled(adapter.scaling, product(OP, shape, DType::F32, &[[matrix(&dropped)?, matrix(adapter.a)?.t()]])?)
         });
         let xa = xa.transpose()?;
-        if let (Some(adapter), Some(xa)) = (adapter, &xa) {
-            terms.push([matrix(xa)?, matrix(adapter.b)?.t()]);
-        }
-        let y = product(OP, with_last(OP, x.shape(), weight.shape().rows())?, x.dtype(), &terms)?;
-        ys.push(residual.map_or(Ok(y.clone()), |residual| add(&residual.detach(), &y))?);
+        let low_rank = match (projection.adapter, &xa) {
+            (Some(adapter), Some(xa)) => vec![[matrix(xa)?, matrix(adapter.b)?.t()]],
+            _ => vec![],
+        };
+        ys.push(forward_one(x, projection, &low_rank, &mut rows)?);
         xas.extend(xa);
     }
     Ok((ys, xas))
+}
+
+/// `x · weightᵀ`, the `low_rank` products and the residual. `quantized` are the rows of `x` for weights of one threshold.
+fn forward_one(
+    x: &Tensor,
+    Projection { weight, residual, .. }: &Projection<'_>,
+    low_rank: &[[Matrix<'_>; 2]],
+    quantized: &mut Option<(f32, Rows)>,
+) -> Result<Tensor> {
+    let shape = with_last(OP, x.shape(), weight.shape().rows())?;
+    let residual = residual.map(Tensor::detach);
+    if let Weight::Quantized(Quantized::Int8(weight)) = weight {
+        let threshold = weight.method().threshold;
+        let (_, rows) = match quantized.take_if(|(of, _)| *of == threshold) {
+            Some(known) => quantized.insert(known),
+            None => quantized.insert((threshold, quantize_rows(x, threshold)?)),
+        };
+        let terms = [Term::forward(rows, weight.codes(), weight.scales())?];
+        let addend = Addend { products: low_rank, residual: residual.as_ref() };
+        return int8::product(OP, shape, x.dtype(), &terms, addend);
+    }
+    let base = [matrix(x)?, weight::matrix(OP, *weight)?.t()];
+    let y = product(OP, shape, x.dtype(), &[&[base], low_rank].concat())?;
+    residual.map_or(Ok(y.clone()), |residual| add(&residual, &y))
 }
 
 /// The gradients of `x` and of each projection.
@@ -67,22 +94,42 @@ fn backward_xa(SavedAdapter { b, scaling, .. }: &SavedAdapter, dy: &Tensor) -> R
 /// `dx = sum of dy · weight + dropout(sum of dxa · a)`.
 fn backward_x(call: &Call, dys: &[Option<Tensor>], dxas: &[Option<Tensor>], shape: Shape) -> Result<Option<Tensor>> {
     let Some(dtype) = dys.iter().flatten().next().map(Tensor::dtype) else { return Ok(None) };
-    let (mut base, mut low_rank) = (Vec::new(), Vec::new());
+    let (mut base, mut low_rank, mut quantized) = (Vec::new(), Vec::new(), Vec::new());
     for ((Saved { weight, adapter, .. }, dy), dxa) in call.projections.iter().zip(dys).zip(dxas) {
-        if let (Some(weight), Some(dy)) = (weight, dy) {
-            base.push([matrix(dy)?, matrix(weight)?]);
+        match (weight.as_ref().map(weight::Saved::as_weight), dy) {
+            (Some(Weight::Quantized(Quantized::Int8(weight))), Some(dy)) if in_int8(weight) => {
+                quantized.push((quantize_gradient(dy, weight)?, weight));
+            }
+            (Some(weight), Some(dy)) => base.push([matrix(dy)?, weight::matrix(OP, weight)?]),
+            _ => {}
         }
         if let (Some(adapter), Some(dxa)) = (adapter, dxa) {
             low_rank.push([matrix(dxa)?, matrix(&adapter.a)?]);
         }
     }
-    let Some(key) = call.dropout.filter(|_| !low_rank.is_empty()) else {
-        base.extend(low_rank);
-        return product(OP, shape, dtype, &base).map(Some);
+    let mut dropped = match call.dropout.filter(|_| !low_rank.is_empty()) {
+        Some(key) => Some(dropout(&product(OP, shape, DType::F32, &std::mem::take(&mut low_rank))?, key)?),
+        None => None,
     };
-    let mut dx = dropout(&product(OP, shape, DType::F32, &low_rank)?, key)?;
-    add_product(dx.slice_mut()?, shape.last(), &base)?;
-    cast(&dx, dtype).map(Some)
+    if quantized.is_empty() {
+        base.extend(low_rank);
+        let Some(mut dx) = dropped else { return product(OP, shape, dtype, &base).map(Some) };
+        add_product(dx.slice_mut()?, shape.last(), &base)?;
+        return cast(&dx, dtype).map(Some);
+    }
+    if !base.is_empty() {
+        let mut sum = dropped.map_or_else(|| Tensor::zeros(&Device::Cpu, DType::F32, shape), Ok)?;
+        add_product(sum.slice_mut()?, shape.last(), &base)?;
+        dropped = Some(sum);
+    }
+    let terms =
+        quantized.iter().map(|(rows, weight)| Term::backward(rows, weight.codes())).collect::<Result<Vec<_>>>()?;
+    int8::product(OP, shape, dtype, &terms, Addend { products: &low_rank, residual: dropped.as_ref() }).map(Some)
+}
+
+/// Whether the gradient of a layer's input is made in int8.
+fn in_int8(weight: &Int8) -> bool {
+    weight.method().backward == Backward::Int8
 }
 
 /// `leftᵀ · right`: the gradient of a weight is that of its output's and its input.

@@ -14,6 +14,7 @@ use crate::ops::dropout::Dropout;
 use crate::ops::elementwise::cast;
 use crate::ops::gemm::cuda::{Matrix, Place, Product, product};
 use crate::ops::gemm::with_last;
+use crate::ops::weight::Weight;
 use crate::shape::Shape;
 
 pub use crate::ops::gemm::cuda::DROPOUT_KERNELS as KERNELS;
@@ -152,7 +153,7 @@ pub fn forward(
     }
     let mut ys = Vec::new();
     for (i, Projection { weight, residual, .. }) in projections.iter().enumerate() {
-        let weight = cast(&weight.detach(), dtype)?;
+        let weight = cast(&dense(*weight)?.detach(), dtype)?;
         let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
         let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
         if let (Some(Placed { columns, b }), Some(xa)) = (operands.adapter(i), xa.first()) {
@@ -217,7 +218,7 @@ fn backward_x(
     for (Saved { weight, .. }, dy) in call.projections.iter().zip(dys) {
         let (Some(weight), Some(dy)) = (weight, dy) else { continue };
         let (device, dtype) = (dy.device(), dy.dtype());
-        let weight = cast(weight, dtype)?;
+        let weight = cast(dense(weight.as_weight())?, dtype)?;
         let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];
         let is_first = sum.is_none();
         if let Some(dxa) = dxa.filter(|_| is_first) {
@@ -265,6 +266,10 @@ fn backward_b(dy: &Tensor, xa: Matrix<'_>, adapter: &SavedAdapter) -> Result<Ten
 fn backward_weight(dy: &Tensor, x: &Tensor, dtype: DType) -> Result<Tensor> {
     let shape = [dy.shape().last(), x.shape().last()];
     product(OP, &dy.device(), shape, dtype, 1.0, &[[matrix(dy)?.t(), matrix(x)?]])
+}
+
+fn dense(weight: Weight<'_>) -> Result<&Tensor> {
+    weight.dense().ok_or_else(|| Error::dtype(OP, "quantized weights are multiplied on the CPU alone"))
 }
 
 fn matrix(x: &Tensor) -> Result<Matrix<'_>> {

@@ -7,6 +7,8 @@ pub(crate) use cuda::KERNELS;
 
 use super::check;
 use super::dropout::Dropout;
+use super::weight;
+use super::weight::Weight;
 use crate::autograd::{Tensor, record_all};
 use crate::device::Device;
 use crate::dtype::DType;
@@ -30,7 +32,7 @@ pub struct Adapter<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Projection<'a> {
     /// `[N, K]`.
-    pub weight: &'a Tensor,
+    pub weight: Weight<'a>,
     /// The adapter on top.
     pub adapter: Option<Adapter<'a>>,
     /// What is added to the result, `[.., N]`.
@@ -58,7 +60,8 @@ impl Operands {
 /// What backward needs of a projection.
 struct Saved {
     /// Where the gradient of `x` is wanted.
-    weight: Option<Tensor>,
+    weight: Option<weight::Saved>,
+    /// That of the weight's gradient.
     dtype: DType,
     adapter: Option<SavedAdapter>,
     /// Which of the gradients of weight, a and b are wanted.
@@ -92,10 +95,12 @@ type Gradients = [Option<Tensor>; 3];
 /// neither forward nor backward. `x` is multiplied by all `lora_a` at once, so all adapters see it under one mask, and its
 /// gradients are added up where they arise.
 ///
+/// A frozen int8 weight multiplies `x` as [`int8_matmul`](super::int8_matmul) says.
+///
 /// - Shapes: `x` `[.., K]`, `weight` `[N, K]`, `lora_a` `[R, K]`, `lora_b` `[N, R]`, `residual` `[.., N]` → `[.., N]`
-/// - Dtypes: `x`, `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; results and `residual` as `x`; the adapter's
+/// - Dtypes: `x`, a dense `weight` f32 or bf16 each, `lora_a`, `lora_b` f32; results and `residual` as `x`; the adapter's
 ///   side is f32 throughout on the CPU, on a GPU it is rounded to the dtype of `x`
-/// - Gradients: `x`, `weight`, `lora_a`, `lora_b`, `residual`, each like its tensor; saves what those need of the
+/// - Gradients: `x`, a dense `weight`, `lora_a`, `lora_b`, `residual`, each like its tensor; saves what those need of the
 ///   operands, and `dropout(x) · lora_aᵀ` `[rows, R]`; the dropout is drawn again
 /// - Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>
 ///
@@ -122,11 +127,12 @@ pub fn linears(
     };
     let mut inputs = vec![x];
     for Projection { weight, adapter, residual } in projections {
-        inputs.push(weight);
+        inputs.extend(weight.dense());
         inputs.extend(adapter.iter().flat_map(|adapter| [adapter.a, adapter.b]));
         inputs.extend(residual);
     }
-    let residuals: Vec<bool> = projections.iter().map(|projection| projection.residual.is_some()).collect();
+    let given = |projection: &Projection<'_>| [projection.weight.dense().is_some(), projection.residual.is_some()];
+    let given: Vec<[bool; 2]> = projections.iter().map(given).collect();
     Ok(record_all(&inputs, ys, move |dys| {
         let (dx, gradients) = match dys.iter().flatten().next() {
             None => (None, Vec::new()),
@@ -134,9 +140,9 @@ pub fn linears(
         };
         let mut dxs = vec![dx];
         let mut gradients = gradients.into_iter();
-        for ((projection, dy), has_residual) in call.projections.iter().zip(dys).zip(residuals) {
+        for ((projection, dy), [is_dense, has_residual]) in call.projections.iter().zip(dys).zip(given) {
             let [dw, da, db] = gradients.next().unwrap_or_default();
-            dxs.push(dw);
+            dxs.extend(is_dense.then_some(dw));
             dxs.extend(projection.adapter.iter().flat_map(|_| [da.clone(), db.clone()]));
             dxs.extend(has_residual.then_some(dy));
         }
@@ -157,7 +163,8 @@ pub fn lora(
     dropout: Option<Dropout>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let projection = Projection { weight, adapter: Some(Adapter { a: lora_a, b: lora_b, scaling }), residual };
+    let adapter = Some(Adapter { a: lora_a, b: lora_b, scaling });
+    let projection = Projection { weight: Weight::Dense(weight), adapter, residual };
     refuse_misfits(x, &projection)?;
     let operands = Operands::of_groups(&x.device(), x.dtype(), &[vec![projection.adapter]])?;
     let none = || Error::shape(OP, "no adapter");
@@ -167,11 +174,11 @@ pub fn lora(
 impl Saved {
     fn new(projection: &Projection<'_>, want_dx: bool) -> Self {
         let Projection { weight, adapter, .. } = projection;
-        let wanted = [Some(*weight), adapter.map(|adapter| adapter.a), adapter.map(|adapter| adapter.b)];
+        let wanted = [weight.dense(), adapter.map(|adapter| adapter.a), adapter.map(|adapter| adapter.b)];
         let detached = |Adapter { a, b, scaling }: Adapter<'_>| SavedAdapter { a: a.detach(), b: b.detach(), scaling };
         Self {
-            weight: want_dx.then(|| weight.detach()),
-            dtype: weight.dtype(),
+            weight: want_dx.then(|| weight::Saved::of(*weight)),
+            dtype: weight.dense().map_or(DType::F32, Tensor::dtype),
             adapter: adapter.map(detached),
             wanted: wanted.map(|tensor| tensor.is_some_and(Tensor::is_tracked)),
         }
@@ -180,12 +187,15 @@ impl Saved {
 
 fn refuse_misfits(x: &Tensor, projection: &Projection<'_>) -> Result<()> {
     let (Projection { weight, adapter, residual }, k) = (projection, x.shape().last());
-    let &[n, _] = weight.dims() else {
-        return Err(Error::shape(OP, format!("weight must be [N, {k}], got {}", weight.shape())));
+    let shape = weight.shape();
+    let &[n, columns] = shape.dims() else {
+        return Err(Error::shape(OP, format!("weight must be [N, {k}], got {shape}")));
     };
-    check::shape(OP, "weight", weight, [n, k])?;
-    check::same_device(OP, "weight", weight, x)?;
-    check::residual(OP, *residual, x, weight)?;
+    if columns != k {
+        return Err(Error::shape(OP, format!("weight must be [{n}, {k}], got {shape}")));
+    }
+    weight.parts().into_iter().try_for_each(|part| check::same_device(OP, "weight", part, x))?;
+    check::residual(OP, *residual, x, n)?;
     let Some(Adapter { a, b, .. }) = adapter else { return Ok(()) };
     let &[r, _] = a.dims() else {
         return Err(Error::shape(OP, format!("lora_a must be [R, {k}], got {}", a.shape())));

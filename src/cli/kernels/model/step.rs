@@ -39,7 +39,9 @@ impl Step {
     pub(super) fn launches(&self) -> Result<Launches> {
         let sampled = Arc::new(Sampled::new(BLOCKS));
         let device = Device::new(sampled.clone());
-        let model = Llama::new(self.model.clone(), &mut |_, shape| Tensor::uninit(&device, DType::Bf16, shape))?;
+        let model = Llama::new(self.model.clone(), DType::Bf16, &mut |_: &str, shape| {
+            Tensor::uninit(&device, DType::Bf16, shape)
+        })?;
         attach_new_adapter(&model, &self.adapter, 0)?;
         let vocabulary = self.model.vocab_size;
         let sequence = |(i, &length): (usize, &usize)| {

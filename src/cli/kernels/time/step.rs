@@ -176,7 +176,7 @@ struct Trainer {
 impl Trainer {
     fn new(work: &Work, device: &Device, target_modules: &Modules) -> Result<Self> {
         let mut seed = 0;
-        let model = Llama::new(work.config.clone(), &mut |name, shape| {
+        let model = Llama::new(work.config.clone(), work.dtype, &mut |name: &str, shape| {
             seed += 1;
             weight(device, work.dtype, name, shape, seed)
         })?;

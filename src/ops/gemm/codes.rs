@@ -1,0 +1,47 @@
+//! Weights in fewer bits, widened while they are packed.
+
+/// The elements of a quantized weight, from one of them on.
+#[derive(Clone, Copy, Debug)]
+pub struct Codes<'a> {
+    stored: Stored<'a>,
+    first: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stored<'a> {
+    /// Rows of `width` codes, each with its scale.
+    Int8 { codes: &'a [i8], scales: &'a [f32], width: usize },
+}
+
+impl<'a> Codes<'a> {
+    /// The elements `codes * scale` of rows of `width`, each row with its own scale.
+    pub fn int8(codes: &'a [i8], scales: &'a [f32], width: usize) -> Self {
+        Self { stored: Stored::Int8 { codes, scales, width }, first: 0 }
+    }
+
+    /// The same without the first `elements`.
+    pub(super) fn skip(self, elements: usize) -> Self {
+        Self { first: self.first + elements, ..self }
+    }
+
+    /// Writes the elements from `start` on as floats; what lies beyond the last stays as it is.
+    #[inline(always)]
+    pub(super) fn read(&self, start: usize, out: &mut [f32]) {
+        let start = self.first + start;
+        match self.stored {
+            Stored::Int8 { codes, scales, width } => read_int8(codes, scales, width, start, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn read_int8(codes: &[i8], scales: &[f32], width: usize, mut start: usize, mut out: &mut [f32]) {
+    while !out.is_empty() && start < codes.len() {
+        let (row, end) = (start / width, (start / width + 1) * width);
+        let (head, rest) = out.split_at_mut(out.len().min(end - start));
+        for (out, code) in head.iter_mut().zip(&codes[start..]) {
+            *out = f32::from(*code) * scales[row];
+        }
+        (start, out) = (end, rest);
+    }
+}

@@ -1,0 +1,145 @@
+//! Linear layers with int8 weights: LLM.int8(), a row at a time.
+
+mod cpu;
+
+use super::check;
+use super::gemm::int8::Rows;
+use crate::autograd::Tensor;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+const OP: &str = "int8_matmul";
+
+/// The most inputs of a layer: sums of as many products of codes fit an i32.
+const MOST_INPUTS: usize = i32::MAX as usize / (127 * 128);
+
+/// How the gradient of a layer's input is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backward {
+    /// From the gradient in int8: its rows are quantized as activations are.
+    #[default]
+    Int8,
+    /// From the weight as floats.
+    Dequant,
+}
+
+/// How a layer with an int8 weight is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Method {
+    /// Elements of the input of this magnitude or more are multiplied as floats; 0: none are.
+    pub threshold: f32,
+    /// How the gradient of the input is made.
+    pub backward: Backward,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self { threshold: 6.0, backward: Backward::Int8 }
+    }
+}
+
+/// A frozen weight `[N, K]` in int8, each row with its absmax.
+#[derive(Clone, Debug)]
+pub struct Int8 {
+    codes: Tensor,
+    absmax: Tensor,
+    /// `absmax / 127`.
+    scales: std::sync::Arc<[f32]>,
+    method: Method,
+}
+
+impl Int8 {
+    /// The weight `codes * absmax / 127`, of `codes` i8 `[N, K]` and `absmax` f32 `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit each other, or K is so large that sums would not fit an i32;
+    /// [`Error::DType`] if they are of other types; [`Error::Input`] if an absmax is negative or not finite.
+    pub fn new(codes: Tensor, absmax: Tensor, method: Method) -> Result<Self> {
+        let &[n, k] = codes.dims() else {
+            return Err(Error::shape(OP, format!("codes must be [N, K], got {}", codes.shape())));
+        };
+        check::dtype(OP, "codes", &codes, DType::I8)?;
+        check::dtype(OP, "absmax", &absmax, DType::F32)?;
+        check::shape(OP, "absmax", &absmax, [n])?;
+        if k > MOST_INPUTS {
+            return Err(Error::shape(
+                OP,
+                format!("sums of {k} products may not fit an i32; K is {MOST_INPUTS} at most"),
+            ));
+        }
+        let host = absmax.to_vec::<f32>()?;
+        if let Some((row, bad)) = host.iter().enumerate().find(|(_, absmax)| !(absmax.is_finite() && **absmax >= 0.0)) {
+            return Err(Error::input(OP, format!("the scale of row {row} is {bad}, which no weight has")));
+        }
+        Ok(Self { codes, absmax, scales: host.iter().map(|absmax| absmax / 127.0).collect(), method })
+    }
+
+    /// The nearest int8 weight to `weight`, f32 or bf16 `[N, K]` on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] as [`Int8::new`]; [`Error::Input`] if an element is not finite.
+    pub fn quantize(weight: &Tensor, method: Method) -> Result<Self> {
+        if weight.dims().len() != 2 {
+            return Err(Error::shape(OP, format!("weight must be [N, K], got {}", weight.shape())));
+        }
+        check::on_device(OP, "weight", weight, &Device::Cpu)?;
+        let (codes, absmax) = cpu::quantize_weight(weight)?;
+        Self::new(codes, absmax, method)
+    }
+
+    /// `[N, K]`.
+    pub fn shape(&self) -> Shape {
+        self.codes.shape()
+    }
+
+    /// The integers, i8 `[N, K]`.
+    pub fn codes(&self) -> &Tensor {
+        &self.codes
+    }
+
+    /// The largest magnitude of each row, f32 `[N]`: what bitsandbytes calls SCB.
+    pub fn absmax(&self) -> &Tensor {
+        &self.absmax
+    }
+
+    /// How it is multiplied.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// What each row's codes are multiplied by.
+    pub(in crate::ops) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// The weight in floats of `dtype`, on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if `dtype` is none of floats.
+    pub fn dequantize(&self, dtype: DType) -> Result<Tensor> {
+        cpu::dequantize(self, dtype)
+    }
+}
+
+/// The rows of `x` `[.., K]` as integers and outliers, for products with weights of that `threshold`.
+///
+/// Each row has the scale `max |x| / 127` over its elements below the threshold in magnitude; those are rounded, half to
+/// even, to multiples of it. Elements that reach the threshold, and those that are not a number, stay floats. Without a
+/// threshold (0) all are rounded, and a row that is not finite has a scale that is not a number.
+///
+/// # Errors
+/// [`Error::DType`] if `x` is not of floats.
+pub(in crate::ops) fn quantize_rows(x: &Tensor, threshold: f32) -> Result<Rows> {
+    cpu::quantize_rows(x, None, threshold)
+}
+
+/// The rows of `dy` `[.., N]`, each element times the scale of its column's row in `weight`, as integers.
+///
+/// # Errors
+/// [`Error::DType`] if `dy` is not of floats.
+pub(in crate::ops) fn quantize_gradient(dy: &Tensor, weight: &Int8) -> Result<Rows> {
+    cpu::quantize_rows(dy, Some(weight.scales()), 0.0)
+}

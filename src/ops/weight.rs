@@ -1,0 +1,114 @@
+//! What a linear layer multiplies by.
+
+use super::gemm::{Codes, Matrix};
+use super::int8_matmul::Int8;
+use crate::autograd::Tensor;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::shape::Shape;
+
+/// A frozen weight `[N, K]` in fewer bits than a float has.
+#[derive(Clone, Debug)]
+pub enum Quantized {
+    /// LLM.int8().
+    Int8(Int8),
+}
+
+impl Quantized {
+    /// `[N, K]`.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::Int8(weight) => weight.shape(),
+        }
+    }
+
+    /// The weight in floats of `dtype`, on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::error::Error::DType) if `dtype` is none of floats.
+    pub fn dequantize(&self, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Int8(weight) => weight.dequantize(dtype),
+        }
+    }
+
+    /// All that it consists of, whose bytes are its content.
+    pub fn parts(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Int8(weight) => vec![weight.codes(), weight.absmax()],
+        }
+    }
+}
+
+/// The weight of a linear layer, `[N, K]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// Floats, trained or not.
+    Dense(&'a Tensor),
+    /// Frozen codes.
+    Quantized(&'a Quantized),
+}
+
+impl<'a> Weight<'a> {
+    /// `[N, K]`.
+    pub fn shape(self) -> Shape {
+        match self {
+            Self::Dense(weight) => weight.shape(),
+            Self::Quantized(weight) => weight.shape(),
+        }
+    }
+
+    /// All that it consists of.
+    pub(super) fn parts(self) -> Vec<&'a Tensor> {
+        match self {
+            Self::Dense(weight) => vec![weight],
+            Self::Quantized(weight) => weight.parts(),
+        }
+    }
+
+    /// The floats that may be trained.
+    pub fn dense(self) -> Option<&'a Tensor> {
+        match self {
+            Self::Dense(weight) => Some(weight),
+            Self::Quantized(_) => None,
+        }
+    }
+}
+
+/// A weight that a backward pass needs.
+#[derive(Clone, Debug)]
+pub(super) enum Saved {
+    Dense(Tensor),
+    Quantized(Quantized),
+}
+
+impl Saved {
+    /// What is kept of `weight`.
+    pub fn of(weight: Weight<'_>) -> Self {
+        match weight {
+            Weight::Dense(weight) => Self::Dense(weight.detach()),
+            Weight::Quantized(weight) => Self::Quantized(weight.clone()),
+        }
+    }
+
+    /// The same, borrowed.
+    pub fn as_weight(&self) -> Weight<'_> {
+        match self {
+            Self::Dense(weight) => Weight::Dense(weight),
+            Self::Quantized(weight) => Weight::Quantized(weight),
+        }
+    }
+}
+
+/// The floats of `weight` as the CPU multiplies them: widened while they are packed.
+pub(super) fn matrix<'a>(op: &'static str, weight: Weight<'a>) -> Result<Matrix<'a>> {
+    let shape = weight.shape();
+    let shape = [shape.rows(), shape.last()];
+    match weight {
+        Weight::Dense(weight) => Matrix::new(op, weight),
+        Weight::Quantized(Quantized::Int8(weight)) => {
+            let codes = Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]);
+            Ok(Matrix::of_codes(codes, shape))
+        }
+    }
+}
