@@ -7,6 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vicugna::autograd::{Tensor, backward, no_grad};
 use vicugna::device::Device;
+use vicugna::dtype::DType;
 use vicugna::generate::{Sampling, continue_tokens};
 use vicugna::io::adapter::AdapterConfig;
 use vicugna::io::model::attach_new_adapter;
@@ -40,7 +41,7 @@ fn model() -> Llama {
         let values: Vec<f32> = (0..shape.numel()).map(|_| next()).collect();
         Tensor::from_slice(&Device::Cpu, shape, &values)
     };
-    Llama::new(config, &mut { random }).unwrap()
+    Llama::new(config, DType::F32, &mut { random }).unwrap()
 }
 
 fn bench(c: &mut Criterion) {

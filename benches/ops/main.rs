@@ -13,6 +13,7 @@ mod elementwise;
 mod embedding;
 mod floor;
 mod grad_norm;
+mod int8_matmul;
 mod lora;
 mod matmul;
 mod rmsnorm;
@@ -21,7 +22,7 @@ mod swiglu;
 
 type Run = fn(&mut Bench);
 
-const OPS: [(&str, Run); 12] = [
+const OPS: [(&str, Run); 13] = [
     ("adamw", adamw::bench),
     ("attention", attention::bench),
     ("cross_entropy", cross_entropy::bench),
@@ -29,6 +30,7 @@ const OPS: [(&str, Run); 12] = [
     ("elementwise", elementwise::bench),
     ("embedding", embedding::bench),
     ("grad_norm", grad_norm::bench),
+    ("int8_matmul", int8_matmul::bench),
     ("lora", lora::bench),
     ("matmul", matmul::bench),
     ("rmsnorm", rmsnorm::bench),

@@ -95,7 +95,7 @@ impl WithSimd for Sums<'_, '_> {
                     for (rows, a) in rows.chunks_mut(height).zip(a.clone()) {
                         match lanes {
                             Lanes::Pairs(cpu) => cpu.multiply([a, b], rows, column, add),
-                            Lanes::Singles | Lanes::Quads { .. } => {
+                            Lanes::Singles | Lanes::Quads { .. } | Lanes::Widened => {
                                 let panels = [bytemuck::cast_slice(a), bytemuck::cast_slice(b)];
                                 tile::multiply(simd, panels, vectors, rows, column, add);
                             }

@@ -120,8 +120,8 @@ pub(super) fn multiply<T: Float>(
     if int8_few::fits(m, terms) {
         return int8_few::multiply(cpu, out, n, terms, (addend.products, residual));
     }
-    let [height, width] = tile::shape(cpu.arch(), 2);
-    let pack_rows = |term: &Term<'_>| Panels::pack(integers(&term.rows.codes)?, height, Lanes::Quads { moved: false });
+    let ([height, width], [row_lanes, _]) = (tile::shape(cpu.arch(), 2), cpu.lanes());
+    let pack_rows = |term: &Term<'_>| Panels::pack(integers(&term.rows.codes)?, height, row_lanes);
     let rows = terms.iter().map(pack_rows).collect::<Result<Vec<_>>>()?;
     let left = addend.products.iter().map(|[a, _]| Panels::pack(*a, height, Lanes::Singles));
     let left = left.collect::<Result<Vec<_>>>()?;
@@ -129,7 +129,7 @@ pub(super) fn multiply<T: Float>(
     let step = (SLAB / depth.max(1)).next_multiple_of(width).max(width);
     for first in (0..n).step_by(step) {
         let columns = first..(first + step).min(n);
-        let packed = pack_columns(terms, addend.products, columns.clone(), width)?;
+        let packed = pack_columns(cpu, terms, addend.products, columns.clone())?;
         let operands = Operands { cpu, terms, rows: &rows, left: &left, packed, column: first, residual, n };
         let blocks = Block::split(out, n, columns.clone(), block_shape(m, columns.len(), [height, width]));
         blocks.into_par_iter().with_max_len(1).try_for_each(|block| operands.compute(block))?;
@@ -159,14 +159,15 @@ struct Columns {
 }
 
 fn pack_columns(
+    cpu: IntegerCpu,
     terms: &[Term<'_>],
     products: &[[Matrix<'_>; 2]],
     columns: Range<usize>,
-    width: usize,
 ) -> Result<Columns> {
+    let ([_, width], [_, lanes]) = (tile::shape(cpu.arch(), 2), cpu.lanes());
     let padded = columns.len().next_multiple_of(width);
     let weight = |term: &Term<'_>| {
-        let panels = Panels::pack(term.weight.columns(columns.clone()).t(), width, Lanes::Quads { moved: true })?;
+        let panels = Panels::pack(term.weight.columns(columns.clone()).t(), width, lanes)?;
         let mut scales = vec![1.0; padded];
         if let Some(of_all) = term.scales.and_then(|scales| scales.get(columns.clone())) {
             scales[..of_all.len()].copy_from_slice(of_all);
@@ -260,7 +261,8 @@ impl Operands<'_> {
             self.cpu.multiply(panels, [M, columns], &mut sums);
             let scales = &scales[b * columns..][..columns];
             for (i, (values, sums)) in values.iter_mut().zip(sums.chunks_exact(columns)).take(out.len()).enumerate() {
-                add_row(term.rows, row + i, bytemuck::cast_slice_mut(values), sums, scales, panels[1]);
+                let panel = (self.cpu.lanes()[1], panels[1]);
+                add_row(term.rows, row + i, bytemuck::cast_slice_mut(values), sums, scales, panel);
             }
         }
         for (i, (out, values)) in out.iter_mut().zip(&values).enumerate() {
@@ -293,16 +295,17 @@ fn pair<'a>(
 
 /// Adds the scaled sums of a row, and the products of its outliers with the weight's `panel` of as many columns.
 #[inline(always)]
-fn add_row(rows: &Rows, row: usize, values: &mut [f32], sums: &[i32], scales: &[f32], panel: &[u32]) {
-    let (scale, moved) = (rows.scales[row], rows.sums[row].wrapping_mul(128));
+fn add_row(rows: &Rows, row: usize, values: &mut [f32], sums: &[i32], scales: &[f32], (lanes, panel): (Lanes, &[u32])) {
+    let moved = if lanes == (Lanes::Quads { moved: true }) { rows.sums[row].wrapping_mul(128) } else { 0 };
+    let scale = rows.scales[row];
     for ((value, sum), column) in values.iter_mut().zip(sums).zip(scales) {
         *value += sum.wrapping_sub(moved) as f32 * (scale * column);
     }
     for &Outlier { column: k, value: x } in rows.outliers_of(row) {
-        let codes = &panel[k / 4 * values.len()..];
-        for ((value, code), column) in values.iter_mut().zip(codes).zip(scales) {
-            let code = (code >> (k % 4 * 8)) & 0xff;
-            *value += x * ((code.cast_signed() - 128) as f32 * column);
+        let (lane, code) = lanes.code(k);
+        let panel = &panel[lane * values.len()..];
+        for ((value, lane), column) in values.iter_mut().zip(panel).zip(scales) {
+            *value += x * (code(*lane) as f32 * column);
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Lanes {
     Pairs(Avx512Bf16),
     /// Four neighbouring i8 of a row, as they are or moved up by 128 so that none is negative.
     Quads { moved: bool },
+    /// Two neighbouring i8 of a row, each in 16 bits.
+    Widened,
 }
 
 impl Lanes {
@@ -38,7 +40,7 @@ impl Lanes {
     fn elements(self) -> usize {
         match self {
             Self::Singles => 1,
-            Self::Pairs(_) => 2,
+            Self::Pairs(_) | Self::Widened => 2,
             Self::Quads { .. } => 4,
         }
     }
@@ -59,7 +61,7 @@ impl Panels {
     pub fn pack(m: Matrix<'_>, width: usize, lanes: Lanes) -> Result<Self> {
         let depth = m.columns.div_ceil(lanes.elements());
         let block = match lanes {
-            Lanes::Quads { .. } => depth.max(1),
+            Lanes::Quads { .. } | Lanes::Widened => depth.max(1),
             _ => depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1),
         };
         let count = m.rows.div_ceil(width);
@@ -69,10 +71,11 @@ impl Panels {
             Elements::F32(elements) => panels.fill::<Single<f32>>(m, elements),
             Elements::Bf16(elements) if lanes != Lanes::Singles => panels.fill::<Pair>(m, elements),
             Elements::Bf16(elements) => panels.fill::<Single<bf16>>(m, elements),
-            Elements::I8(elements) if lanes == (Lanes::Quads { moved: true }) => {
-                panels.fill::<Quad<0x8080_8080>>(m, elements)
-            }
-            Elements::I8(elements) => panels.fill::<Quad<0>>(m, elements),
+            Elements::I8(elements) => match lanes {
+                Lanes::Quads { moved: false } => panels.fill::<Quad<0>>(m, elements),
+                Lanes::Quads { moved: true } => panels.fill::<Quad<0x8080_8080>>(m, elements),
+                _ => panels.fill::<Widened>(m, elements),
+            },
             Elements::Codes(_) => panels.fill_read(m),
         }?;
         Ok(panels)
@@ -199,6 +202,18 @@ impl<const FLIPPED: u32> Lane for Quad<FLIPPED> {
     }
 }
 
+struct Widened;
+
+impl Lane for Widened {
+    type Element = i8;
+    const ELEMENTS: usize = 2;
+    #[inline(always)]
+    fn lane([first, last, ..]: [i8; MOST]) -> u32 {
+        let [first, last] = [first, last].map(|code| u32::from(i16::from(code).cast_unsigned()));
+        first | last << 16
+    }
+}
+
 /// What one task packs: `depth` lanes from lane `start` of the rows from `row` on.
 struct Part<'a, L: Lane> {
     m: Matrix<'a>,
@@ -278,6 +293,8 @@ fn interleave<'a, L: Lane>(
     #[cfg(target_arch = "x86_64")]
     if let Some(v4) = pulp::x86::V4::try_new() {
         done = super::transpose::interleave::<L>(v4, rows.clone(), width, panel);
+    } else if let Some(v3) = pulp::x86::V3::try_new() {
+        done = super::transpose8::interleave::<L>(v3, rows.clone(), width, panel);
     }
     for (lane, row) in rows.enumerate() {
         let rest = row[(done * L::ELEMENTS).min(row.len())..].chunks(L::ELEMENTS);
@@ -290,7 +307,5 @@ fn interleave<'a, L: Lane>(
 /// The first elements of `from`, and zeros behind them.
 #[inline(always)]
 pub fn neighbours<T: Element>(from: &[T]) -> [T; MOST] {
-    let mut all = [T::zeroed(); MOST];
-    all.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-    all
+    std::array::from_fn(|i| from.get(i).copied().unwrap_or_else(T::zeroed))
 }

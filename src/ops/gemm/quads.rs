@@ -1,9 +1,12 @@
-//! Tiles of integers: four products of a weight's byte and an activation's, summed in i32, in each 32-bit lane.
+//! Tiles of integers: products of a weight's codes and an activation's, several summed in i32 in each 32-bit lane.
 //!
-//! A weight's codes are moved up by 128, since the CPU's instructions multiply unsigned bytes by signed ones. So a sum is too
-//! large by 128 times the sum of the activation's codes, which whoever reads it takes off. All sums are exact.
+//! VNNI multiplies four unsigned bytes by four signed ones. So a weight's codes are moved up by 128 there, and a sum is too
+//! large by 128 times the sum of the activation's codes, which whoever reads it takes off. Without VNNI a lane holds two
+//! codes in 16 bits each: products of bytes would saturate. All sums are exact.
 
 use pulp::Arch;
+
+use super::panels::Lanes;
 
 /// The most rows and columns of a tile.
 pub const MOST: [usize; 2] = [12, 32];
@@ -69,6 +72,17 @@ impl IntegerCpu {
         }
     }
 
+    /// What the lanes of activations and of weights hold.
+    pub fn lanes(self) -> [Lanes; 2] {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni | Kind::AvxVnni => [Lanes::Quads { moved: false }, Lanes::Quads { moved: true }],
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => [Lanes::Widened; 2],
+            Kind::Portable => [Lanes::Widened; 2],
+        }
+    }
+
     /// The sums of the products of a panel of activations `[depth, rows]` and one of a weight `[depth, columns]`, which are as
     /// many as a tile of [`arch`](Self::arch) has.
     #[inline(always)]
@@ -114,12 +128,33 @@ fn portable([a, b]: [&[u32]; 2], [rows, columns]: [usize; 2], sums: &mut Sums) {
     sums.fill(0);
     for (a, b) in a.chunks_exact(rows).zip(b.chunks_exact(columns)) {
         for (a, sums) in a.iter().zip(sums.chunks_exact_mut(columns)) {
-            let a = a.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
             for (b, sum) in b.iter().zip(sums) {
-                let b = b.to_le_bytes().map(i32::from);
-                *sum += a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+                *sum += [0, 1].map(|i| widened(*a, i) * widened(*b, i)).iter().sum::<i32>();
             }
         }
+    }
+}
+
+#[inline(always)]
+fn widened(lane: u32, i: usize) -> i32 {
+    i32::from((lane >> (16 * i)) as i16)
+}
+
+impl Lanes {
+    /// The code of a weight at place `k` of a row, and the place of its lane in the row.
+    #[inline(always)]
+    pub fn code(self, k: usize) -> (usize, impl Fn(u32) -> i32) {
+        let (per_lane, bits, moved) = match self {
+            Self::Quads { moved } => (4, 8, i32::from(moved) * 128),
+            _ => (2, 16, 0),
+        };
+        let above = 32 - bits - bits * (k % per_lane) as u32;
+        let code = move |lane: u32| {
+            let high = lane << above;
+            // A byte that was moved up is not negative.
+            if moved > 0 { (high >> (32 - bits)).cast_signed() - moved } else { high.cast_signed() >> (32 - bits) }
+        };
+        (k / per_lane, code)
     }
 }
 
@@ -169,21 +204,15 @@ mod imp {
         sums[..96].copy_from_slice(bytemuck::cast_slice(&tile));
     }
 
-    /// Products of 16-bit integers, since those of bytes saturate: of the even bytes, then of the odd ones.
     #[target_feature(enable = "avx2")]
     pub fn avx2(a: &[[u32; 6]], b: &[[[u32; 8]; 2]], sums: &mut Sums) {
         let mut tile = [[_mm256_setzero_si256(); 2]; 6];
-        let even = _mm256_set1_epi16(0xff);
         for (a, b) in a.iter().zip(b) {
             let b = b.map(bytemuck::cast::<[u32; 8], __m256i>);
-            let [low, high] = [b.map(|b| _mm256_and_si256(b, even)), b.map(|b| _mm256_srli_epi16::<8>(b))];
             for (sums, a) in tile.iter_mut().zip(a) {
                 let a = _mm256_set1_epi32(a.cast_signed());
-                let (a_low, a_high) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)), _mm256_srai_epi16::<8>(a));
-                for ((sum, low), high) in sums.iter_mut().zip(low).zip(high) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(low, a_low));
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(high, a_high));
-                }
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(b[0], a));
+                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(b[1], a));
             }
         }
         sums[..96].copy_from_slice(bytemuck::cast_slice(&tile));

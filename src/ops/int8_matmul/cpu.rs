@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::gemm::int8::{Outlier, Rows};
 
 /// Elements that are looked at together: lanes of several vectors.
-const LANES: usize = 64;
+const LANES: usize = 32;
 
 /// A row's absmax below this has no finite reciprocal to multiply by; the row counts as one of zeros.
 const LEAST: f32 = 127.0 / f32::MAX;
@@ -78,75 +78,91 @@ fn read_row<T: Float>(x: &[T], factors: Option<&[f32]>, row: &mut [f32]) {
 
 #[inline(always)]
 fn quantize_row(x: &[f32], limit: f32, codes: &mut [i8]) -> Row {
-    let (absmax, is_all) = absmax_below(x, limit);
-    let outliers = match is_all {
-        true => Vec::new(),
-        // A row that is not finite, all of which is to be quantized.
-        false if limit.is_infinite() => {
+    let (mut absmax, mut outliers) = (largest_magnitude(x), Vec::new());
+    let mut inside = x;
+    let mut kept = Vec::new();
+    if !is_below(absmax, limit) {
+        if limit.is_infinite() {
+            // A row that is not finite, all of which is to be quantized.
             codes.fill(0);
             return Row { absmax: f32::NAN, ..Row::default() };
         }
-        false => outliers(x, limit),
-    };
+        outliers = outliers_of(x, limit);
+        kept.extend_from_slice(x);
+        outliers.iter().for_each(|outlier| kept[outlier.column] = 0.0);
+        inside = &kept;
+        absmax = largest_magnitude(inside);
+    }
     if absmax < LEAST {
         codes.fill(0);
         return Row { absmax: 0.0, sum: 0, outliers };
     }
-    let sum = round(x, 127.0 / absmax, limit, codes);
-    Row { absmax, sum, outliers }
+    Row { absmax, sum: round(inside, 127.0 / absmax, codes), outliers }
 }
 
-/// The largest magnitude below `limit`, and whether all are below.
+/// Whether a magnitude, which may be no number, is below `limit`.
+fn is_below(magnitude: f32, limit: f32) -> bool {
+    matches!(magnitude.partial_cmp(&limit), Some(std::cmp::Ordering::Less))
+}
+
+/// The largest magnitude, NaN if there is one: in the order of their bits NaNs are behind all numbers.
 #[inline(always)]
-fn absmax_below(x: &[f32], limit: f32) -> (f32, bool) {
-    let (mut lanes, mut beyond) = ([0.0f32; LANES], [0u32; LANES]);
+fn largest_magnitude(x: &[f32]) -> f32 {
+    const SIGN: u32 = 1 << 31;
+    let mut lanes = [0u32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
-        look(chunk, limit, &mut lanes, &mut beyond);
-    }
-    look(rest, limit, &mut lanes, &mut beyond);
-    let absmax = lanes.iter().fold(0.0, |a, &b| if b > a { b } else { a });
-    (absmax, beyond.iter().fold(0, |a, b| a | b) == 0)
-}
-
-#[inline(always)]
-fn look(x: &[f32], limit: f32, lanes: &mut [f32; LANES], beyond: &mut [u32; LANES]) {
-    for ((x, lane), beyond) in x.iter().zip(lanes).zip(beyond) {
-        let magnitude = x.abs();
-        let is_below = magnitude < limit;
-        let counted = if is_below { magnitude } else { 0.0 };
-        *lane = if counted > *lane { counted } else { *lane };
-        *beyond |= u32::from(!is_below);
-    }
-}
-
-#[inline(never)]
-fn outliers(x: &[f32], limit: f32) -> Vec<Outlier> {
-    let is_outlier = |(_, x): &(usize, &f32)| !matches!(x.abs().partial_cmp(&limit), Some(std::cmp::Ordering::Less));
-    x.iter().enumerate().filter(is_outlier).map(|(column, &value)| Outlier { column, value }).collect()
-}
-
-/// Rounds `x * factor` to integers, half to even, elements that are not below `limit` to 0; returns the sum of all.
-#[inline(always)]
-fn round(x: &[f32], factor: f32, limit: f32, codes: &mut [i8]) -> i32 {
-    /// The spacing of floats this large is 1, so adding it rounds; the lowest bits are the integer then.
-    const TO_INTEGER: f32 = 12_582_912.0; // 1.5 * 2^23
-    let mut sums = [0i32; LANES];
-    let mut step = |x: &[f32], codes: &mut [i8]| {
-        for ((x, code), sum) in x.iter().zip(codes).zip(&mut sums) {
-            let inside = if x.abs() < limit { *x } else { 0.0 };
-            // No more than 127 in magnitude: the largest is 127 times one and an ulp or two.
-            *code = (inside * factor + TO_INTEGER).to_bits() as i8;
-            *sum += i32::from(*code);
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = (*lane).max(x.to_bits() & !SIGN);
         }
-    };
+    }
+    let largest = rest.iter().map(|x| x.to_bits() & !SIGN).chain(lanes).max();
+    f32::from_bits(largest.unwrap_or(0))
+}
+
+#[inline(always)]
+fn outliers_of(x: &[f32], limit: f32) -> Vec<Outlier> {
+    let mut outliers = Vec::new();
+    for (i, chunk) in x.chunks(LANES).enumerate() {
+        if !is_below(largest_magnitude(chunk), limit) {
+            let columns = (i * LANES..).zip(chunk).filter(|(_, x)| !is_below(x.abs(), limit));
+            outliers.extend(columns.map(|(column, &value)| Outlier { column, value }));
+        }
+    }
+    outliers
+}
+
+/// Rounds `x * factor`, of which none is beyond 127, to integers, half to even; returns the sum of all.
+#[inline(always)]
+fn round(x: &[f32], factor: f32, codes: &mut [i8]) -> i32 {
+    let mut sums = [0i32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     let (code_chunks, rest_codes) = codes.as_chunks_mut::<LANES>();
     for (chunk, codes) in chunks.iter().zip(code_chunks) {
-        step(chunk, codes);
+        let rounded = chunk.map(
+            #[inline(always)]
+            |x| integer(x * factor),
+        );
+        *codes = rounded.map(
+            #[inline(always)]
+            |integer| integer as i8,
+        );
+        sums.iter_mut().zip(rounded).for_each(|(sum, integer)| *sum += integer);
     }
-    step(rest, rest_codes);
-    sums.iter().sum()
+    let mut sum = sums.iter().sum();
+    for (x, code) in rest.iter().zip(rest_codes) {
+        *code = integer(x * factor) as i8;
+        sum += i32::from(*code);
+    }
+    sum
+}
+
+/// The nearest integer to `x`, which is small, half to even.
+#[inline(always)]
+fn integer(x: f32) -> i32 {
+    /// The spacing of floats this large is 1, so that a sum is rounded to an integer, which its lowest bits are then.
+    const LARGE: f32 = 12_582_912.0; // 1.5 * 2^23
+    (x + LARGE).to_bits().wrapping_sub(LARGE.to_bits()).cast_signed()
 }
 
 /// `codes * absmax / 127`, rounded to `dtype`.

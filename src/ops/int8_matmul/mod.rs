@@ -3,8 +3,10 @@
 mod cpu;
 
 use super::check;
-use super::gemm::int8::Rows;
-use crate::autograd::Tensor;
+use super::gemm::int8::{self, Addend, Rows, Term};
+use super::gemm::{product, with_last};
+use super::weight::{self, Quantized, Weight};
+use crate::autograd::{Tensor, record};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -142,4 +144,49 @@ pub(in crate::ops) fn quantize_rows(x: &Tensor, threshold: f32) -> Result<Rows> 
 /// [`Error::DType`] if `dy` is not of floats.
 pub(in crate::ops) fn quantize_gradient(dy: &Tensor, weight: &Int8) -> Result<Rows> {
     cpu::quantize_rows(dy, Some(weight.scales()), 0.0)
+}
+
+/// `x · weightᵀ`: a linear layer whose weight is int8, LLM.int8() a row at a time.
+///
+/// A row of `x` is multiplied as integers `q = round(x · 127 / absmax)` with `absmax` over its elements below the threshold;
+/// the others, outliers, as floats: `y = s_x · s_w · Σ q · w + Σ x · s_w · w`. What a row gives depends on no other row.
+///
+/// - Shapes: `x` `[.., K]`, `weight` `[N, K]` → `[.., N]`
+/// - Dtypes: `x` f32 or bf16, the result alike; sums of integers in i32, exact, the rest in f32, rounded once
+/// - Gradients: `x`: `dy · s_w` as integers times the weight's, or with [`Backward::Dequant`] `dy` times the weight as
+///   floats; saves `weight`
+/// - Source: Dettmers et al. 2022, <https://arxiv.org/abs/2208.07339>, with bitsandbytes' treatment of one row for each row
+///
+/// # Errors
+/// [`Error::Shape`] if `x` is not `[.., K]`; [`Error::DType`] if it is not of floats; [`Error::Device`] if one of them is not
+/// on the CPU.
+pub fn int8_matmul(x: &Tensor, weight: &Int8) -> Result<Tensor> {
+    let (n, k) = (weight.shape().rows(), weight.shape().last());
+    if x.shape().last() != k {
+        return Err(Error::shape(OP, format!("x must be [.., {k}], got {}", x.shape())));
+    }
+    for (name, tensor) in [("x", x), ("weight", weight.codes())] {
+        check::on_device(OP, name, tensor, &Device::Cpu)?;
+    }
+    let shape = with_last(OP, x.shape(), n)?;
+    let rows = quantize_rows(x, weight.method().threshold)?;
+    let terms = [Term::forward(&rows, weight.codes(), weight.scales())?];
+    let y = int8::product(OP, shape, x.dtype(), &terms, Addend::default())?;
+    let (weight, shape) = (weight.clone(), x.shape());
+    let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| backward_x(&dy, weight, shape)).transpose()?]));
+    Ok(y)
+}
+
+fn backward_x(dy: &Tensor, weight: Int8, shape: Shape) -> Result<Tensor> {
+    match weight.method().backward {
+        Backward::Int8 => {
+            let rows = quantize_gradient(dy, &weight)?;
+            int8::product(OP, shape, dy.dtype(), &[Term::backward(&rows, weight.codes())?], Addend::default())
+        }
+        Backward::Dequant => {
+            let weight = Quantized::Int8(weight);
+            let floats = weight::matrix(OP, Weight::Quantized(&weight))?;
+            product(OP, shape, dy.dtype(), &[[super::gemm::Matrix::new(OP, dy)?, floats]])
+        }
+    }
 }
