@@ -14,6 +14,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod grad_norm;
+pub mod int8_matmul;
 pub mod lora;
 pub mod matmul;
 pub mod rmsnorm;

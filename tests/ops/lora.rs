@@ -6,6 +6,7 @@ use vicugna::error::Error;
 use vicugna::ops::dropout::{Dropout, dropout};
 use vicugna::ops::lora::{Adapter, Operands, Projection, linears, lora};
 use vicugna::ops::matmul::matmul;
+use vicugna::ops::weight::Weight;
 use vicugna::reference::{self, Real};
 
 use crate::harness::*;
@@ -144,7 +145,7 @@ on_devices! {
         }
         // Without adapter it is matmul, and nothing else need be trained for its gradient.
         let [x, w, ..] = leaves.each_ref().map(Tensor::detach);
-        let base = Projection { weight: &w, adapter: None, residual: Some(&added) };
+        let base = Projection { weight: Weight::Dense(&w), adapter: None, residual: Some(&added) };
         let operands = Operands::of_groups(&x.device(), x.dtype(), &[vec![None]]).unwrap();
         let y = linears(&x, &[base], &operands[0], None).unwrap().remove(0);
         check("y", &y, &expected!(R => {
@@ -167,7 +168,7 @@ on_devices! {
         let projections = [0, 1, 2].map(|i| {
             let [_, weight, a, b] = &leaves[i];
             let adapter = (i != 1).then_some(Adapter { a, b, scaling: scalings[i] as f32 });
-            Projection { weight, adapter, residual: None }
+            Projection { weight: Weight::Dense(weight), adapter, residual: None }
         });
         let adapters = vec![projections.map(|projection| projection.adapter).to_vec()];
         let operands = Operands::of_groups(&x.device(), x.dtype(), &adapters).unwrap();
@@ -285,7 +286,11 @@ on_devices! {
         let [a, b] = [zeros([2, 4], DType::F32), zeros([3, 2], DType::F32)];
         let error = lora(&x, &w, &a, &b, 1.0, None, Some(&x)).unwrap_err();
         assert_eq!(error.to_string(), "lora: residual must be [2, 3], got [2, 4]");
-        let projection = Projection { weight: &w, adapter: Some(Adapter { a: &a, b: &b, scaling: 1.0 }), residual: None };
+        let projection = Projection {
+            weight: Weight::Dense(&w),
+            adapter: Some(Adapter { a: &a, b: &b, scaling: 1.0 }),
+            residual: None,
+        };
         let others = Operands::of_groups(&x.device(), DType::F32, &[vec![None]]).unwrap();
         match (linears(&x, &[projection], &others[0], None), x.device()) {
             (Err(error), Device::Cuda(_)) => assert_eq!(error.to_string(), "lora: the operands are those of other adapters"),
