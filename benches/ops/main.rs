@@ -15,13 +15,14 @@ mod floor;
 mod grad_norm;
 mod lora;
 mod matmul;
+mod nf4;
 mod rmsnorm;
 mod rope;
 mod swiglu;
 
 type Run = fn(&mut Bench);
 
-const OPS: [(&str, Run); 12] = [
+const OPS: [(&str, Run); 13] = [
     ("adamw", adamw::bench),
     ("attention", attention::bench),
     ("cross_entropy", cross_entropy::bench),
@@ -31,6 +32,7 @@ const OPS: [(&str, Run); 12] = [
     ("grad_norm", grad_norm::bench),
     ("lora", lora::bench),
     ("matmul", matmul::bench),
+    ("nf4", nf4::bench),
     ("rmsnorm", rmsnorm::bench),
     ("rope", rope::bench),
     ("swiglu", swiglu::bench),

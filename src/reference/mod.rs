@@ -16,6 +16,7 @@ pub mod embedding;
 pub mod grad_norm;
 pub mod lora;
 pub mod matmul;
+pub mod nf4;
 pub mod rmsnorm;
 pub mod rope;
 pub mod swiglu;

@@ -12,6 +12,7 @@ mod embedding;
 mod grad_norm;
 mod lora;
 mod matmul;
+mod nf4;
 mod rmsnorm;
 mod rope;
 mod swiglu;
