@@ -16,6 +16,7 @@ mod grad_norm;
 mod int8_matmul;
 mod lora;
 mod matmul;
+mod nf4;
 mod rmsnorm;
 mod rope;
 mod swiglu;
@@ -33,6 +34,7 @@ const OPS: [(&str, Run); 13] = [
     ("int8_matmul", int8_matmul::bench),
     ("lora", lora::bench),
     ("matmul", matmul::bench),
+    ("nf4", nf4::bench),
     ("rmsnorm", rmsnorm::bench),
     ("rope", rope::bench),
     ("swiglu", swiglu::bench),

@@ -17,6 +17,7 @@ pub mod grad_norm;
 pub mod int8_matmul;
 pub mod lora;
 pub mod matmul;
+pub mod nf4;
 pub mod rmsnorm;
 pub mod rope;
 pub mod swiglu;

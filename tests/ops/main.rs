@@ -14,6 +14,7 @@ mod int8_matmul;
 mod lora;
 mod lora_quantized;
 mod matmul;
+mod nf4;
 mod rmsnorm;
 mod rope;
 mod swiglu;

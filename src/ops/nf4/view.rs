@@ -1,0 +1,79 @@
+//! Reading the elements of a 4-bit weight where they are needed.
+
+use crate::dtype::Float;
+
+/// The elements of a 4-bit weight, flattened.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    codes: &'a [u8],
+    scales: &'a [f32],
+    table: &'static [f32; 16],
+    blocksize: usize,
+    numel: usize,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(
+        codes: &'a [u8],
+        scales: &'a [f32],
+        table: &'static [f32; 16],
+        blocksize: usize,
+        numel: usize,
+    ) -> Self {
+        Self { codes, scales, table, blocksize, numel }
+    }
+
+    /// The element `i`: `table[code] * scales[i / blocksize]`, zero beyond the last.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> f32 {
+        if i >= self.numel {
+            return 0.0;
+        }
+        match (self.codes.get(i / 2), self.scales.get(i / self.blocksize)) {
+            (Some(&pair), Some(scale)) => self.table[nibble(pair, i)] * scale,
+            _ => 0.0,
+        }
+    }
+
+    /// Writes the elements from `first` on to `out`, zeros beyond the last: what [`View::at`] gives, but a block at a time.
+    #[inline(always)]
+    pub fn fill<T: Float>(&self, first: usize, out: &mut [T]) {
+        let (mut at, mut out) = (first, out);
+        while !out.is_empty() {
+            let in_block = (self.blocksize - at % self.blocksize).min(out.len());
+            let (block, rest) = out.split_at_mut(in_block);
+            self.fill_block(at, block);
+            (at, out) = (at + in_block, rest);
+        }
+    }
+
+    /// The same within one block: its 16 possible values are computed once.
+    #[inline(always)]
+    fn fill_block<T: Float>(&self, first: usize, out: &mut [T]) {
+        let Some(scale) = self.scales.get(first / self.blocksize) else { return out.fill(T::from_f32(0.0)) };
+        let values = self.table.map(
+            #[inline(always)]
+            |value| T::from_f32(value * scale),
+        );
+        let (inside, beyond) = out.split_at_mut(self.numel.saturating_sub(first).min(out.len()));
+        beyond.fill(T::from_f32(0.0));
+        // A run that starts within a byte: its first element alone, then whole bytes.
+        let (head, pairs) = inside.split_at_mut((first % 2).min(inside.len()));
+        let codes = self.codes.get(first / 2..).unwrap_or(&[]);
+        for (out, pair) in head.iter_mut().zip(codes) {
+            *out = values[nibble(*pair, 1)];
+        }
+        let codes = codes.get(head.len()..).unwrap_or(&[]);
+        for (out, pair) in pairs.chunks_mut(2).zip(codes) {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = values[nibble(*pair, i)];
+            }
+        }
+    }
+}
+
+/// The code of the element `i` in its byte: those of even elements are in the upper half.
+#[inline(always)]
+fn nibble(pair: u8, i: usize) -> usize {
+    usize::from(if i.is_multiple_of(2) { pair >> 4 } else { pair & 15 })
+}
