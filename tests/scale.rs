@@ -62,7 +62,7 @@ fn write_model(folder: &Path) {
         config.parameters().into_iter().map(|(name, shape)| (name, (DType::Bf16, shape))).collect();
     let weights = folder.join("model.safetensors");
     safetensors::write(&weights, &layout, |name| Ok(random(layout[name].1))).unwrap();
-    write_config(folder, &config, DType::Bf16).unwrap();
+    write_config(folder, &config, DType::Bf16, None).unwrap();
 }
 
 /// The most memory that this process ever held, in GiB.

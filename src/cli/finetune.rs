@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::model::{BaseArgs, find_adapter, with_adapter};
+use super::quantize::usage;
 use super::report::{Report, say};
 use crate::error::{Error, Result};
 use crate::train::{Options, Progress, Run};
@@ -43,6 +44,9 @@ static STOP: AtomicBool = AtomicBool::new(false);
 pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     stop_on_signals()?;
     let mut files = args.model.find(report)?;
+    if args.options.full && files.quantization().is_some() {
+        usage(format!("--full trains all weights, and those in {} are frozen", files.quantization().in_words()));
+    }
     if let Some(name) = &args.options.init_adapter {
         files = with_adapter(files, &find_adapter(name, report)?, report)?;
     }

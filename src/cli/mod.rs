@@ -10,6 +10,7 @@ mod inspect;
 mod kernels;
 mod merge;
 mod model;
+mod quantize;
 mod report;
 
 use std::ffi::OsString;

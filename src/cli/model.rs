@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::limit_threads;
+use super::quantize::QuantizeArgs;
 use super::report::{Report, say};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::hub::{Hub, Kind};
 use crate::io::model::ModelFiles;
-use crate::io::quantized::{Quantization, Scheme};
 use crate::models::llama::Llama;
-use crate::ops::int8_matmul::Method;
-use crate::train::Progress;
+use crate::train::{self, Progress};
 
 #[derive(clap::Args)]
 pub(super) struct BaseArgs {
@@ -27,12 +26,8 @@ pub(super) struct BaseArgs {
     /// How weights and activations are stored [default: f32 on the cpu, else bf16]
     #[arg(long)]
     dtype: Option<DTypeArg>,
-    /// How frozen weights are compressed
-    #[arg(long, default_value = "none")]
-    quantize: Quantize,
-    /// Elements of activations of this size or more are multiplied as floats, not in int8; 0: none are
-    #[arg(long, default_value_t = 6.0)]
-    int8_threshold: f32,
+    #[command(flatten)]
+    pub(super) quantize: QuantizeArgs,
     /// Threads of the CPU; all by default
     #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -58,12 +53,6 @@ pub(super) enum DTypeArg {
     Bf16,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Quantize {
-    None,
-    Int8,
-}
-
 impl From<DTypeArg> for DType {
     fn from(dtype: DTypeArg) -> Self {
         match dtype {
@@ -77,17 +66,10 @@ impl BaseArgs {
     /// Finds the model's files, on the hub if need be.
     pub(super) fn find(&self, report: &Report) -> Result<ModelFiles> {
         limit_threads(self.threads)?;
-        let files = ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)?.quantized(self.quantization());
+        let files = ModelFiles::open(&hub(report).resolve(&self.model, Kind::Model)?)?;
+        let files = self.quantize.apply(files)?;
         files.notes()?.iter().for_each(|note| report.note(note));
         Ok(files)
-    }
-
-    fn quantization(&self) -> Quantization {
-        let scheme = match self.quantize {
-            Quantize::None => Scheme::None,
-            Quantize::Int8 => Scheme::Int8,
-        };
-        Quantization { scheme, method: Method { threshold: self.int8_threshold, ..Method::default() } }
     }
 
     /// Where to compute, and how weights and activations are stored there.
@@ -143,6 +125,11 @@ pub(super) fn with_adapter(files: ModelFiles, folder: &Path, report: &Report) ->
         report.note(format_args!("{}: {note}", folder.display()));
     }
     files.own_text().iter().for_each(|note| report.note(note));
+    let scheme = files.quantization().scheme;
+    if let Some(trained) = train::scheme(folder).filter(|trained| *trained != scheme) {
+        let folder = folder.display();
+        report.note(format_args!("{folder}: trained on weights held as --quantize {trained} says, used on {scheme}"));
+    }
     Ok(files)
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::atomic;
 use super::json::Object;
+use super::quantized::Quantization;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::llama::{LlamaConfig, ModelType};
@@ -36,7 +37,7 @@ pub fn read_config(folder: &Path) -> Result<LlamaConfig> {
     let path = folder.join(CONFIG);
     let object = Object::read(&path)?;
     let model_type = kind::read(&object)?;
-    quantization::refuse(&object)?;
+    quantization::read(&object)?;
     kind::refuse_unsupported(&object)?;
     let size = |key, llama| match (object.optional(key, SIZE)?, model_type) {
         (Some(given), _) => Ok::<usize, Error>(given),
@@ -69,6 +70,14 @@ pub fn read_config(folder: &Path) -> Result<LlamaConfig> {
     }
     kind::refuse_window(&object, &config)?;
     Ok(config)
+}
+
+/// How the `config.json` in `folder` says that the weights of its linear layers are stored, if not as floats.
+///
+/// # Errors
+/// As [`read_config`].
+pub fn read_quantization(folder: &Path) -> Result<Option<Quantization>> {
+    quantization::read(&Object::read(&folder.join(CONFIG))?)
 }
 
 /// What a person should know of the `config.json` in `folder`, which is read as `config`: keys that are passed over though
@@ -112,11 +121,16 @@ fn eos_token_ids(folder: &Path, object: &Object) -> Result<Vec<u32>> {
 }
 
 /// Writes `config.json` into `folder`, with transformers 4's keys, which transformers 5 reads as well; `dtype` is that
-/// of the weights beside it. A `generation_config.json` that is there gets the same ends of a text.
+/// of the weights beside it, but for those that are stored as `quantization` says. A `generation_config.json` that is there gets the same ends of a text.
 ///
 /// # Errors
 /// [`Error::File`] if a file cannot be written, or a `generation_config.json` not read.
-pub fn write_config(folder: &Path, config: &LlamaConfig, dtype: DType) -> Result<()> {
+pub fn write_config(
+    folder: &Path,
+    config: &LlamaConfig,
+    dtype: DType,
+    quantization: Option<&Quantization>,
+) -> Result<()> {
     let eos = match config.eos_token_ids.as_slice() {
         [] => Value::Null,
         [id] => json!(id),
@@ -140,7 +154,7 @@ pub fn write_config(folder: &Path, config: &LlamaConfig, dtype: DType) -> Result
         "torch_dtype": if dtype == DType::Bf16 { "bfloat16" } else { "float32" },
         "vocab_size": config.vocab_size,
     });
-    for (key, value) in kind::write(config.model_type) {
+    for (key, value) in kind::write(config.model_type).into_iter().chain(quantization.map(quantization::write)) {
         fields[key] = value;
     }
     let generation = folder.join(GENERATION_CONFIG);

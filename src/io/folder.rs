@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::adapter::Adapter;
+use super::quantized::{Parts, Quantization, parts};
 use super::{WeightSource, refuse_leftovers, safetensors};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
@@ -15,36 +16,104 @@ use crate::shape::Shape;
 
 const OP: &str = "merge";
 
-/// Writes the safetensors file `path` with the weights of `source`, of the model `base`, in `dtype`, each adapted one being
-/// `W + scaling · B·A`, summed in f64 and rounded at the end. Holds one tensor at a time. Returns the merged model's
-/// configuration: with more tokens, or an output layer of its own, where the adapter has them.
+/// What a folder's weights become.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// The dtype of floats.
+    pub dtype: DType,
+    /// How linear layers are stored, if not as floats.
+    pub quantization: Option<&'a Quantization>,
+}
+
+/// What rounding to fewer bits did to a layer.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Change {
+    /// The layer's weight.
+    pub name: String,
+    /// The largest change of an element, as a share of the largest element.
+    pub largest: f64,
+    /// The mean change, as a share of the mean magnitude.
+    pub mean: f64,
+}
+
+/// Writes the safetensors file `path` with the weights of `source`, of the model `base`, as `output` says; with an `adapter`
+/// each adapted one is `W + scaling · B·A`, summed in f64 and rounded at the end. Holds one tensor of floats at a time.
+/// Returns the model's configuration: with more tokens, or an output layer of its own, where the adapter has them; and what
+/// was lost with bits.
 ///
 /// # Errors
-/// [`Error::File`] if `source` is not of `base` or the disk fails.
+/// [`Error::File`] if `source` is not of `base` or the disk fails; [`Error::Input`] if a weight to be quantized is not finite.
 pub fn merge(
+    source: &dyn WeightSource,
+    adapter: Option<&Adapter>,
+    base: &LlamaConfig,
+    output: Output<'_>,
+    path: &Path,
+) -> Result<(LlamaConfig, Vec<Change>)> {
+    refuse_leftovers(source, &base.parameters().into_iter().map(|(name, _)| name).collect::<HashSet<_>>())?;
+    let mut model = adapter.map_or_else(|| base.clone(), |adapter| adapter.model(base));
+    model.tie_word_embeddings &= !adapter.is_some_and(|adapter| adapter.tensors.contains_key("lm_head"));
+    let shapes: BTreeMap<String, Shape> = model.parameters().into_iter().collect();
+    let mut modules = adapter.iter().flat_map(|adapter| adapter.tensors.keys());
+    if let Some(module) = modules.find(|module| !shapes.contains_key(&format!("{module}.weight"))) {
+        return Err(Error::shape(OP, format!("the adapter's {module} is not in the model")));
+    }
+    let weight = |name: &str, dtype| match adapter {
+        Some(adapter) => adapted(source, adapter, base, name, shapes[name], dtype),
+        None => source.load(name, shapes[name], dtype, &Device::Cpu),
+    };
+    let (mut parts, mut changes) = (Parts::new(), Vec::new());
+    let mut layout: BTreeMap<String, (DType, Shape)> = BTreeMap::new();
+    for (name, shape) in &shapes {
+        match output.quantization.filter(|_| LlamaConfig::is_block_linear(name)) {
+            Some(quantization) => {
+                let (stored, change) = in_fewer_bits(name, &weight(name, DType::F32)?, quantization)?;
+                layout.extend(stored.iter().map(|(name, part)| (name.clone(), (part.dtype(), part.shape()))));
+                (parts.extend(stored), changes.push(change));
+            }
+            None => drop(layout.insert(name.clone(), (output.dtype, *shape))),
+        }
+    }
+    safetensors::write(path, &layout, |name| match parts.remove(name) {
+        Some(part) => Ok(part),
+        None => weight(name, output.dtype),
+    })?;
+    Ok((model, changes))
+}
+
+/// The weight `name` with its adapter's part.
+fn adapted(
     source: &dyn WeightSource,
     adapter: &Adapter,
     base: &LlamaConfig,
+    name: &str,
+    shape: Shape,
     dtype: DType,
-    path: &Path,
-) -> Result<LlamaConfig> {
-    refuse_leftovers(source, &base.parameters().into_iter().map(|(name, _)| name).collect::<HashSet<_>>())?;
-    let mut model = adapter.model(base);
-    model.tie_word_embeddings &= !adapter.tensors.contains_key("lm_head");
-    let layout: BTreeMap<String, (DType, Shape)> =
-        model.parameters().into_iter().map(|(name, shape)| (name, (dtype, shape))).collect();
-    if let Some(module) = adapter.tensors.keys().find(|module| !layout.contains_key(&format!("{module}.weight"))) {
-        return Err(Error::shape(OP, format!("the adapter's {module} is not in the model")));
+) -> Result<Tensor> {
+    let load = |dtype| adapter.weight(source, base, name, shape, dtype, &Device::Cpu);
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    match adapter.tensors.get(module) {
+        Some((a, b)) => merged(&load(DType::F32)?, a, b, adapter.config.scaling(module)?, dtype),
+        None => load(dtype),
     }
-    safetensors::write(path, &layout, |name| {
-        let load = |dtype| adapter.weight(source, base, name, layout[name].1, dtype, &Device::Cpu);
-        let module = name.strip_suffix(".weight").unwrap_or(name);
-        match adapter.tensors.get(module) {
-            Some((a, b)) => merged(&load(DType::F32)?, a, b, adapter.config.scaling(module)?, dtype),
-            None => load(dtype),
-        }
-    })?;
-    Ok(model)
+}
+
+/// `weight` as `quantization` stores it, and what that changes.
+fn in_fewer_bits(name: &str, weight: &Tensor, quantization: &Quantization) -> Result<(Parts, Change)> {
+    let located = |error: Error| Error::input(OP, format!("tensor {name}: {error}"));
+    let Some(quantized) = quantization.quantize(weight).map_err(located)? else {
+        return Err(Error::input(OP, "no scheme of quantization"));
+    };
+    let rounded = quantized.dequantize(DType::F32)?;
+    let (mut largest, mut mean) = ([0f64; 2], [0f64; 2]);
+    for (&exact, &rounded) in weight.slice::<f32>()?.iter().zip(rounded.slice::<f32>()?) {
+        let [change, magnitude] = [f64::from(exact) - f64::from(rounded), f64::from(exact)].map(f64::abs);
+        largest = [largest[0].max(change), largest[1].max(magnitude)];
+        mean = [mean[0] + change, mean[1] + magnitude];
+    }
+    let share = |[change, of]: [f64; 2]| if of > 0.0 { change / of } else { 0.0 };
+    let change = Change { name: name.into(), largest: share(largest), mean: share(mean) };
+    Ok((parts(name, &quantized)?, change))
 }
 
 fn merged(base: &Tensor, a: &Tensor, b: &Tensor, scaling: f64, dtype: DType) -> Result<Tensor> {

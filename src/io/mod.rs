@@ -57,6 +57,19 @@ pub trait WeightSource {
     /// [`Error::File`] if there is none, if it has not `shape`, or if what it is stored as
     /// cannot be converted.
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// The bytes of the tensor `name` as they are stored, u8 `[bytes]` on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is none, or the format has no plain tensors of bytes.
+    fn bytes(&self, name: &str) -> Result<Tensor> {
+        Err(Error::file(self.path(), format!("tensor {name} has no plain bytes")))
+    }
+
+    /// How many bits an integer of the tensor `name` has; `None` if it holds no integers.
+    fn bits(&self, _name: &str) -> Option<usize> {
+        None
+    }
 }
 
 /// Refuses tensors of `source` that a model did not ask for, as signs of a config that is not theirs.

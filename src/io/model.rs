@@ -10,10 +10,10 @@ use names::{Names, Renamed};
 use super::WeightSource;
 use super::adapter::{Adapter, AdapterConfig};
 use super::companions::Own;
-use super::config::{self, read_config, write_config};
+use super::config::{self, read_config, read_quantization, write_config};
 use super::gguf::Gguf;
 use super::mmap::MappedFile;
-use super::quantized::Quantization;
+use super::quantized::{Choice, Quantization, Scheme, Widened};
 use super::safetensors::Checkpoint;
 use crate::autograd::Tensor;
 use crate::device::Device;
@@ -21,6 +21,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::llama::{Llama, LlamaConfig, Load};
 use crate::nn::{Lora, LoraInit, Parameter, Weight};
+use crate::ops::int8_matmul::Method;
 use crate::shape::Shape;
 
 /// An opened model: its shape is known, its weights are still in the file.
@@ -31,7 +32,9 @@ pub struct ModelFiles {
     pub(super) weights: Weights,
     names: Names,
     adapter: Option<Adapted>,
-    /// How its frozen linear layers are held in memory.
+    /// How the files hold linear layers, if not as floats.
+    stored: Option<Quantization>,
+    /// How they are held in memory.
     quantization: Quantization,
     pub(super) own: Own,
 }
@@ -64,7 +67,8 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let (checkpoint, config) = (Checkpoint::open(path)?, read_config(path)?);
-            return Self::new(path, config, Weights::Folder(checkpoint));
+            let files = Self::new(path, config, Weights::Folder(checkpoint))?;
+            return Ok(files.stored_as(read_quantization(path)?));
         }
         let has_name = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         if has_name || MappedFile::open(path)?.bytes().starts_with(b"GGUF") {
@@ -81,8 +85,8 @@ impl ModelFiles {
 
     fn new(path: &Path, config: LlamaConfig, weights: Weights) -> Result<Self> {
         let names = Names::of(weights.source(), config.tie_word_embeddings)?;
-        let quantization = Quantization::default();
-        Ok(Self { path: path.into(), config, weights, names, adapter: None, quantization, own: Own::default() })
+        let (path, quantization) = (path.into(), Quantization::default());
+        Ok(Self { path, config, weights, names, adapter: None, stored: None, quantization, own: Own::default() })
     }
 
     /// The same with the adapter in `folder` on it, and with the tokenizer and the chat template that are there.
@@ -96,10 +100,43 @@ impl ModelFiles {
         Ok(Self { config, adapter: Some(Adapted { adapter, base }), own, ..self })
     }
 
-    /// The same with its frozen linear layers held in memory as `quantization` says.
-    #[must_use]
-    pub fn quantized(self, quantization: Quantization) -> Self {
-        Self { quantization, ..self }
+    fn stored_as(self, stored: Option<Quantization>) -> Self {
+        Self { stored, quantization: stored.unwrap_or_default(), ..self }
+    }
+
+    /// The same with its frozen linear layers held in memory as `choice` says, and where that is silent as the files do.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the files hold them quantized in another way.
+    pub fn quantized(self, choice: &Choice) -> Result<Self> {
+        let quantization = match (choice.scheme, &self.stored) {
+            (None, None) | (Some(Scheme::None), _) => Quantization::default(),
+            (None, Some(stored)) => *stored,
+            (Some(scheme), None) => Quantization { scheme, double: choice.double, ..Quantization::default() },
+            (Some(scheme), Some(stored)) if scheme == stored.scheme && (stored.double || !choice.double) => *stored,
+            (Some(scheme), Some(stored)) => {
+                let wanted = Quantization { scheme, double: choice.double, ..Quantization::default() }.in_words();
+                let detail = format!("holds its weights in {}, not {wanted}", stored.in_words());
+                return Err(Error::file(&self.path, detail).with_hint(
+                    "quantize the model that it was made from; without --quantize it is taken as it is, with none as floats",
+                ));
+            }
+        };
+        let method = Method {
+            threshold: choice.threshold.unwrap_or(quantization.method.threshold),
+            backward: choice.backward.unwrap_or_default(),
+        };
+        Ok(Self { quantization: Quantization { method, ..quantization }, ..self })
+    }
+
+    /// How its frozen linear layers are held in memory.
+    pub fn quantization(&self) -> &Quantization {
+        &self.quantization
+    }
+
+    /// How the files hold linear layers, if not as floats.
+    pub fn stored(&self) -> Option<&Quantization> {
+        self.stored.as_ref()
     }
 
     /// The adapter that is on it.
@@ -135,9 +172,13 @@ impl ModelFiles {
         Ok(of_names.into_iter().chain(of_config).collect())
     }
 
-    /// The weights, tensor by tensor, under Llama's own names.
+    /// The weights, tensor by tensor, under Llama's own names, as floats.
     pub fn weights(&self) -> impl WeightSource + '_ {
-        Renamed { weights: self.weights.source(), names: &self.names }
+        self.widened()
+    }
+
+    fn widened(&self) -> Widened<Renamed<'_>> {
+        Widened::new(Renamed { weights: self.weights.source(), names: &self.names })
     }
 
     /// The tokens at which generation stops: those that the config names and those that the tokenizer knows. One that
@@ -149,14 +190,21 @@ impl ModelFiles {
         ends
     }
 
-    /// Writes `config` for weights in `dtype` with all tokens at which generation stops, and what else goes with the
+    /// Writes `config` for weights in `dtype`, those of linear layers as `quantization` says, with all tokens at which generation stops, and what else goes with the
     /// weights, the tokenizer above all, into `folder`. `config.json` comes last: where it is, all is.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be read or written.
-    pub fn write_beside_weights(&self, folder: &Path, config: &LlamaConfig, dtype: DType) -> Result<()> {
+    pub fn write_beside_weights(
+        &self,
+        folder: &Path,
+        config: &LlamaConfig,
+        dtype: DType,
+        quantization: Option<&Quantization>,
+    ) -> Result<()> {
         self.write_companions(folder)?;
-        write_config(folder, &LlamaConfig { eos_token_ids: self.ends(), ..config.clone() }, dtype)
+        let config = LlamaConfig { eos_token_ids: self.ends(), ..config.clone() };
+        write_config(folder, &config, dtype, quantization)
     }
 
     /// Loads the model, its adapter as trained parameters.
@@ -164,7 +212,7 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        let mut load = Loading { files: self, weights: self.weights(), dtype, device, asked: HashSet::new() };
+        let mut load = Loading { files: self, weights: self.widened(), dtype, device, asked: HashSet::new() };
         let model = Llama::new(self.config.clone(), dtype, &mut load)?;
         let mut asked = load.asked;
         if self.base().tie_word_embeddings {
@@ -177,16 +225,16 @@ impl ModelFiles {
 }
 
 /// A model on its way from its files to a device.
-struct Loading<'a, W> {
+struct Loading<'a> {
     files: &'a ModelFiles,
-    weights: W,
+    weights: Widened<Renamed<'a>>,
     dtype: DType,
     device: &'a Device,
     /// The weights that it was made of so far.
     asked: HashSet<String>,
 }
 
-impl<W: WeightSource> Loading<'_, W> {
+impl Loading<'_> {
     fn read(&mut self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
         self.asked.insert(name.to_string());
         match &self.files.adapter {
@@ -196,7 +244,7 @@ impl<W: WeightSource> Loading<'_, W> {
     }
 }
 
-impl<W: WeightSource> Load for Loading<'_, W> {
+impl Load for Loading<'_> {
     /// Beside quantized layers the tables of tokens are bf16 whatever the activations are: they are most of what is left.
     fn tensor(&mut self, name: &str, shape: Shape) -> Result<Tensor> {
         let is_table = [super::EMBEDDING, super::LM_HEAD].contains(&name);
@@ -205,16 +253,22 @@ impl<W: WeightSource> Load for Loading<'_, W> {
     }
 
     fn linear(&mut self, name: &str, shape: Shape) -> Result<Weight> {
+        let quantization = &self.files.quantization;
         let is_whole = self.files.adapter().is_some_and(|adapter| adapter.whole.contains_key(name));
-        if is_whole || !self.files.quantization.is_some() {
+        if is_whole || !quantization.is_some() {
             return self.tensor(name, shape).map(Weight::from);
+        }
+        if let Some(stored) = self.weights.quantized(name, shape, quantization.method)? {
+            self.asked.insert(name.to_string());
+            return Ok(stored.into());
+        }
+        if self.files.stored.is_some() {
+            return self.tensor(name, shape).map(Weight::from); // one that was left out
         }
         let weight = self.read(name, shape, DType::F32, &Device::Cpu)?;
         let refuse = |error: Error| Error::file(self.weights.path(), format!("tensor {name}: {error}"));
-        match self.files.quantization.quantize(&weight).map_err(refuse)? {
-            Some(quantized) => Ok(quantized.into()),
-            None => Ok(weight.into()),
-        }
+        let quantized = self.files.quantization.quantize(&weight).map_err(refuse)?;
+        Ok(quantized.map_or_else(|| weight.into(), Weight::from))
     }
 }
 

@@ -96,6 +96,16 @@ impl WeightSource for Checkpoint {
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
         self.shards.load(&self.path, name, shape, dtype, device)
     }
+
+    fn bytes(&self, name: &str) -> Result<Tensor> {
+        let (shard, stored) = self.shards.find(&self.path, name)?;
+        shard.bytes(name, stored)
+    }
+
+    fn bits(&self, name: &str) -> Option<usize> {
+        let (_, stored) = self.shards.find(&self.path, name).ok()?;
+        matches!(stored.dtype, Dtype::I8 | Dtype::U8 | Dtype::I16 | Dtype::I32 | Dtype::U32 | Dtype::I64).then(|| stored.dtype.bitsize())
+    }
 }
 
 /// The tensors that the header lists: 8 bytes of its length, little-endian, JSON, then the data.

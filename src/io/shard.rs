@@ -90,4 +90,14 @@ impl Shard {
         self.file.release(stored.bytes.clone());
         Ok(tensor)
     }
+
+    /// The bytes of the tensor `name`, stored as `stored`, whatever its elements are.
+    pub fn bytes(&self, name: &str, stored: &Stored) -> Result<Tensor> {
+        let refuse = |detail: &str| Error::file(&self.path, format!("tensor {name} {detail}"));
+        if stored.strides.is_some() {
+            return Err(refuse("does not lie row by row"));
+        }
+        let bytes = self.file.bytes().get(stored.bytes.clone()).ok_or_else(|| refuse("ends beyond the file"))?;
+        Tensor::from_bytes(&Device::Cpu, DType::U8, [bytes.len()].into(), bytes)
+    }
 }

@@ -1,7 +1,10 @@
 //! What a linear layer multiplies by.
 
+use std::borrow::Cow;
+
 use super::gemm::{Codes, Matrix};
 use super::int8_matmul::Int8;
+use super::nf4::{Absmax, FourBit};
 use crate::autograd::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -12,6 +15,8 @@ use crate::shape::Shape;
 pub enum Quantized {
     /// LLM.int8().
     Int8(Int8),
+    /// nf4 or fp4.
+    FourBit(FourBit),
 }
 
 impl Quantized {
@@ -19,6 +24,7 @@ impl Quantized {
     pub fn shape(&self) -> Shape {
         match self {
             Self::Int8(weight) => weight.shape(),
+            Self::FourBit(weight) => weight.shape().into(),
         }
     }
 
@@ -29,6 +35,7 @@ impl Quantized {
     pub fn dequantize(&self, dtype: DType) -> Result<Tensor> {
         match self {
             Self::Int8(weight) => weight.dequantize(dtype),
+            Self::FourBit(weight) => weight.dequantize(dtype),
         }
     }
 
@@ -36,7 +43,16 @@ impl Quantized {
     pub fn parts(&self) -> Vec<&Tensor> {
         match self {
             Self::Int8(weight) => vec![weight.codes(), weight.absmax()],
+            Self::FourBit(weight) => match weight.absmax() {
+                Absmax::Plain(absmax) => vec![weight.codes(), absmax],
+                Absmax::Nested(nested) => vec![weight.codes(), &nested.codes, &nested.absmax, &nested.map],
+            },
         }
+    }
+
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.parts().iter().map(|part| part.buffer().bytes()).sum()
     }
 }
 
@@ -100,15 +116,35 @@ impl Saved {
     }
 }
 
-/// The floats of `weight` as the CPU multiplies them: widened while they are packed.
-pub(super) fn matrix<'a>(op: &'static str, weight: Weight<'a>) -> Result<Matrix<'a>> {
-    let shape = weight.shape();
-    let shape = [shape.rows(), shape.last()];
-    match weight {
-        Weight::Dense(weight) => Matrix::new(op, weight),
-        Weight::Quantized(Quantized::Int8(weight)) => {
-            let codes = Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]);
-            Ok(Matrix::of_codes(codes, shape))
+/// A weight as floats, which the CPU widens while it packs them.
+pub(super) struct Floats<'a> {
+    weight: Weight<'a>,
+    /// Of a weight of 4 bits the scale of each block.
+    scales: Cow<'a, [f32]>,
+}
+
+impl<'a> Floats<'a> {
+    /// The floats of `weight`.
+    pub fn of(weight: Weight<'a>) -> Result<Self> {
+        let scales = match weight {
+            Weight::Quantized(Quantized::FourBit(weight)) => weight.scales()?,
+            _ => Cow::default(),
+        };
+        Ok(Self { weight, scales })
+    }
+
+    /// `[N, K]`.
+    pub fn matrix(&self, op: &'static str) -> Result<Matrix<'_>> {
+        let shape = self.weight.shape();
+        let shape = [shape.rows(), shape.last()];
+        match self.weight {
+            Weight::Dense(weight) => Matrix::new(op, weight),
+            Weight::Quantized(Quantized::Int8(weight)) => {
+                Ok(Matrix::of_codes(Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]), shape))
+            }
+            Weight::Quantized(Quantized::FourBit(weight)) => {
+                Ok(Matrix::of_codes(Codes::four_bit(weight.view(&self.scales)?), shape))
+            }
         }
     }
 }

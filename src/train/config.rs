@@ -13,7 +13,9 @@ use super::run::Run;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_file;
 use crate::io::companions::CHAT_TEMPLATE;
+use crate::io::quantized::{Quantization, Scheme};
 use crate::io::text;
+use crate::ops::int8_matmul::Backward;
 
 #[derive(Serialize)]
 struct Config {
@@ -23,9 +25,35 @@ struct Config {
     out: PathBuf,
     device: String,
     dtype: String,
+    #[serde(flatten)]
+    quantization: Quantized,
     seed: u64,
     #[serde(flatten)]
     options: Options,
+}
+
+/// How the frozen linear layers of a run were held, in the names of the options.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Quantized {
+    quantize: Scheme,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    int8_threshold: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    int8_backward: Option<Backward>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    double_quant: bool,
+}
+
+impl Quantized {
+    pub(super) fn of(quantization: &Quantization) -> Self {
+        let method = Some(quantization.method).filter(|_| quantization.scheme == Scheme::Int8);
+        Self {
+            quantize: quantization.scheme,
+            int8_threshold: method.map(|method| method.threshold),
+            int8_backward: method.map(|method| method.backward),
+            double_quant: quantization.double,
+        }
+    }
 }
 
 /// Writes it, and beside it copies of the templates and of the tokenizer that an adapter brought, so that they outlive the
@@ -53,12 +81,23 @@ pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
         out: absolute(&run.out)?,
         device: run.device.to_string(),
         dtype: run.dtype.to_string(),
+        quantization: Quantized::of(run.files.quantization()),
         seed: run.seed,
         options,
     };
     let path = folder.join(CONFIG);
     let text = toml::to_string(&config).map_err(|e| Error::file(&path, e.to_string()))?;
     write_bytes(&path, text.as_bytes())
+}
+
+/// The scheme by which the run in `folder` held its frozen linear layers, if there is a run that says so.
+pub fn scheme(folder: &Path) -> Option<Scheme> {
+    #[derive(Deserialize)]
+    struct Quantized {
+        quantize: Scheme,
+    }
+    let text = text::read_if_there(&folder.join(CONFIG)).ok()??;
+    toml::from_str(&text).ok().map(|Quantized { quantize }| quantize)
 }
 
 /// Reads the date of the run that is in `folder`, if there is a run and it had one.

@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::config::Quantized;
 use super::examples::Examples;
 use super::options::Options;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
+use crate::io::quantized::Quantization;
 use crate::models::llama::Llama;
 use crate::nn::{Parameter, Sequence};
 
@@ -15,13 +17,25 @@ const WITHOUT_EFFECT: [&str; 7] =
     ["activation_checkpointing", "chat_template", "cuda_graphs", "date", "init_adapter", "save_every", "template"];
 
 /// The options, and checksums of the sequences and of all weights before the first step.
-pub(super) fn fingerprint(options: &Options, seed: u64, examples: &Examples, model: &Llama) -> Result<Fingerprint> {
+pub(super) fn fingerprint(
+    options: &Options,
+    quantization: &Quantization,
+    seed: u64,
+    examples: &Examples,
+    model: &Llama,
+) -> Result<Fingerprint> {
     let options = serde_json::to_value(options).map_err(|e| Error::input("options", e.to_string()))?;
     let mut fingerprint: Fingerprint = match options {
         Value::Object(options) => options.into_iter().collect(),
         _ => Fingerprint::new(),
     };
     fingerprint.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
+    if quantization.is_some() {
+        let quantized = serde_json::to_value(Quantized::of(quantization));
+        if let Value::Object(quantized) = quantized.map_err(|e| Error::input("--quantize", e.to_string()))? {
+            fingerprint.extend(quantized);
+        }
+    }
     fingerprint.insert("seed".into(), json!(seed));
     fingerprint.insert("device".into(), json!(model.device().to_string()));
     fingerprint.insert("training data".into(), of_sequences(&examples.training));

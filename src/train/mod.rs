@@ -23,6 +23,7 @@ mod weights;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use examples::{Examples, read};
+pub use config::scheme;
 pub use folder::{CONFIG, METRICS, TEMPLATE, run_folder};
 pub use metrics::{Line, peak_rss_bytes};
 pub use options::{DataOptions, LrSchedule, Options};

@@ -97,6 +97,10 @@ impl Run<'_> {
         if let (Some(epochs), steps @ 1..) = (self.options.epochs, self.options.max_steps) {
             note(&format!("--max-steps {steps} decides, not --epochs {epochs}"));
         }
+        if self.options.full && self.files.quantization().is_some() {
+            let detail = format!("weights in {} are frozen", self.files.quantization().in_words());
+            return Err(Error::input("--full", detail).with_hint("train an adapter, or use --quantize none"));
+        }
         self.options.resolve(self.files.config())?;
         let folder = RunFolder::open(&self.out, self.resume)?;
         let date = self.options.data.date.or(config::date(&folder)?);
@@ -166,7 +170,7 @@ impl Run<'_> {
         progress: &Progress,
     ) -> Result<(State, Option<u64>)> {
         let fingerprint = progress.during("taking the fingerprint of the run", || {
-            fingerprint(&self.options, self.seed, examples, trained.model)
+            fingerprint(&self.options, self.files.quantization(), self.seed, examples, trained.model)
         })?;
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
         let plan = Plan::new(&examples.training, &self.options, self.seed);

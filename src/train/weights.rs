@@ -99,7 +99,7 @@ impl<'a> Trained<'a> {
             return self.write(folder);
         }
         self.write_as(folder, dtype)?;
-        files.write_beside_weights(folder, files.config(), dtype)
+        files.write_beside_weights(folder, files.config(), dtype, None)
     }
 
     /// Whether [`Trained::write_result`] came to its end in this folder.

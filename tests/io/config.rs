@@ -163,10 +163,10 @@ fn a_generation_config_gets_the_ends_of_the_config() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("generation_config.json");
     let config = LlamaConfig { eos_token_ids: vec![5, 9], ..read(&tiny(json!({}))) };
-    write_config(folder.path(), &config, DType::F32).unwrap();
+    write_config(folder.path(), &config, DType::F32, None).unwrap();
     assert!(!path.exists());
     std::fs::write(&path, "\u{feff}{\"temperature\": 0.5, \"eos_token_id\": 7}").unwrap();
-    write_config(folder.path(), &config, DType::F32).unwrap();
+    write_config(folder.path(), &config, DType::F32, None).unwrap();
     let written: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(written, json!({"temperature": 0.5, "eos_token_id": [5, 9]}));
     assert_eq!(read_config(folder.path()).unwrap(), config);
@@ -428,7 +428,7 @@ proptest! {
             tie_word_embeddings: tied, bos_token_id: bos, eos_token_ids: eos,
         };
         let folder = TempDir::new().unwrap();
-        write_config(folder.path(), &config, DType::Bf16).unwrap();
+        write_config(folder.path(), &config, DType::Bf16, None).unwrap();
         prop_assert_eq!(read_config(folder.path()).unwrap(), config);
     }
 

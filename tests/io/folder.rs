@@ -26,7 +26,7 @@ fn merged(name: &str, dtype: DType) -> TempDir {
     write_folder(&folder.path().join("out"), |out| {
         copy_companions(source.path(), out)?;
         let config = merge(&source, &adapter(name), &config, dtype, &out.join(MODEL))?;
-        write_config(out, &config, dtype)
+        write_config(out, &config, dtype, None)
     })
     .unwrap();
     folder
@@ -161,7 +161,7 @@ fn rewrites_and_merges_a_case_of_peft() {
     write_folder(&case.join("rewritten"), |out| adapter.write(out)).unwrap();
     write_folder(&case.join("merged"), |out| {
         let config = merge(&source, &adapter, &config, source.dtype(), &out.join(MODEL))?;
-        write_config(out, &config, source.dtype())
+        write_config(out, &config, source.dtype(), None)
     })
     .unwrap();
 }

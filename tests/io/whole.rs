@@ -70,7 +70,7 @@ fn merged(case: &str, adapter: &Path) -> (TempDir, Checkpoint) {
     let files = ModelFiles::open(&fixture(case)).unwrap().with_adapter(adapter).unwrap();
     let path = out.path().join(MODEL);
     let config = merge(&files.weights(), files.adapter().unwrap(), files.base(), DType::F32, &path).unwrap();
-    write_config(out.path(), &config, DType::F32).unwrap();
+    write_config(out.path(), &config, DType::F32, None).unwrap();
     let (adapted, merged) = (logits(&files), logits(&ModelFiles::open(out.path()).unwrap()));
     assert_eq!(adapted.len(), merged.len(), "{case}");
     let largest = adapted.iter().map(|v| v.abs()).fold(0.0, f32::max);

@@ -61,6 +61,7 @@ pub(super) fn translate(command: &Command, arguments: &[&str]) -> Result<Vec<Str
         options.refuse_moved(path)?;
     }
     options.clip();
+    options.choose_four_bits()?;
     Ok(options.arguments().into_iter().chain(rest).collect())
 }
 

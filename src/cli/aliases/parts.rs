@@ -1,5 +1,6 @@
 //! Names of which two make one option: whether something is done, and how.
 
+use super::table::{FOUR_BITS, NF4_DOUBLE};
 use super::{Options, Pair, canonical, one_of, refuse};
 use crate::error::{Error, Result};
 
@@ -12,9 +13,12 @@ const INTERVALS: [([&str; 2], &str, &[&str]); 2] = [
     (["save_strategy", "save_steps"], "save_every", &["no", "steps", "epoch", "best"]),
 ];
 
+/// Bitsandbytes' name for the kind of 4 bits.
+const QUANT_TYPE: &str = "quant_type";
+
 /// All of these names.
-pub(super) const NAMES: [&str; 6] =
-    [CLIPPING[0], CLIPPING[1], INTERVALS[0].0[0], INTERVALS[0].0[1], INTERVALS[1].0[0], INTERVALS[1].0[1]];
+pub(super) const NAMES: [&str; 7] =
+    [CLIPPING[0], CLIPPING[1], INTERVALS[0].0[0], INTERVALS[0].0[1], INTERVALS[1].0[0], INTERVALS[1].0[1], QUANT_TYPE];
 
 impl Options<'_> {
     /// Makes our options of what one source, whose options are `pairs`, has said in two names.
@@ -70,5 +74,25 @@ impl Options<'_> {
         if clips.as_deref() == Some("true") {
             self.values.entry("max_grad_norm".into()).or_insert(threshold.or_else(|| Some("1".into())));
         }
+    }
+
+    /// Makes a scheme of 4 bits and their kind. As for its owner, a kind without 4 bits changes nothing.
+    pub(super) fn choose_four_bits(&mut self) -> Result<()> {
+        let kind = self.values.remove(QUANT_TYPE).flatten().map(|kind| kind.to_lowercase());
+        if let Some(kind) = kind.as_deref().filter(|kind| !["nf4", "fp4"].contains(kind)) {
+            return Err(refuse(QUANT_TYPE, kind, "it is nf4 or fp4"));
+        }
+        let Some(Some(scheme)) = self.values.get_mut("quantize") else { return Ok(()) };
+        let default = match scheme.as_str() {
+            FOUR_BITS => "fp4",
+            NF4_DOUBLE => "nf4",
+            _ => return Ok(()),
+        };
+        if scheme.as_str() == NF4_DOUBLE {
+            self.values.entry("double_quant".into()).or_insert_with(|| Some("true".into()));
+        }
+        let kind = kind.unwrap_or_else(|| default.into());
+        self.values.insert("quantize".into(), Some(kind));
+        Ok(())
     }
 }

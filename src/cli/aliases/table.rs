@@ -30,8 +30,14 @@ const ON: &[&str] = &["true"];
 const NONE: &[&str] = &["none", "null", "", "false", "{}"];
 const ZERO: &[&str] = &["0", "none", "null", ""];
 
+/// Values of --quantize that [`super::parts`] makes one of ours: 4 bits of a kind that is said elsewhere, else fp4; and
+/// LLaMA-Factory's, else nf4 with double quantization.
+pub(super) const FOUR_BITS: &str = "4bit";
+pub(super) const NF4_DOUBLE: &str = "4bit nf4 double";
+
+const IN_8_BITS: &[(&str, &str)] = &[("true", "int8"), ("false", ""), ("none", ""), ("", "")];
+
 const SHARDED: &str = "sharded training is not in this version";
-const QUANTIZED: &str = "quantized training is not in this version";
 const ADAMW: &str = "AdamW with PyTorch's betas and epsilon is the one optimizer here";
 const LORA: &str = "LoRA is the one method here";
 const CURVES: &str = "metrics.jsonl and loss.svg have the curves";
@@ -60,7 +66,7 @@ const JUMPSTART: Rows = &[
     ("max_val_samples", Is("max_eval_samples")),
     ("preprocessing_num_workers", Inert),
     ("add_input_output_demarcation_key", Not("no_demarcation")),
-    ("int8_quantization", Only(OFF, QUANTIZED)),
+    ("int8_quantization", Maps("quantize", IN_8_BITS)),
     ("enable_fsdp", Only(OFF, SHARDED)),
 ];
 
@@ -90,7 +96,13 @@ const LLAMA_RECIPES: Rows = &[
     ("freeze_layers", Only(OFF, "train an adapter instead")),
     ("num_freeze_layers", Inert),
     ("freeze_llm_only", Only(OFF, "there are no vision models here")),
-    ("quantization", Only(NONE, QUANTIZED)),
+    (
+        "quantization",
+        Maps(
+            "quantize",
+            &[("8bit", "int8"), ("4bit", FOUR_BITS), ("true", "int8"), ("false", ""), ("none", ""), ("null", ""), ("", "")],
+        ),
+    ),
     ("one_gpu", Inert),
     ("save_model", Only(ON, "the results are always saved")),
     ("dist_checkpoint_root_folder", Inert),
@@ -121,10 +133,9 @@ const LLAMA_RECIPES: Rows = &[
     ("adapter_len", Inert),
     ("adapter_layers", Inert),
     ("num_virtual_tokens", Inert),
-    ("quant_type", Inert),
-    ("compute_dtype", Inert),
-    ("use_double_quant", Inert),
-    ("quant_storage", Inert),
+    ("compute_dtype", Inert), // products are computed in f32, and on a GPU in --dtype
+    ("use_double_quant", Is("double_quant")),
+    ("quant_storage", Inert), // of files
 ];
 
 /// Transformers' TrainingArguments that decide the result, with the names that they had before.
@@ -309,12 +320,14 @@ const TRL: Rows = &[
     ("use_dora", Only(OFF, LORA)),
     ("init_lora_weights", Only(&["true"], "A is random and B zero, as PEFT's true has it")),
     ("fan_in_fan_out", Inert), // PEFT sets it to false for such layers
-    ("load_in_8bit", Only(OFF, QUANTIZED)),
-    ("load_in_4bit", Only(OFF, QUANTIZED)),
-    ("bnb_4bit_quant_type", Inert),
+    ("load_in_8bit", Maps("quantize", IN_8_BITS)),
+    ("load_in_4bit", Maps("quantize", &[("true", FOUR_BITS), ("false", ""), ("none", ""), ("", "")])),
+    ("llm_int8_threshold", Is("int8_threshold")),
+    ("bnb_4bit_quant_type", Is("quant_type")),
     ("bnb_4bit_compute_dtype", Inert),
     ("bnb_4bit_quant_storage", Inert),
-    ("use_bnb_nested_quant", Inert),
+    ("bnb_4bit_use_double_quant", Is("double_quant")),
+    ("use_bnb_nested_quant", Is("double_quant")),
 ];
 
 /// LLaMA-Factory's and axolotl's.
@@ -339,8 +352,10 @@ const LLAMA_FACTORY: Rows = &[
     ("sample_packing", Not("no_packing")),
     ("disable_shuffling", Is("no_shuffle")),
     ("streaming", Inert),
-    ("quantization_bit", Only(NONE, QUANTIZED)),
-    ("quantization_method", Inert),
+    ("quantization_bit", Maps("quantize", &[("8", "int8"), ("4", NF4_DOUBLE), ("none", ""), ("null", ""), ("", "")])),
+    ("quantization_method", Only(&["bnb", "bitsandbytes"], "bitsandbytes' are the schemes here")),
+    ("quantization_type", Is("quant_type")),
+    ("double_quantization", Is("double_quant")),
     ("compute_accuracy", Only(OFF, EVALUATION)),
     ("plot_loss", Inert), // loss.svg is always there
     ("flash_attn", Inert),

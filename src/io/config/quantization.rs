@@ -47,13 +47,10 @@ pub(super) fn read(object: &Object) -> Result<Option<Quantization>> {
 }
 
 /// The key and its value for weights stored in that way, as transformers 5 writes them.
-pub(super) fn write(quantization: &Quantization) -> Option<(&'static str, Value)> {
-    if !quantization.is_some() {
-        return None;
-    }
+pub(super) fn write(quantization: &Quantization) -> (&'static str, Value) {
     let is_int8 = quantization.scheme == Scheme::Int8;
     let kind = if quantization.scheme == Scheme::Nf4 { "nf4" } else { "fp4" };
-    Some((
+    (
         KEY,
         json!({
             "quant_method": "bitsandbytes",
@@ -68,5 +65,5 @@ pub(super) fn write(quantization: &Quantization) -> Option<(&'static str, Value)
             "bnb_4bit_compute_dtype": "float32",
             "bnb_4bit_quant_storage": "uint8",
         }),
-    ))
+    )
 }

@@ -91,6 +91,14 @@ impl WeightSource for Renamed<'_> {
     fn load(&self, name: &str, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
         self.weights.load(&self.names.stored(name), shape, dtype, device)
     }
+
+    fn bytes(&self, name: &str) -> Result<Tensor> {
+        self.weights.bytes(&self.names.stored(name))
+    }
+
+    fn bits(&self, name: &str) -> Option<usize> {
+        self.weights.bits(&self.names.stored(name))
+    }
 }
 
 /// Refuses what is no language model alone, by the tensor that tells.

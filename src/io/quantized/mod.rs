@@ -6,14 +6,14 @@ mod source;
 mod write;
 
 pub(super) use source::Widened;
-pub use write::Parts;
+pub(super) use write::{Parts, parts};
 
 use serde::{Deserialize, Serialize};
 
 use super::WeightSource;
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
-use crate::ops::int8_matmul::{Int8, Method};
+use crate::ops::int8_matmul::{Backward, Int8, Method};
 use crate::ops::nf4::{self, Kind};
 use crate::ops::weight::Quantized;
 use crate::shape::Shape;
@@ -83,6 +83,19 @@ impl Quantization {
         let double = if self.double { " with double quantization" } else { "" };
         format!("{}{double}", self.scheme)
     }
+}
+
+/// What a person asks for of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Choice {
+    /// The scheme, if not that of the files.
+    pub scheme: Option<Scheme>,
+    /// Whether the scales of 4-bit weights are to be quantized too.
+    pub double: bool,
+    /// From which magnitude on activations stay floats beside int8 weights, if not as the files say.
+    pub threshold: Option<f32>,
+    /// How the gradient of an int8 layer's input is made, if not in int8.
+    pub backward: Option<Backward>,
 }
 
 /// The weight `name` of `source`, `[N, K]`, as bitsandbytes stored it; `None` if it is stored as floats.

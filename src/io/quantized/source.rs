@@ -72,4 +72,12 @@ impl<W: WeightSource> WeightSource for Widened<W> {
             None => self.weights.load(name, shape, dtype, device),
         }
     }
+
+    fn bytes(&self, name: &str) -> Result<Tensor> {
+        self.weights.bytes(name)
+    }
+
+    fn bits(&self, name: &str) -> Option<usize> {
+        self.weights.bits(name)
+    }
 }

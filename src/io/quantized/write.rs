@@ -12,7 +12,7 @@ use crate::ops::nf4::{Absmax, FourBit};
 use crate::ops::weight::Quantized;
 
 /// The tensors of a file that a weight is stored as, by their names.
-pub type Parts = BTreeMap<String, Tensor>;
+pub(in crate::io) type Parts = BTreeMap<String, Tensor>;
 
 /// What `weight` is stored as under `name`.
 pub(in crate::io) fn parts(name: &str, weight: &Quantized) -> Result<Parts> {

@@ -121,6 +121,11 @@ impl LlamaConfig {
         ]
     }
 
+    /// Whether the weight `name` is that of a block's linear layer.
+    pub fn is_block_linear(name: &str) -> bool {
+        name.starts_with("model.layers.") && name.ends_with("_proj.weight")
+    }
+
     /// The Hugging Face name and shape of every weight and bias, in the order of the computation but for a block's norms,
     /// which come first.
     pub fn parameters(&self) -> Vec<(String, Shape)> {

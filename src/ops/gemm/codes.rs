@@ -1,5 +1,7 @@
 //! Weights in fewer bits, widened while they are packed.
 
+use crate::ops::nf4::View;
+
 /// The elements of a quantized weight, from one of them on.
 #[derive(Clone, Copy, Debug)]
 pub struct Codes<'a> {
@@ -11,12 +13,19 @@ pub struct Codes<'a> {
 enum Stored<'a> {
     /// Rows of `width` codes, each with its scale.
     Int8 { codes: &'a [i8], scales: &'a [f32], width: usize },
+    /// Pairs of codes in a byte, blocks of which have a scale.
+    FourBit(View<'a>),
 }
 
 impl<'a> Codes<'a> {
     /// The elements `codes * scale` of rows of `width`, each row with its own scale.
     pub fn int8(codes: &'a [i8], scales: &'a [f32], width: usize) -> Self {
         Self { stored: Stored::Int8 { codes, scales, width }, first: 0 }
+    }
+
+    /// The elements of a weight of 4 bits.
+    pub fn four_bit(view: View<'a>) -> Self {
+        Self { stored: Stored::FourBit(view), first: 0 }
     }
 
     /// The same without the first `elements`.
@@ -30,6 +39,7 @@ impl<'a> Codes<'a> {
         let start = self.first + start;
         match self.stored {
             Stored::Int8 { codes, scales, width } => read_int8(codes, scales, width, start, out),
+            Stored::FourBit(view) => view.fill(start, out),
         }
     }
 }

@@ -4,8 +4,8 @@ mod cpu;
 
 use super::check;
 use super::gemm::int8::{self, Addend, Rows, Term};
-use super::gemm::{product, with_last};
-use super::weight::{self, Quantized, Weight};
+use super::gemm::{Matrix, product, with_last};
+use super::weight::{Floats, Quantized, Weight};
 use crate::autograd::{Tensor, record};
 use crate::device::Device;
 use crate::dtype::DType;
@@ -18,7 +18,7 @@ const OP: &str = "int8_matmul";
 const MOST_INPUTS: usize = i32::MAX as usize / (127 * 128);
 
 /// How the gradient of a layer's input is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Backward {
     /// From the gradient in int8: its rows are quantized as activations are.
@@ -185,8 +185,8 @@ fn backward_x(dy: &Tensor, weight: Int8, shape: Shape) -> Result<Tensor> {
         }
         Backward::Dequant => {
             let weight = Quantized::Int8(weight);
-            let floats = weight::matrix(OP, Weight::Quantized(&weight))?;
-            product(OP, shape, dy.dtype(), &[[super::gemm::Matrix::new(OP, dy)?, floats]])
+            let floats = Floats::of(Weight::Quantized(&weight))?;
+            product(OP, shape, dy.dtype(), &[[Matrix::new(OP, dy)?, floats.matrix(OP)?]])
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::ops::elementwise::{add, cast};
 use crate::ops::gemm::int8::{self, Addend, Rows, Term};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
 use crate::ops::int8_matmul::{Backward, Int8, quantize_gradient, quantize_rows};
-use crate::ops::weight::{self, Quantized, Weight};
+use crate::ops::weight::{self, Floats, Quantized, Weight};
 use crate::shape::Shape;
 
 /// `y = x · weightᵀ + xa · bᵀ + residual` of each projection; `xa = scaling * dropout(x) · aᵀ` `[rows, R]` of each adapter.
@@ -58,7 +58,8 @@ fn forward_one(
         let addend = Addend { products: low_rank, residual: residual.as_ref() };
         return int8::product(OP, shape, x.dtype(), &terms, addend);
     }
-    let base = [matrix(x)?, weight::matrix(OP, *weight)?.t()];
+    let floats = Floats::of(*weight)?;
+    let base = [matrix(x)?, floats.matrix(OP)?.t()];
     let y = product(OP, shape, x.dtype(), &[&[base], low_rank].concat())?;
     residual.map_or(Ok(y.clone()), |residual| add(&residual, &y))
 }
@@ -94,19 +95,21 @@ fn backward_xa(SavedAdapter { b, scaling, .. }: &SavedAdapter, dy: &Tensor) -> R
 /// `dx = sum of dy · weight + dropout(sum of dxa · a)`.
 fn backward_x(call: &Call, dys: &[Option<Tensor>], dxas: &[Option<Tensor>], shape: Shape) -> Result<Option<Tensor>> {
     let Some(dtype) = dys.iter().flatten().next().map(Tensor::dtype) else { return Ok(None) };
-    let (mut base, mut low_rank, mut quantized) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floats, mut low_rank, mut quantized) = (Vec::new(), Vec::new(), Vec::new());
     for ((Saved { weight, adapter, .. }, dy), dxa) in call.projections.iter().zip(dys).zip(dxas) {
         match (weight.as_ref().map(weight::Saved::as_weight), dy) {
             (Some(Weight::Quantized(Quantized::Int8(weight))), Some(dy)) if in_int8(weight) => {
                 quantized.push((quantize_gradient(dy, weight)?, weight));
             }
-            (Some(weight), Some(dy)) => base.push([matrix(dy)?, weight::matrix(OP, weight)?]),
+            (Some(weight), Some(dy)) => floats.push((matrix(dy)?, Floats::of(weight)?)),
             _ => {}
         }
         if let (Some(adapter), Some(dxa)) = (adapter, dxa) {
             low_rank.push([matrix(dxa)?, matrix(&adapter.a)?]);
         }
     }
+    let base = floats.iter().map(|(dy, weight)| Ok([*dy, weight.matrix(OP)?]));
+    let mut base = base.collect::<Result<Vec<_>>>()?;
     let mut dropped = match call.dropout.filter(|_| !low_rank.is_empty()) {
         Some(key) => Some(dropout(&product(OP, shape, DType::F32, &std::mem::take(&mut low_rank))?, key)?),
         None => None,

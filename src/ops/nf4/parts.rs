@@ -112,9 +112,13 @@ impl FourBit {
     /// Its elements to be read one by one or in runs, with the scales that [`FourBit::scales`] gives.
     ///
     /// # Errors
-    /// [`Error::Device`] if it is on a GPU.
+    /// [`Error::Shape`] if there are not as many scales as blocks; [`Error::Device`] if it is on a GPU.
     pub fn view<'a>(&'a self, scales: &'a [f32]) -> Result<View<'a>> {
-        let numel = self.shape.iter().product();
+        let numel: usize = self.shape.iter().product();
+        let blocks = numel.div_ceil(self.blocksize);
+        if scales.len() != blocks {
+            return Err(Error::shape(OP, format!("a view needs {blocks} scales, got {}", scales.len())));
+        }
         Ok(View::new(self.codes.slice()?, scales, self.kind.table(), self.blocksize, numel))
     }
 

@@ -8,7 +8,8 @@ pub struct View<'a> {
     codes: &'a [u8],
     scales: &'a [f32],
     table: &'static [f32; 16],
-    blocksize: usize,
+    /// The block size as a power of two.
+    shift: u32,
     numel: usize,
 }
 
@@ -20,7 +21,7 @@ impl<'a> View<'a> {
         blocksize: usize,
         numel: usize,
     ) -> Self {
-        Self { codes, scales, table, blocksize, numel }
+        Self { codes, scales, table, shift: blocksize.trailing_zeros(), numel }
     }
 
     /// The element `i`: `table[code] * scales[i / blocksize]`, zero beyond the last.
@@ -29,7 +30,7 @@ impl<'a> View<'a> {
         if i >= self.numel {
             return 0.0;
         }
-        match (self.codes.get(i / 2), self.scales.get(i / self.blocksize)) {
+        match (self.codes.get(i / 2), self.scales.get(i >> self.shift)) {
             (Some(&pair), Some(scale)) => self.table[nibble(pair, i)] * scale,
             _ => 0.0,
         }
@@ -38,19 +39,19 @@ impl<'a> View<'a> {
     /// Writes the elements from `first` on to `out`, zeros beyond the last: what [`View::at`] gives, but a block at a time.
     #[inline(always)]
     pub fn fill<T: Float>(&self, first: usize, out: &mut [T]) {
-        let (mut at, mut out) = (first, out);
+        let (mut at, mut out, blocksize) = (first, out, 1 << self.shift);
         while !out.is_empty() {
-            let in_block = (self.blocksize - at % self.blocksize).min(out.len());
+            let in_block = (blocksize - at % blocksize).min(out.len());
             let (block, rest) = out.split_at_mut(in_block);
             self.fill_block(at, block);
-            (at, out) = (at + in_block, rest);
+            (at, out) = (at.saturating_add(in_block), rest);
         }
     }
 
     /// The same within one block: its 16 possible values are computed once.
     #[inline(always)]
     fn fill_block<T: Float>(&self, first: usize, out: &mut [T]) {
-        let Some(scale) = self.scales.get(first / self.blocksize) else { return out.fill(T::from_f32(0.0)) };
+        let Some(scale) = self.scales.get(first >> self.shift) else { return out.fill(T::from_f32(0.0)) };
         let values = self.table.map(
             #[inline(always)]
             |value| T::from_f32(value * scale),
