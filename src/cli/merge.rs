@@ -49,13 +49,18 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         })
     })?;
     for Change { name, largest, mean } in &changes {
-        report.note(format_args!("{name}: rounding changed it by {:.2}% at most, {:.2}% on average", 100.0 * largest, 100.0 * mean));
+        report.note(format_args!(
+            "{name}: rounding changed it by {:.2}% at most, {:.2}% on average",
+            100.0 * largest,
+            100.0 * mean
+        ));
     }
     let merged = files.adapter().map_or(0, |adapter| adapter.tensors.len());
     let scheme = quantization.unwrap_or_default().scheme;
     let result = serde_json::json!({ "out": args.out, "merged": merged, "quantize": scheme, "changes": changes });
     report.result(&result, || {
-        let stored = quantization.map(|quantization| format!(", {} weights in {}", changes.len(), quantization.in_words()));
+        let stored =
+            quantization.map(|quantization| format!(", {} weights in {}", changes.len(), quantization.in_words()));
         format!("{}: {merged} linear layers merged{}", args.out.display(), stored.unwrap_or_default())
     })
 }

@@ -18,6 +18,8 @@ mod pack;
 mod philox;
 mod tensor_table;
 
+pub use gemm::Instructions;
+
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;

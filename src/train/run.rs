@@ -26,6 +26,7 @@ use crate::io::checkpoint::Checkpoints;
 use crate::io::model::{ModelFiles, attach_new_adapter};
 use crate::io::tokenizer::now;
 use crate::models::llama::Llama;
+use crate::ops::Instructions;
 use crate::optim::{AdamW, AdamWOptions};
 
 /// A fine-tuning run.
@@ -179,8 +180,15 @@ impl Run<'_> {
             return Ok((finished(found, plan.total(), folder.path(), progress)?, None));
         }
         let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
+        let instructions = matches!(self.device, Device::Cpu).then(|| Instructions::of_this_cpu().to_string());
         let (optimizer, state) = match found {
-            Some((step, state)) => {
+            Some((step, mut state)) => {
+                if state.instructions.is_some() && state.instructions != instructions {
+                    let [was, is] = [&state.instructions, &instructions].map(|of| of.as_deref().unwrap_or("none"));
+                    progress
+                        .note(format_args!("the CPU had {was}, has {is}: the run goes on, but not to the same bits"));
+                }
+                state.instructions = instructions;
                 let checkpoint = checkpoints.path(step);
                 progress.note(format_args!("going on from {}", checkpoint.display()));
                 trained.read(&checkpoint)?;
@@ -194,7 +202,7 @@ impl Run<'_> {
                 let checkpoints = folder.join(CHECKPOINTS);
                 std::fs::create_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
                 config::write(self, folder)?;
-                (AdamW::new(adamw), State::default())
+                (AdamW::new(adamw), State { instructions, ..State::default() })
             }
         };
         let metrics = Metrics::open(folder.join(METRICS), state.step)?;

@@ -38,6 +38,9 @@ pub(super) struct State {
     pub seconds: f64,
     /// The best evaluation so far, and the step it came after.
     pub best: Option<(u64, Evaluation)>,
+    /// What the CPU multiplies with, if it is the CPU that computes: with other instructions come other bits.
+    #[serde(default)]
+    pub instructions: Option<String>,
 }
 
 impl State {

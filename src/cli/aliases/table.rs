@@ -100,7 +100,15 @@ const LLAMA_RECIPES: Rows = &[
         "quantization",
         Maps(
             "quantize",
-            &[("8bit", "int8"), ("4bit", FOUR_BITS), ("true", "int8"), ("false", ""), ("none", ""), ("null", ""), ("", "")],
+            &[
+                ("8bit", "int8"),
+                ("4bit", FOUR_BITS),
+                ("true", "int8"),
+                ("false", ""),
+                ("none", ""),
+                ("null", ""),
+                ("", ""),
+            ],
         ),
     ),
     ("one_gpu", Inert),

@@ -34,7 +34,9 @@ pub(super) fn read(object: &Object) -> Result<Option<Quantization>> {
         quantization.scheme = match kind.as_deref() {
             None | Some("fp4") => Scheme::Fp4,
             Some("nf4") => Scheme::Nf4,
-            Some(other) => return Err(config.refuse("bnb_4bit_quant_type", format!("must be nf4 or fp4, got {other:?}"))),
+            Some(other) => {
+                return Err(config.refuse("bnb_4bit_quant_type", format!("must be nf4 or fp4, got {other:?}")));
+            }
         };
         quantization.double = asks("bnb_4bit_use_double_quant")?;
     } else if asks("load_in_8bit")? {

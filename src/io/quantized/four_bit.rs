@@ -68,7 +68,8 @@ pub(super) fn read(
         return Err(refuse_state(format!("says shape {:?}, the config {shape}", state.shape)));
     }
     let map = floats(source, &format!("{name}.quant_map"))?;
-    let is_known = map.shape().numel() == 16 && map.slice::<f32>()?.iter().zip(kind.table()).all(|(a, b)| (a - b).abs() < 1e-6);
+    let is_known =
+        map.shape().numel() == 16 && map.slice::<f32>()?.iter().zip(kind.table()).all(|(a, b)| (a - b).abs() < 1e-6);
     if !is_known {
         return Err(refuse(source, &format!("{name}.quant_map"), format!("holds other values than {}'s", kind.name())));
     }

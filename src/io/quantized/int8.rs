@@ -44,7 +44,11 @@ pub(super) fn read(
     let absmax = source.load(&scales, [shape.rows()].into(), DType::F32, &Device::Cpu)?;
     let bad = absmax.slice::<f32>()?.iter().enumerate().find(|(_, scale)| !(scale.is_finite() && **scale >= 0.0));
     if let Some((row, scale)) = bad {
-        return Err(refuse(source, &scales, format!("is {scale} in row {row}: a scale must be finite and not negative")));
+        return Err(refuse(
+            source,
+            &scales,
+            format!("is {scale} in row {row}: a scale must be finite and not negative"),
+        ));
     }
     Int8::new(codes, absmax, method).map(Some).map_err(|error| located(source, name, &error))
 }

@@ -41,7 +41,8 @@ impl<W: WeightSource> Widened<W> {
     fn is_part(&self, name: &str) -> bool {
         let beside = |leaf: &str| {
             let weight = name.strip_suffix(leaf).map(|module| format!("{module}weight"));
-            weight.is_some_and(|weight| self.names.contains(&weight) && int8::beside(&weight).contains(&name.to_string()))
+            weight
+                .is_some_and(|weight| self.names.contains(&weight) && int8::beside(&weight).contains(&name.to_string()))
         };
         four_bit::is_part(name) || beside("SCB") || beside("weight_format")
     }

@@ -37,10 +37,8 @@ fn of_four_bits(name: &str, weight: &FourBit) -> Result<Parts> {
     });
     let codes = weight.codes();
     let map = Tensor::from_slice(&Device::Cpu, [16], weight.kind().table())?;
-    let mut parts = Parts::from([
-        (name.to_string(), codes.reshape([codes.shape().numel(), 1])?),
-        (part(four_bit::PARTS[1]), map),
-    ]);
+    let mut parts =
+        Parts::from([(name.to_string(), codes.reshape([codes.shape().numel(), 1])?), (part(four_bit::PARTS[1]), map)]);
     match weight.absmax() {
         Absmax::Plain(absmax) => drop(parts.insert(part(four_bit::PARTS[0]), absmax.clone())),
         Absmax::Nested(nested) => {

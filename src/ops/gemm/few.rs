@@ -32,7 +32,7 @@ pub fn multiply<T: Float>(out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]], ad
     let terms: Vec<(&[f32], Matrix<'_>)> = terms.iter().zip(&a).map(|([_, b], a)| (a.as_slice(), b.t())).collect();
     let k: usize = terms.iter().map(|(_, b)| b.columns).sum();
     let width = (TASK / k.max(1)).max(1).next_multiple_of(COLUMNS);
-    let compute = |block: Block<'_, T>| Arch::new().dispatch(Dots { block, terms: &terms, add });
+    let compute = |block: Block<'_, T>| Arch::new().dispatch(Dots { block, terms: &terms, add, scratch: Vec::new() });
     if width >= n {
         Block::split(out, n, 0..n, [m, n]).into_iter().for_each(compute);
     } else {
@@ -46,6 +46,8 @@ struct Dots<'a, 'b, T> {
     block: Block<'b, T>,
     terms: &'a [(&'a [f32], Matrix<'a>)],
     add: bool,
+    /// Some rows of `bᵀ` that are not stored as floats.
+    scratch: Vec<f32>,
 }
 
 impl<T: Float> WithSimd for Dots<'_, '_, T> {
@@ -79,12 +81,12 @@ impl<T: Float> Dots<'_, '_, T> {
                 Elements::F32(elements) => add_dots(simd, &mut sums, a, (b, elements), first),
                 Elements::Bf16(elements) => add_dots(simd, &mut sums, a, (b, elements), first),
                 Elements::I8(_) | Elements::Codes(_) => {
-                    let mut rows = vec![0.0; COLUMNS * b.columns];
-                    for (j, row) in rows.chunks_mut(b.columns.max(1)).enumerate() {
+                    self.scratch.resize(COLUMNS * b.columns, 0.0);
+                    for (j, row) in self.scratch.chunks_mut(b.columns.max(1)).enumerate() {
                         b.elements.read((first + j).min(b.rows - 1) * b.stride, row);
                     }
-                    let read = Matrix::of(Elements::F32(&rows), COLUMNS, b.columns);
-                    add_dots(simd, &mut sums, a, (read, &rows), 0);
+                    let read = Matrix::of(Elements::F32(&self.scratch), COLUMNS, b.columns);
+                    add_dots(simd, &mut sums, a, (read, &self.scratch), 0);
                 }
             }
         }

@@ -321,3 +321,75 @@ pub(super) fn value(rows: &Rows, row: usize, sum: i32, scale: f32, code: impl Fn
 }
 
 const _: () = assert!(size_of::<Sums>() == 4 * MOST[0] * MOST[1]);
+
+#[cfg(test)]
+mod tests {
+    use super::{Addend, Outlier, Rows, Term, multiply};
+    use crate::autograd::Tensor;
+    use crate::device::Device;
+    use crate::ops::gemm::quads::IntegerCpu;
+
+    /// Integers from -127 to 127 that look random.
+    fn codes(rows: usize, columns: usize, seed: usize) -> Tensor {
+        let values: Vec<i8> = (0..rows * columns).map(|i| ((i * 7919 + i / 13 + seed) % 255) as u8 as i8).collect();
+        let values: Vec<i8> = values.into_iter().map(|code| code.max(-127)).collect();
+        Tensor::from_slice(&Device::Cpu, [rows, columns], &values).unwrap()
+    }
+
+    /// Rows with scales that differ, every third with an outlier.
+    fn rows(m: usize, k: usize) -> Rows {
+        let mut codes = codes(m, k, 3).to_vec::<i8>().unwrap();
+        let (mut outliers, mut ends) = (Vec::new(), Vec::new());
+        for row in 0..m {
+            if row % 3 == 0 {
+                let column = row * 5 % k;
+                codes[row * k + column] = 0;
+                outliers.push(Outlier { column, value: 6.5 + row as f32 });
+            }
+            ends.push(outliers.len());
+        }
+        let sums = codes.chunks(k).map(|row| row.iter().map(|code| i32::from(*code)).sum()).collect();
+        let scales = (0..m).map(|row| 0.01 + row as f32 / 777.0).collect();
+        Rows { codes: Tensor::from_slice(&Device::Cpu, [m, k], &codes).unwrap(), scales, sums, outliers, ends }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for (m, n, k) in
+            [(1, 1, 1), (3, 5, 70), (16, 33, 130), (17, 1, 5), (40, 70, 259), (300, 65, 2), (25, 3000, 1030)]
+        {
+            let (rows, weight) = (rows(m, k), codes(n, k, 0));
+            let scales: Vec<f32> = (0..n).map(|column| 0.02 + column as f32 / 991.0).collect();
+            let backward = self::rows(m, n);
+            let product = |cpu| {
+                let (mut y, mut dx) = (vec![f32::NAN; m * n], vec![f32::NAN; m * k]);
+                let forward = Term::forward(&rows, &weight, &scales).unwrap();
+                multiply(cpu, &mut y, n, &[forward], Addend::default()).unwrap();
+                let backward = Term {
+                    rows: &Rows { outliers: vec![], ends: vec![0; m], ..backward.clone() },
+                    ..Term::backward(&backward, &weight).unwrap()
+                };
+                multiply(cpu, &mut dx, k, &[backward, backward], Addend::default()).unwrap();
+                [y, dx]
+            };
+            let all = IntegerCpu::all();
+            let wanted = product(all[all.len() - 1]);
+            for cpu in all {
+                assert!(product(cpu) == wanted, "{m} {n} {k} with {}", cpu.name());
+            }
+            let dot: i64 = rows.codes.slice::<i8>().unwrap()[..k]
+                .iter()
+                .zip(weight.slice::<i8>().unwrap())
+                .map(|(q, w)| i64::from(*q) * i64::from(*w))
+                .sum();
+            let outlier =
+                f64::from(rows.outliers[0].value) * f64::from(weight.slice::<i8>().unwrap()[rows.outliers[0].column]);
+            let exact = (dot as f64 * f64::from(rows.scales[0]) + outlier) * f64::from(scales[0]);
+            assert!(
+                (f64::from(wanted[0][0]) - exact).abs() <= 1e-6 * (1.0 + exact.abs()),
+                "{} is not {exact}",
+                wanted[0][0]
+            );
+        }
+    }
+}

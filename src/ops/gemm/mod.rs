@@ -25,12 +25,48 @@ mod transpose8;
 pub use codes::Codes;
 pub use matrix::Matrix;
 
+use pulp::Arch;
+
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
 use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
+
+/// What the CPU multiplies matrices with, on which the bits of results depend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Instructions {
+    /// Of f32 operands.
+    pub f32: &'static str,
+    /// Of bf16 operands.
+    pub bf16: &'static str,
+    /// Of int8 operands.
+    pub int8: &'static str,
+}
+
+impl Instructions {
+    /// Those of this CPU.
+    pub fn of_this_cpu() -> Self {
+        let f32 = match Arch::new() {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Arch::V3(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Arch::Neon(_) => "neon",
+            _ => "portable",
+        };
+        let bf16 = if pairs::Avx512Bf16::detect().is_some() { "avx512-bf16" } else { f32 };
+        Self { f32, bf16, int8: quads::IntegerCpu::best().name() }
+    }
+}
+
+impl std::fmt::Display for Instructions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} for f32, {} for bf16, {} for int8", self.f32, self.bf16, self.int8)
+    }
+}
 
 /// A tensor of `shape` and `dtype`: the sum over `terms` of `a · b`, rounded once.
 ///

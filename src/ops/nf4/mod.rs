@@ -2,6 +2,8 @@
 //! themselves in 8 bits where they are nested.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod lookup;
 mod mean;
 mod parts;
 mod table;

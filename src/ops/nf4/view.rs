@@ -1,5 +1,7 @@
 //! Reading the elements of a 4-bit weight where they are needed.
 
+#[cfg(target_arch = "x86_64")]
+use super::lookup;
 use crate::dtype::Float;
 
 /// The elements of a 4-bit weight, flattened.
@@ -39,22 +41,45 @@ impl<'a> View<'a> {
     /// Writes the elements from `first` on to `out`, zeros beyond the last: what [`View::at`] gives, but a block at a time.
     #[inline(always)]
     pub fn fill<T: Float>(&self, first: usize, out: &mut [T]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(v3) = pulp::x86::V3::try_new() {
+            return v3.vectorize(
+                #[inline(always)]
+                || self.fill_blocks(first, out, |values, codes, out| lookup::fill(v3, values, codes, out)),
+            );
+        }
+        self.fill_blocks(first, out, |_, _, _| 0);
+    }
+
+    /// The same; `look_up` takes the values of all codes and fills as many elements as it can from whole bytes.
+    #[inline(always)]
+    fn fill_blocks<T: Float>(
+        &self,
+        first: usize,
+        out: &mut [T],
+        look_up: impl Fn(&[f32; 16], &[u8], &mut [T]) -> usize,
+    ) {
         let (mut at, mut out, blocksize) = (first, out, 1 << self.shift);
         while !out.is_empty() {
             let in_block = (blocksize - at % blocksize).min(out.len());
             let (block, rest) = out.split_at_mut(in_block);
-            self.fill_block(at, block);
+            self.fill_block(at, block, &look_up);
             (at, out) = (at.saturating_add(in_block), rest);
         }
     }
 
     /// The same within one block: its 16 possible values are computed once.
     #[inline(always)]
-    fn fill_block<T: Float>(&self, first: usize, out: &mut [T]) {
+    fn fill_block<T: Float>(
+        &self,
+        first: usize,
+        out: &mut [T],
+        look_up: impl Fn(&[f32; 16], &[u8], &mut [T]) -> usize,
+    ) {
         let Some(scale) = self.scales.get(first >> self.shift) else { return out.fill(T::from_f32(0.0)) };
         let values = self.table.map(
             #[inline(always)]
-            |value| T::from_f32(value * scale),
+            |value| value * scale,
         );
         let (inside, beyond) = out.split_at_mut(self.numel.saturating_sub(first).min(out.len()));
         beyond.fill(T::from_f32(0.0));
@@ -62,12 +87,13 @@ impl<'a> View<'a> {
         let (head, pairs) = inside.split_at_mut((first % 2).min(inside.len()));
         let codes = self.codes.get(first / 2..).unwrap_or(&[]);
         for (out, pair) in head.iter_mut().zip(codes) {
-            *out = values[nibble(*pair, 1)];
+            *out = T::from_f32(values[nibble(*pair, 1)]);
         }
         let codes = codes.get(head.len()..).unwrap_or(&[]);
-        for (out, pair) in pairs.chunks_mut(2).zip(codes) {
+        let done = look_up(&values, codes, pairs);
+        for (out, pair) in pairs[done..].chunks_mut(2).zip(codes.get(done / 2..).unwrap_or(&[])) {
             for (i, out) in out.iter_mut().enumerate() {
-                *out = values[nibble(*pair, i)];
+                *out = T::from_f32(values[nibble(*pair, i)]);
             }
         }
     }
