@@ -2,7 +2,6 @@
 //! themselves in 8 bits where they are nested.
 
 mod cpu;
-#[cfg(target_arch = "x86_64")]
 mod lookup;
 mod mean;
 mod parts;

@@ -1,7 +1,6 @@
 //! Reading the elements of a 4-bit weight where they are needed.
 
-#[cfg(target_arch = "x86_64")]
-use super::lookup;
+use super::lookup::Vectors;
 use crate::dtype::Float;
 
 /// The elements of a 4-bit weight, flattened.
@@ -41,41 +40,30 @@ impl<'a> View<'a> {
     /// Writes the elements from `first` on to `out`, zeros beyond the last: what [`View::at`] gives, but a block at a time.
     #[inline(always)]
     pub fn fill<T: Float>(&self, first: usize, out: &mut [T]) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(v3) = pulp::x86::V3::try_new() {
-            return v3.vectorize(
+        match Vectors::of_this_cpu() {
+            Some(vectors) => vectors.vectorize(
                 #[inline(always)]
-                || self.fill_blocks(first, out, |values, codes, out| lookup::fill(v3, values, codes, out)),
-            );
+                || self.fill_blocks(first, out, Some(vectors)),
+            ),
+            None => self.fill_blocks(first, out, None),
         }
-        self.fill_blocks(first, out, |_, _, _| 0);
     }
 
-    /// The same; `look_up` takes the values of all codes and fills as many elements as it can from whole bytes.
+    /// The same; on `vectors` where the CPU has them.
     #[inline(always)]
-    fn fill_blocks<T: Float>(
-        &self,
-        first: usize,
-        out: &mut [T],
-        look_up: impl Fn(&[f32; 16], &[u8], &mut [T]) -> usize,
-    ) {
+    fn fill_blocks<T: Float>(&self, first: usize, out: &mut [T], vectors: Option<Vectors>) {
         let (mut at, mut out, blocksize) = (first, out, 1 << self.shift);
         while !out.is_empty() {
             let in_block = (blocksize - at % blocksize).min(out.len());
             let (block, rest) = out.split_at_mut(in_block);
-            self.fill_block(at, block, &look_up);
+            self.fill_block(at, block, vectors);
             (at, out) = (at.saturating_add(in_block), rest);
         }
     }
 
     /// The same within one block: its 16 possible values are computed once.
     #[inline(always)]
-    fn fill_block<T: Float>(
-        &self,
-        first: usize,
-        out: &mut [T],
-        look_up: impl Fn(&[f32; 16], &[u8], &mut [T]) -> usize,
-    ) {
+    fn fill_block<T: Float>(&self, first: usize, out: &mut [T], vectors: Option<Vectors>) {
         let Some(scale) = self.scales.get(first >> self.shift) else { return out.fill(T::from_f32(0.0)) };
         let values = self.table.map(
             #[inline(always)]
@@ -90,7 +78,10 @@ impl<'a> View<'a> {
             *out = T::from_f32(values[nibble(*pair, 1)]);
         }
         let codes = codes.get(head.len()..).unwrap_or(&[]);
-        let done = look_up(&values, codes, pairs);
+        let done = match vectors {
+            Some(vectors) => vectors.fill(&values, codes, pairs),
+            None => 0,
+        };
         for (out, pair) in pairs[done..].chunks_mut(2).zip(codes.get(done / 2..).unwrap_or(&[])) {
             for (i, out) in out.iter_mut().enumerate() {
                 *out = T::from_f32(values[nibble(*pair, i)]);
