@@ -14,6 +14,8 @@ use crate::train::Progress;
 
 /// Fold an adapter into its model, or store the model in fewer bits, and write a plain Hugging Face folder
 #[derive(clap::Args)]
+#[command(mut_arg("quantize", |arg| arg.help("How linear layers are stored, as bitsandbytes does [default: as floats]")))]
+#[command(mut_arg("int8_backward", |arg| arg.hide(true)))]
 pub(super) struct Args {
     #[command(flatten)]
     base: BaseArgs,
@@ -49,13 +51,18 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         })
     })?;
     for Change { name, largest, mean } in &changes {
-        report.note(format_args!("{name}: rounding changed it by {:.2}% at most, {:.2}% on average", 100.0 * largest, 100.0 * mean));
+        report.note(format_args!(
+            "{name}: rounding changed it by {:.2}% at most, {:.2}% on average",
+            100.0 * largest,
+            100.0 * mean
+        ));
     }
     let merged = files.adapter().map_or(0, |adapter| adapter.tensors.len());
     let scheme = quantization.unwrap_or_default().scheme;
     let result = serde_json::json!({ "out": args.out, "merged": merged, "quantize": scheme, "changes": changes });
     report.result(&result, || {
-        let stored = quantization.map(|quantization| format!(", {} weights in {}", changes.len(), quantization.in_words()));
+        let stored =
+            quantization.map(|quantization| format!(", {} weights in {}", changes.len(), quantization.in_words()));
         format!("{}: {merged} linear layers merged{}", args.out.display(), stored.unwrap_or_default())
     })
 }

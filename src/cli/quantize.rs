@@ -33,7 +33,8 @@ impl QuantizeArgs {
         }
         let stored = files.stored().map_or(Scheme::None, |stored| stored.scheme);
         let scheme = self.quantize.unwrap_or(stored);
-        let of_int8 = [("--int8-threshold", self.int8_threshold.is_some()), ("--int8-backward", self.int8_backward.is_some())];
+        let of_int8 =
+            [("--int8-threshold", self.int8_threshold.is_some()), ("--int8-backward", self.int8_backward.is_some())];
         if let Some((option, _)) = of_int8.into_iter().find(|(_, is_given)| *is_given && scheme != Scheme::Int8) {
             usage(format!("{option} is of --quantize int8, not {scheme}"));
         }

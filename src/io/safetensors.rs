@@ -77,6 +77,10 @@ impl WeightSource for Checkpoint {
         &self.path
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.shards.find(&self.path, name).map_or(&self.path, |(shard, _)| shard.path())
+    }
+
     fn names(&self) -> Vec<String> {
         self.shards.names().cloned().collect()
     }
@@ -104,7 +108,8 @@ impl WeightSource for Checkpoint {
 
     fn bits(&self, name: &str) -> Option<usize> {
         let (_, stored) = self.shards.find(&self.path, name).ok()?;
-        matches!(stored.dtype, Dtype::I8 | Dtype::U8 | Dtype::I16 | Dtype::I32 | Dtype::U32 | Dtype::I64).then(|| stored.dtype.bitsize())
+        matches!(stored.dtype, Dtype::I8 | Dtype::U8 | Dtype::I16 | Dtype::I32 | Dtype::U32 | Dtype::I64)
+            .then(|| stored.dtype.bitsize())
     }
 }
 

@@ -21,9 +21,9 @@ mod session;
 mod step;
 mod weights;
 
+pub use config::scheme;
 pub use evaluate::{Evaluation, evaluate};
 pub use examples::{Examples, read};
-pub use config::scheme;
 pub use folder::{CONFIG, METRICS, TEMPLATE, run_folder};
 pub use metrics::{Line, peak_rss_bytes};
 pub use options::{DataOptions, LrSchedule, Options};

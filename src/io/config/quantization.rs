@@ -34,12 +34,18 @@ pub(super) fn read(object: &Object) -> Result<Option<Quantization>> {
         quantization.scheme = match kind.as_deref() {
             None | Some("fp4") => Scheme::Fp4,
             Some("nf4") => Scheme::Nf4,
-            Some(other) => return Err(config.refuse("bnb_4bit_quant_type", format!("must be nf4 or fp4, got {other:?}"))),
+            Some(other) => {
+                return Err(config.refuse("bnb_4bit_quant_type", format!("must be nf4 or fp4, got {other:?}")));
+            }
         };
         quantization.double = asks("bnb_4bit_use_double_quant")?;
     } else if asks("load_in_8bit")? {
         quantization.scheme = Scheme::Int8;
         if let Some(threshold) = config.optional("llm_int8_threshold", "a number")? {
+            if !(f32::is_finite(threshold) && threshold >= 0.0) {
+                let detail = format!("must be a number from 0 on, got {threshold}");
+                return Err(config.refuse("llm_int8_threshold", detail));
+            }
             quantization.method.threshold = threshold;
         }
     }

@@ -41,7 +41,8 @@ impl<W: WeightSource> Widened<W> {
     fn is_part(&self, name: &str) -> bool {
         let beside = |leaf: &str| {
             let weight = name.strip_suffix(leaf).map(|module| format!("{module}weight"));
-            weight.is_some_and(|weight| self.names.contains(&weight) && int8::beside(&weight).contains(&name.to_string()))
+            weight
+                .is_some_and(|weight| self.names.contains(&weight) && int8::beside(&weight).contains(&name.to_string()))
         };
         four_bit::is_part(name) || beside("SCB") || beside("weight_format")
     }
@@ -52,6 +53,10 @@ impl<W: WeightSource> WeightSource for Widened<W> {
         self.weights.path()
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.weights.file(name)
+    }
+
     fn names(&self) -> Vec<String> {
         let mut names = self.weights.names();
         names.retain(|name| !self.is_part(name));
@@ -59,7 +64,10 @@ impl<W: WeightSource> WeightSource for Widened<W> {
     }
 
     fn shape(&self, name: &str) -> Result<Shape> {
-        self.weights.shape(name)
+        match four_bit::shape(&self.weights, &|name| self.names.contains(name), name)? {
+            Some(shape) => Ok(shape),
+            None => self.weights.shape(name),
+        }
     }
 
     fn dtype(&self) -> DType {
