@@ -3,7 +3,7 @@
 use serde_json::json;
 use vicugna::device::Device;
 use vicugna::dtype::DType;
-use vicugna::error::{Error, Result};
+use vicugna::error::Result;
 use vicugna::io::folder::{Output, merge};
 use vicugna::io::model::ModelFiles;
 use vicugna::io::quantized::{Choice, Scheme};
@@ -19,28 +19,19 @@ fn load(folder: &std::path::Path, scheme: Option<Scheme>) -> Result<()> {
     files.load(DType::F32, &Device::Cpu).map(drop)
 }
 
-/// What loading the folder `case` says when `spoil` has changed its tensors; it says the same where the weights are to
-/// be floats.
+/// Fails unless loading the folder `case` says `message` when `spoil` has changed its tensors, and says it also where the
+/// weights are to be floats. `Q` stands for the first layer of it.
 #[track_caller]
-fn error(case: &str, spoil: impl FnOnce(&mut Raw)) -> Error {
+fn refused(case: &str, message: &str, spoil: impl FnOnce(&mut Raw)) {
     let copy = copy_of(case);
     let path = copy.path().join(MODEL);
     let mut raw = Raw::read(&path);
     spoil(&mut raw);
     raw.write(&path);
-    let [error, as_floats] = [None, Some(Scheme::None)].map(|scheme| load(copy.path(), scheme).unwrap_err());
-    assert_eq!(error.to_string(), as_floats.to_string());
-    assert!(error.to_string().starts_with(copy.path().to_str().unwrap()), "{error}");
-    assert!(!error.to_string().contains('\n'), "{error}");
-    let text = error.to_string().replace(&format!("{}/", copy.path().display()), "");
-    let error = Error::input("x", text.replace(&copy.path().display().to_string(), "FOLDER"));
-    error
-}
-
-#[track_caller]
-fn refused(case: &str, message: &str, spoil: impl FnOnce(&mut Raw)) {
-    let found = error(case, spoil).to_string();
-    assert_eq!(found.strip_prefix("x: ").unwrap(), message.replace("Q.", &format!("{Q}.")));
+    for scheme in [None, Some(Scheme::None)] {
+        let error = load(copy.path(), scheme).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: {}", path.display(), message.replace("Q.", &format!("{Q}."))));
+    }
 }
 
 #[test]
@@ -49,36 +40,35 @@ fn int8_weights_that_are_not_whole_are_refused() {
     let [codes, scales, layout] = ["weight", "SCB", "weight_format"].map(|leaf| format!("{Q}.{leaf}"));
     for (number, name) in [(1, " (col32)"), (2, " (col_turing)"), (3, " (col_ampere)"), (7, "")] {
         let message = format!(
-            "model.safetensors: tensor Q.weight_format is {number}{name}, and only 0, row by row, is read: \
+            "tensor Q.weight_format is {number}{name}, and only 0, row by row, is read: \
              save it again with bitsandbytes >= 0.45"
         );
         refused(case, &message, |raw| raw.set_u8(&layout, &[number]));
     }
     for wrong in [31, 33] {
-        let message = format!("model.safetensors: tensor Q.SCB must be [32], got [{wrong}]");
+        let message = format!("tensor Q.SCB must be [32], got [{wrong}]");
         refused(case, &message, |raw| raw.set_f32(&scales, &vec![1.0; wrong]));
     }
-    let missing = "model.safetensors: tensor Q.weight is codes without their scales, Q.SCB";
+    let missing = "tensor Q.weight is codes without their scales, Q.SCB";
     refused(case, missing, |raw| raw.remove(&scales));
     refused(case, missing, |raw| {
         raw.remove(&scales);
         raw.remove(&layout);
     });
     for (bad, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (-1.0, "-1")] {
-        let message =
-            format!("model.safetensors: tensor Q.SCB has {name} at 5: a scale must be finite and not negative");
+        let message = format!("tensor Q.SCB has {name} at 5: a scale must be finite and not negative");
         refused(case, &message, |raw| {
             let mut values = raw.f32(&scales);
             values[5] = bad;
             raw.set_f32(&scales, &values);
         });
     }
-    refused(case, "model.safetensors: tensor Q.weight must be [32, 32], got [31, 32]", |raw| {
+    refused(case, "tensor Q.weight must be [32, 32], got [31, 32]", |raw| {
         let tensor = raw.0.get_mut(&codes).unwrap();
         tensor.2.truncate(31 * 32);
         tensor.1[0] = 31;
     });
-    let message = "model.safetensors: tensor Q.weight is stored as F32, which cannot be loaded as i8";
+    let message = "tensor Q.weight is stored as F32, which cannot be loaded as i8";
     refused(case, message, |raw| {
         raw.set_f32(&codes, &vec![0.0; 1024]);
         raw.0.get_mut(&codes).unwrap().1 = vec![32, 32];
@@ -91,23 +81,21 @@ fn weights_of_4_bits_that_are_not_whole_are_refused() {
     let codes = format!("{Q}.weight");
     let [absmax, map, state] =
         ["absmax", "quant_map", "quant_state.bitsandbytes__nf4"].map(|leaf| format!("{codes}.{leaf}"));
-    let message = "model.safetensors: tensor Q.weight is codes without their state";
+    let message = "tensor Q.weight is codes without their state";
     refused(case, &format!("{message}, Q.weight.quant_state.bitsandbytes__nf4"), |raw| raw.remove(&state));
     refused(case, message, |raw| [&absmax, &map, &state].iter().for_each(|name| raw.remove(name)));
-    let json = "model.safetensors: tensor Q.weight.quant_state.bitsandbytes__nf4 is no state of bitsandbytes: ";
+    let json = "tensor Q.weight.quant_state.bitsandbytes__nf4 is no state of bitsandbytes: ";
     refused(case, &format!("{json}expected ident at line 1 column 2"), |raw| raw.set_u8(&state, b"nf4"));
     refused(case, &format!("{json}missing field `shape` at line 1 column 36"), |raw| {
         raw.set_u8(&state, br#"{"quant_type":"nf4","blocksize": 64}"#);
     });
     for wrong in [0, 16, 48, 8192] {
-        let message = format!(
-            "model.safetensors: tensor Q.weight: nf4: blocksize must be a power of two from 32 to 4096, got {wrong}"
-        );
+        let message = format!("tensor Q.weight: nf4: blocksize must be a power of two from 32 to 4096, got {wrong}");
         refused(case, &message, |raw| raw.set_json(&state, |json| json["blocksize"] = wrong.into()));
     }
-    let message = "model.safetensors: tensor Q.weight: nf4: absmax must be [8], got [16]";
+    let message = "tensor Q.weight: nf4: absmax must be [8], got [16]";
     refused(case, message, |raw| raw.set_json(&state, |json| json["blocksize"] = 128.into()));
-    let says = "model.safetensors: tensor Q.weight.quant_state.bitsandbytes__nf4 says";
+    let says = "tensor Q.weight.quant_state.bitsandbytes__nf4 says";
     for kind in ["int4", "fp4"] {
         let message = format!("{says} quant_type {kind:?}, its name nf4");
         refused(case, &message, |raw| raw.set_json(&state, |json| json["quant_type"] = kind.into()));
@@ -115,24 +103,22 @@ fn weights_of_4_bits_that_are_not_whole_are_refused() {
     let message = format!("{says} shape [32, 31], the config [32, 32]");
     refused(case, &message, |raw| raw.set_json(&state, |json| json["shape"] = json!([32, 31])));
     for wrong in [511, 513] {
-        let message = format!("model.safetensors: tensor Q.weight: nf4: codes must be [512], got [{wrong}]");
+        let message = format!("tensor Q.weight: nf4: codes must be [512], got [{wrong}]");
         refused(case, &message, |raw| raw.set_u8(&codes, &vec![0; wrong]));
     }
-    refused(case, "model.safetensors: tensor Q.weight.quant_map holds other values than nf4's", |raw| {
+    refused(case, "tensor Q.weight.quant_map holds other values than nf4's", |raw| {
         let mut values = raw.f32(&map);
         values[3] += 1e-3;
         raw.set_f32(&map, &values);
     });
-    refused(case, "model.safetensors: tensor Q.weight.quant_map holds other values than nf4's", |raw| {
+    refused(case, "tensor Q.weight.quant_map holds other values than nf4's", |raw| {
         let values = raw.f32(&map);
         raw.set_f32(&map, &values[..15]);
     });
-    refused(case, "FOLDER: has no tensor Q.weight.quant_map", |raw| raw.remove(&map));
-    refused(case, "FOLDER: has no tensor Q.weight.absmax", |raw| raw.remove(&absmax));
+    refused(case, "has no tensor Q.weight.quant_map", |raw| raw.remove(&map));
+    refused(case, "has no tensor Q.weight.absmax", |raw| raw.remove(&absmax));
     for (bad, name) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf"), (-0.5, "-0.5")] {
-        let message = format!(
-            "model.safetensors: tensor Q.weight.absmax has {name} at 2: a scale must be finite and not negative"
-        );
+        let message = format!("tensor Q.weight.absmax has {name} at 2: a scale must be finite and not negative");
         refused(case, &message, |raw| {
             let mut values = raw.f32(&absmax);
             values[2] = bad;
@@ -147,7 +133,7 @@ fn nested_scales_that_do_not_fit_are_refused() {
     let codes = format!("{Q}.weight");
     let part = |leaf: &str| format!("{codes}.{leaf}");
     let state = part("quant_state.bitsandbytes__nf4");
-    let misfit = |detail: &str| format!("model.safetensors: tensor Q.weight: nf4: {detail}");
+    let misfit = |detail: &str| format!("tensor Q.weight: nf4: {detail}");
     refused(case, &misfit("absmax must be [16], got [15]"), |raw| raw.set_u8(&part("absmax"), &[0; 15]));
     refused(case, &misfit("nested absmax must be [1], got [2]"), |raw| raw.set_f32(&part("nested_absmax"), &[1.0; 2]));
     refused(case, &misfit("nested map must be [256], got [255]"), |raw| {
@@ -156,25 +142,24 @@ fn nested_scales_that_do_not_fit_are_refused() {
     refused(case, &misfit("the block size of nested scales must be 256, got 128"), |raw| {
         raw.set_json(&state, |json| json["nested_blocksize"] = 128.into());
     });
-    let message = "model.safetensors: tensor Q.weight.absmax is stored as F32, which cannot be loaded as u8";
+    let message = "tensor Q.weight.absmax is stored as F32, which cannot be loaded as u8";
     refused(case, message, |raw| raw.set_f32(&part("absmax"), &[1.0; 16]));
     for leaf in ["absmax", "nested_absmax", "nested_quant_map"] {
-        refused(case, &format!("FOLDER: has no tensor Q.weight.{leaf}"), |raw| raw.remove(&part(leaf)));
+        refused(case, &format!("has no tensor Q.weight.{leaf}"), |raw| raw.remove(&part(leaf)));
     }
-    let message = "model.safetensors: tensor Q.weight has a state with nested scales and no nested_offset";
+    let message = "tensor Q.weight has a state with nested scales and no nested_offset";
     refused(case, message, |raw| {
         raw.set_json(&state, |json| drop(json.as_object_mut().unwrap().remove("nested_offset")));
     });
-    let message = "model.safetensors: tensor Q.weight.nested_quant_map holds a NaN or an infinity, at 7";
+    let message = "tensor Q.weight.nested_quant_map holds a NaN or an infinity, at 7";
     refused(case, message, |raw| {
         let mut values = raw.f32(&part("nested_quant_map"));
         values[7] = f32::NAN;
         raw.set_f32(&part("nested_quant_map"), &values);
     });
-    let message =
-        "model.safetensors: tensor Q.weight.nested_absmax has -1 at 0: a scale must be finite and not negative";
+    let message = "tensor Q.weight.nested_absmax has -1 at 0: a scale must be finite and not negative";
     refused(case, message, |raw| raw.set_f32(&part("nested_absmax"), &[-1.0]));
-    let message = "model.safetensors: tensor Q.weight.nested_absmax is there, but the state knows no nested scales";
+    let message = "tensor Q.weight.nested_absmax is there, but the state knows no nested scales";
     refused("quantized/nf4", message, |raw| raw.set_f32(&part("nested_absmax"), &[1.0]));
 }
 
