@@ -24,9 +24,9 @@ fn every_command_takes_a_scheme() {
         (vec!["--quantize", "int8"], 0.02),
         (vec!["--quantize", "int8", "--int8-threshold", "0"], 0.02),
         (vec!["--quantize", "int8", "--int8-backward", "dequant"], 0.02),
-        (vec!["--quantize", "nf4"], 0.1),
-        (vec!["--quantize", "nf4", "--double-quant"], 0.1),
-        (vec!["--quantize", "fp4"], 0.2),
+        (vec!["--quantize", "nf4"], 0.3),
+        (vec!["--quantize", "nf4", "--double-quant"], 0.3),
+        (vec!["--quantize", "fp4"], 0.3),
     ] {
         let inspected = inspect(&model, &options);
         let norms = inspected["grad_norms"].as_object().unwrap().clone();

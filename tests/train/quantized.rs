@@ -135,7 +135,7 @@ fn an_adapter_is_used_on_another_scheme_with_a_note() {
         ran.stderr.lines().find(|line| line.contains("trained on weights")).map(str::to_string)
     };
     let said = |adapter: &str, scheme: &str| {
-        Some(format!("note: {adapter}: trained on weights held as --quantize nf4 says, used on {scheme}"))
+        Some(format!("{adapter}: trained on weights held as --quantize nf4 says, used on {scheme}"))
     };
     assert_eq!(note(&out, "nf4"), None);
     assert_eq!(note(&out, "none"), said(&out, "none"));
