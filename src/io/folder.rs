@@ -73,7 +73,8 @@ pub fn merge(
                 let quantized = quantized.ok_or_else(|| Error::input(OP, "no scheme of quantization"))?;
                 let (stored, change) = (parts(name, &quantized, output.dtype)?, change(name, &floats, &quantized)?);
                 layout.extend(stored.iter().map(|(name, part)| (name.clone(), (part.dtype(), part.shape()))));
-                (codes.extend(stored), changes.push(change));
+                codes.extend(stored);
+                changes.push(change);
             }
             None => drop(layout.insert(name.clone(), (output.dtype, *shape))),
         }
