@@ -283,6 +283,7 @@ const UNSAFE: &[&str] = &[
     "src/device/probe.rs",
     "src/io/mmap.rs",
     "src/ops/gemm/pairs.rs",
+    "src/ops/gemm/quads.rs",
 ];
 
 #[test]

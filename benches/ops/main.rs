@@ -23,7 +23,7 @@ mod swiglu;
 
 type Run = fn(&mut Bench);
 
-const OPS: [(&str, Run); 13] = [
+const OPS: [(&str, Run); 14] = [
     ("adamw", adamw::bench),
     ("attention", attention::bench),
     ("cross_entropy", cross_entropy::bench),

@@ -94,7 +94,7 @@ fn config(tokenizer: &Tokenizer) -> LlamaConfig {
 fn random(config: LlamaConfig, seed: u64) -> Result<Llama> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let additions = (2.0 * config.num_hidden_layers as f32).sqrt();
-    let model = Llama::new(config, &mut |name, shape| {
+    let model = Llama::new(config, DType::F32, &mut |name: &str, shape: Shape| {
         let bound = match name {
             _ if name.ends_with("norm.weight") => {
                 return Tensor::from_slice(&Device::Cpu, shape, &vec![1f32; shape.numel()]);
@@ -160,7 +160,7 @@ fn write(model: &Llama, folder: &Path) -> Result<()> {
         tensors.insert(name, cast(&parameter.get().detach(), DType::Bf16)?);
     }
     write_tensors(&folder.join(MODEL), &tensors)?;
-    write_config(folder, model.config(), DType::Bf16)
+    write_config(folder, model.config(), DType::Bf16, None)
 }
 
 /// Not around zero: what all tokens have in common is what a head finds the previous token by, whatever the two are.

@@ -14,6 +14,8 @@ use crate::train::Progress;
 
 /// Fold an adapter into its model, or store the model in fewer bits, and write a plain Hugging Face folder
 #[derive(clap::Args)]
+#[command(mut_arg("quantize", |arg| arg.help("How linear layers are stored, as bitsandbytes does [default: as floats]")))]
+#[command(mut_arg("int8_backward", |arg| arg.hide(true)))]
 pub(super) struct Args {
     #[command(flatten)]
     base: BaseArgs,

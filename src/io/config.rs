@@ -121,7 +121,8 @@ fn eos_token_ids(folder: &Path, object: &Object) -> Result<Vec<u32>> {
 }
 
 /// Writes `config.json` into `folder`, with transformers 4's keys, which transformers 5 reads as well; `dtype` is that
-/// of the weights beside it, but for those that are stored as `quantization` says. A `generation_config.json` that is there gets the same ends of a text.
+/// of the weights beside it, but for those that are stored as `quantization` says. A `generation_config.json` that is
+/// there gets the same ends of a text.
 ///
 /// # Errors
 /// [`Error::File`] if a file cannot be written, or a `generation_config.json` not read.

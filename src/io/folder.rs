@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::adapter::Adapter;
-use super::quantized::{Parts, Quantization, parts};
+use super::quantized::{Parts, Quantization, located, parts};
 use super::{WeightSource, refuse_leftovers, safetensors};
 use crate::autograd::Tensor;
 use crate::device::{Device, host};
@@ -12,6 +12,7 @@ use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::models::llama::LlamaConfig;
+use crate::ops::weight::Quantized;
 use crate::shape::Shape;
 
 const OP: &str = "merge";
@@ -62,19 +63,23 @@ pub fn merge(
         Some(adapter) => adapted(source, adapter, base, name, shapes[name], dtype),
         None => source.load(name, shapes[name], dtype, &Device::Cpu),
     };
-    let (mut parts, mut changes) = (Parts::new(), Vec::new());
+    let (mut codes, mut changes) = (Parts::new(), Vec::new());
     let mut layout: BTreeMap<String, (DType, Shape)> = BTreeMap::new();
     for (name, shape) in &shapes {
         match output.quantization.filter(|_| LlamaConfig::is_block_linear(name)) {
             Some(quantization) => {
-                let (stored, change) = in_fewer_bits(name, &weight(name, DType::F32)?, quantization)?;
+                let floats = weight(name, DType::F32)?;
+                let quantized = quantization.quantize(&floats).map_err(|error| located(source, name, &error))?;
+                let quantized = quantized.ok_or_else(|| Error::input(OP, "no scheme of quantization"))?;
+                let (stored, change) = (parts(name, &quantized, output.dtype)?, change(name, &floats, &quantized)?);
                 layout.extend(stored.iter().map(|(name, part)| (name.clone(), (part.dtype(), part.shape()))));
-                (parts.extend(stored), changes.push(change));
+                codes.extend(stored);
+                changes.push(change);
             }
             None => drop(layout.insert(name.clone(), (output.dtype, *shape))),
         }
     }
-    safetensors::write(path, &layout, |name| match parts.remove(name) {
+    safetensors::write(path, &layout, |name| match codes.remove(name) {
         Some(part) => Ok(part),
         None => weight(name, output.dtype),
     })?;
@@ -98,12 +103,8 @@ fn adapted(
     }
 }
 
-/// `weight` as `quantization` stores it, and what that changes.
-fn in_fewer_bits(name: &str, weight: &Tensor, quantization: &Quantization) -> Result<(Parts, Change)> {
-    let located = |error: Error| Error::input(OP, format!("tensor {name}: {error}"));
-    let Some(quantized) = quantization.quantize(weight).map_err(located)? else {
-        return Err(Error::input(OP, "no scheme of quantization"));
-    };
+/// What `quantized` is off `weight`.
+fn change(name: &str, weight: &Tensor, quantized: &Quantized) -> Result<Change> {
     let rounded = quantized.dequantize(DType::F32)?;
     let (mut largest, mut mean) = ([0f64; 2], [0f64; 2]);
     for (&exact, &rounded) in weight.slice::<f32>()?.iter().zip(rounded.slice::<f32>()?) {
@@ -112,8 +113,7 @@ fn in_fewer_bits(name: &str, weight: &Tensor, quantization: &Quantization) -> Re
         mean = [mean[0] + change, mean[1] + magnitude];
     }
     let share = |[change, of]: [f64; 2]| if of > 0.0 { change / of } else { 0.0 };
-    let change = Change { name: name.into(), largest: share(largest), mean: share(mean) };
-    Ok((parts(name, &quantized)?, change))
+    Ok(Change { name: name.into(), largest: share(largest), mean: share(mean) })
 }
 
 fn merged(base: &Tensor, a: &Tensor, b: &Tensor, scaling: f64, dtype: DType) -> Result<Tensor> {

@@ -37,6 +37,11 @@ pub trait WeightSource {
     /// The file or folder, for messages.
     fn path(&self) -> &Path;
 
+    /// The file that holds the tensor `name`, for messages.
+    fn file(&self, _name: &str) -> &Path {
+        self.path()
+    }
+
     /// The names of all its tensors, in Hugging Face's spelling, sorted.
     fn names(&self) -> Vec<String>;
 

@@ -13,7 +13,7 @@ use super::companions::Own;
 use super::config::{self, read_config, read_quantization, write_config};
 use super::gguf::Gguf;
 use super::mmap::MappedFile;
-use super::quantized::{Choice, Quantization, Scheme, Widened};
+use super::quantized::{Choice, Quantization, Scheme, Widened, located};
 use super::safetensors::Checkpoint;
 use crate::autograd::Tensor;
 use crate::device::Device;
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::models::llama::{Llama, LlamaConfig, Load};
 use crate::nn::{Lora, LoraInit, Parameter, Weight};
 use crate::ops::int8_matmul::Method;
+use crate::ops::weight::Quantized;
 use crate::shape::Shape;
 
 /// An opened model: its shape is known, its weights are still in the file.
@@ -190,8 +191,9 @@ impl ModelFiles {
         ends
     }
 
-    /// Writes `config` for weights in `dtype`, those of linear layers as `quantization` says, with all tokens at which generation stops, and what else goes with the
-    /// weights, the tokenizer above all, into `folder`. `config.json` comes last: where it is, all is.
+    /// Writes `config` for weights in `dtype`, those of linear layers as `quantization` says, with all tokens at which
+    /// generation stops, and what else goes with the weights, the tokenizer above all, into `folder`. `config.json` comes
+    /// last: where it is, all is.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be read or written.
@@ -212,6 +214,10 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
+        if self.quantization.is_some() && !matches!(device, Device::Cpu) {
+            let detail = format!("does not multiply by weights in {}", self.quantization.in_words());
+            return Err(Error::device(device, detail).with_hint("use --device cpu, or --quantize none"));
+        }
         let mut load = Loading { files: self, weights: self.widened(), dtype, device, asked: HashSet::new() };
         let model = Llama::new(self.config.clone(), dtype, &mut load)?;
         let mut asked = load.asked;
@@ -242,6 +248,16 @@ impl Loading<'_> {
             None => self.weights.load(name, shape, dtype, device),
         }
     }
+
+    /// Refuses a weight whose codes are not what the config, or --quantize, says of all.
+    fn refuse_other_scheme(&self, name: &str, stored: &Quantized) -> Result<()> {
+        let (found, wanted) = (Scheme::of(stored), self.files.quantization.scheme);
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::file(self.weights.file(name), format!("tensor {name} is in {found}, not {wanted}"))
+            .with_hint("the quantization_config in config.json, and --quantize, must say what it is"))
+    }
 }
 
 impl Load for Loading<'_> {
@@ -260,14 +276,13 @@ impl Load for Loading<'_> {
         }
         if let Some(stored) = self.weights.quantized(name, shape, quantization.method)? {
             self.asked.insert(name.to_string());
-            return Ok(stored.into());
+            return self.refuse_other_scheme(name, &stored).map(|()| stored.into());
         }
         if self.files.stored.is_some() {
             return self.tensor(name, shape).map(Weight::from); // one that was left out
         }
         let weight = self.read(name, shape, DType::F32, &Device::Cpu)?;
-        let refuse = |error: Error| Error::file(self.weights.path(), format!("tensor {name}: {error}"));
-        let quantized = self.files.quantization.quantize(&weight).map_err(refuse)?;
+        let quantized = quantization.quantize(&weight).map_err(|error| located(&self.weights, name, &error))?;
         Ok(quantized.map_or_else(|| weight.into(), Weight::from))
     }
 }

@@ -77,6 +77,10 @@ impl WeightSource for Checkpoint {
         &self.path
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.shards.find(&self.path, name).map_or(&self.path, |(shard, _)| shard.path())
+    }
+
     fn names(&self) -> Vec<String> {
         self.shards.names().cloned().collect()
     }

@@ -98,6 +98,8 @@ impl Shard {
             return Err(refuse("does not lie row by row"));
         }
         let bytes = self.file.bytes().get(stored.bytes.clone()).ok_or_else(|| refuse("ends beyond the file"))?;
-        Tensor::from_bytes(&Device::Cpu, DType::U8, [bytes.len()].into(), bytes)
+        let tensor = Tensor::from_bytes(&Device::Cpu, DType::U8, [bytes.len()].into(), bytes)?;
+        self.file.release(stored.bytes.clone());
+        Ok(tensor)
     }
 }

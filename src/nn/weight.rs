@@ -1,5 +1,7 @@
 //! The weight that a linear layer holds.
 
+use std::sync::Arc;
+
 use super::Parameter;
 use crate::autograd::Tensor;
 use crate::ops::weight::Quantized;
@@ -11,7 +13,7 @@ pub enum Weight {
     /// Floats; f32 where they are trained, whatever the activations are.
     Dense(Parameter),
     /// Codes of fewer bits, which are never trained.
-    Quantized(Quantized),
+    Quantized(Arc<Quantized>),
 }
 
 impl Weight {
@@ -32,7 +34,7 @@ impl Weight {
     }
 
     /// The codes, if it holds such.
-    pub fn quantized(&self) -> Option<&Quantized> {
+    pub fn quantized(&self) -> Option<&Arc<Quantized>> {
         match self {
             Self::Dense(_) => None,
             Self::Quantized(weight) => Some(weight),
@@ -48,6 +50,6 @@ impl From<Tensor> for Weight {
 
 impl From<Quantized> for Weight {
     fn from(weight: Quantized) -> Self {
-        Self::Quantized(weight)
+        Self::Quantized(Arc::new(weight))
     }
 }

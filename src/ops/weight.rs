@@ -1,6 +1,7 @@
 //! What a linear layer multiplies by.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::gemm::{Codes, Matrix};
 use super::int8_matmul::Int8;
@@ -50,6 +51,14 @@ impl Quantized {
         }
     }
 
+    /// Of a weight of 4 bits the scale of each block.
+    fn scales(&self) -> Result<Cow<'_, [f32]>> {
+        match self {
+            Self::Int8(_) => Ok(Cow::default()),
+            Self::FourBit(weight) => weight.scales(),
+        }
+    }
+
     /// How many bytes it holds.
     pub fn bytes(&self) -> usize {
         self.parts().iter().map(|part| part.buffer().bytes()).sum()
@@ -62,7 +71,7 @@ pub enum Weight<'a> {
     /// Floats, trained or not.
     Dense(&'a Tensor),
     /// Frozen codes.
-    Quantized(&'a Quantized),
+    Quantized(&'a Arc<Quantized>),
 }
 
 impl<'a> Weight<'a> {
@@ -82,6 +91,17 @@ impl<'a> Weight<'a> {
         }
     }
 
+    /// The codes, if they are of int8.
+    pub(super) fn int8(self) -> Option<&'a Int8> {
+        match self {
+            Self::Quantized(weight) => match &**weight {
+                Quantized::Int8(weight) => Some(weight),
+                Quantized::FourBit(_) => None,
+            },
+            Self::Dense(_) => None,
+        }
+    }
+
     /// The floats that may be trained.
     pub fn dense(self) -> Option<&'a Tensor> {
         match self {
@@ -95,7 +115,7 @@ impl<'a> Weight<'a> {
 #[derive(Clone, Debug)]
 pub(super) enum Saved {
     Dense(Tensor),
-    Quantized(Quantized),
+    Quantized(Arc<Quantized>),
 }
 
 impl Saved {
@@ -127,8 +147,8 @@ impl<'a> Floats<'a> {
     /// The floats of `weight`.
     pub fn of(weight: Weight<'a>) -> Result<Self> {
         let scales = match weight {
-            Weight::Quantized(Quantized::FourBit(weight)) => weight.scales()?,
-            _ => Cow::default(),
+            Weight::Quantized(weight) => weight.scales()?,
+            Weight::Dense(_) => Cow::default(),
         };
         Ok(Self { weight, scales })
     }
@@ -139,11 +159,12 @@ impl<'a> Floats<'a> {
         let shape = [shape.rows(), shape.last()];
         match self.weight {
             Weight::Dense(weight) => Matrix::new(op, weight),
-            Weight::Quantized(Quantized::Int8(weight)) => {
-                Ok(Matrix::of_codes(Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]), shape))
-            }
-            Weight::Quantized(Quantized::FourBit(weight)) => {
-                Ok(Matrix::of_codes(Codes::four_bit(weight.view(&self.scales)?), shape))
+            Weight::Quantized(weight) => {
+                let codes = match &**weight {
+                    Quantized::Int8(weight) => Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]),
+                    Quantized::FourBit(weight) => Codes::four_bit(weight.view(&self.scales)?),
+                };
+                Ok(Matrix::of_codes(codes, shape))
             }
         }
     }

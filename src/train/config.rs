@@ -7,7 +7,7 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::examples::folder_template;
-use super::folder::{CONFIG, RunFolder, TEMPLATE};
+use super::folder::{CONFIG, RunFolder, TEMPLATE, run_folder};
 use super::options::Options;
 use super::run::Run;
 use crate::error::{Error, Result};
@@ -90,13 +90,13 @@ pub(super) fn write(run: &Run<'_>, folder: &RunFolder) -> Result<()> {
     write_bytes(&path, text.as_bytes())
 }
 
-/// The scheme by which the run in `folder` held its frozen linear layers, if there is a run that says so.
+/// The scheme by which the run that left `folder` held its frozen linear layers, if there is a run that says so.
 pub fn scheme(folder: &Path) -> Option<Scheme> {
     #[derive(Deserialize)]
     struct Quantized {
         quantize: Scheme,
     }
-    let text = text::read_if_there(&folder.join(CONFIG)).ok()??;
+    let text = text::read_if_there(&run_folder(folder)?.join(CONFIG)).ok()??;
     toml::from_str(&text).ok().map(|Quantized { quantize }| quantize)
 }
 

@@ -32,9 +32,7 @@ pub(super) fn fingerprint(
     fingerprint.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
     if quantization.is_some() {
         let quantized = serde_json::to_value(Quantized::of(quantization));
-        if let Value::Object(quantized) = quantized.map_err(|e| Error::input("--quantize", e.to_string()))? {
-            fingerprint.extend(quantized);
-        }
+        fingerprint.insert("frozen weights".into(), quantized.map_err(|e| Error::input("--quantize", e.to_string()))?);
     }
     fingerprint.insert("seed".into(), json!(seed));
     fingerprint.insert("device".into(), json!(model.device().to_string()));

@@ -7,5 +7,6 @@ mod emulate;
 mod ends;
 mod inspect;
 mod kernels;
+mod quantized;
 mod refusals;
 mod smoke;

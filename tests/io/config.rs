@@ -314,17 +314,25 @@ fn yarn_is_read_as_transformers_reads_it() {
 fn quantised_weights_are_refused_by_their_method() {
     let hint = "use the model it was made from, or have transformers dequantize() and save it; if its weights are whole, \
                 remove the key";
+    for config in [
+        json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
+        json!({"load_in_8bit": true, "load_in_4bit": false}),
+        json!({"quant_method": "bitsandbytes", "load_in_8bit": false}),
+    ] {
+        read(&tiny(json!({"quantization_config": config})));
+    }
+    let kind = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "int4"});
+    let message = "quantization_config.bnb_4bit_quant_type must be nf4 or fp4, got \"int4\"";
+    refused_with(json!({"quantization_config": kind}), message, None);
     for (config, method) in [
         (json!({"quant_method": "gptq", "bits": 4}), "gptq"),
         (json!({"quant_method": "awq"}), "awq"),
         (json!({"quant_method": "fp8", "activation_scheme": "dynamic"}), "fp8"),
         (json!({"quant_method": "compressed-tensors"}), "compressed-tensors"),
-        (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes in 4 bits"),
-        (json!({"load_in_8bit": true}), "bitsandbytes in 8 bits"),
         (json!({"bits": 3}), "a method that it does not name"),
     ] {
         let message =
-            format!("quantization_config says that the weights are quantised by {method}, which is not supported");
+            format!("quantization_config says that the weights are quantised by {method}: only bitsandbytes is read");
         refused_with(json!({"quantization_config": config}), &message, Some(hint));
     }
 }

@@ -7,7 +7,7 @@ use vicugna::error::Result;
 use vicugna::io::adapter::Adapter;
 use vicugna::io::atomic::write_folder;
 use vicugna::io::config::{read_config, write_config};
-use vicugna::io::folder::{copy_companions, merge};
+use vicugna::io::folder::{Output, copy_companions, merge};
 use vicugna::io::safetensors::{Checkpoint, MODEL};
 use vicugna::io::{WeightSource, folder};
 
@@ -18,6 +18,10 @@ fn adapter(name: &str) -> Adapter {
     Adapter::read(&fixture(name).join("adapter"), &base).unwrap()
 }
 
+fn floats(dtype: DType) -> Output<'static> {
+    Output { dtype, quantization: None }
+}
+
 /// Merges the fixture `name` into `out/` of a fresh folder.
 fn merged(name: &str, dtype: DType) -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -25,7 +29,7 @@ fn merged(name: &str, dtype: DType) -> TempDir {
     let source = Checkpoint::open(&fixture(name)).unwrap();
     write_folder(&folder.path().join("out"), |out| {
         copy_companions(source.path(), out)?;
-        let config = merge(&source, &adapter(name), &config, dtype, &out.join(MODEL))?;
+        let (config, _) = merge(&source, Some(&adapter(name)), &config, floats(dtype), &out.join(MODEL))?;
         write_config(out, &config, dtype, None)
     })
     .unwrap();
@@ -128,7 +132,7 @@ fn misfits_are_refused_and_nothing_is_left() {
     let merge_into = |out: &std::path::Path| -> Result<()> {
         let (config, source) = (read_config(base.path())?, Checkpoint::open(base.path())?);
         write_folder(out, |out| {
-            folder::merge(&source, &adapter("lora"), &config, DType::F32, &out.join(MODEL)).map(drop)
+            folder::merge(&source, Some(&adapter("lora")), &config, floats(DType::F32), &out.join(MODEL)).map(drop)
         })
     };
     let parent = TempDir::new().unwrap();
@@ -144,7 +148,7 @@ fn misfits_are_refused_and_nothing_is_left() {
     let pair = other.tensors.pop_last().unwrap().1;
     other.tensors.insert("model.layers.9.self_attn.q_proj".into(), pair);
     let (config, source) = (read_config(base.path()).unwrap(), Checkpoint::open(base.path()).unwrap());
-    let error = merge(&source, &other, &config, DType::F32, &out).unwrap_err();
+    let error = merge(&source, Some(&other), &config, floats(DType::F32), &out).unwrap_err();
     assert_eq!(error.to_string(), "merge: the adapter's model.layers.9.self_attn.q_proj is not in the model");
     merge_into(&out).unwrap();
 }
@@ -160,7 +164,7 @@ fn rewrites_and_merges_a_case_of_peft() {
     let adapter = Adapter::read(&case.join("adapter"), &config).unwrap();
     write_folder(&case.join("rewritten"), |out| adapter.write(out)).unwrap();
     write_folder(&case.join("merged"), |out| {
-        let config = merge(&source, &adapter, &config, source.dtype(), &out.join(MODEL))?;
+        let (config, _) = merge(&source, Some(&adapter), &config, floats(source.dtype()), &out.join(MODEL))?;
         write_config(out, &config, source.dtype(), None)
     })
     .unwrap();

@@ -1,6 +1,7 @@
 //! Files: what is read and written, and where it comes from.
 
 mod files;
+mod raw;
 
 mod adapter;
 mod added_tokens;
@@ -17,6 +18,8 @@ mod hub_server;
 mod names;
 mod paths;
 mod pickle;
+mod quantized;
+mod quantized_refused;
 mod safetensors;
 mod sentencepiece;
 mod shards;

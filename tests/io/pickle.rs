@@ -98,7 +98,7 @@ fn shards_of_both_forms_are_one_model() {
     let (_, down) = model.linears().into_iter().find(|(name, _)| name.ends_with("down_proj")).unwrap();
     let expected =
         load(&Checkpoint::open(&folder.join("expected.safetensors")).unwrap(), "model.layers.0.mlp.down_proj.weight");
-    assert_eq!(down.weight.get().to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
+    assert_eq!(down.weight.parameter().unwrap().get().to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
 }
 
 #[test]

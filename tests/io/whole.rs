@@ -12,7 +12,7 @@ use vicugna::error::Result;
 use vicugna::io::WeightSource;
 use vicugna::io::adapter::{Adapter, CONFIG, WEIGHTS};
 use vicugna::io::config::{read_config, write_config};
-use vicugna::io::folder::merge;
+use vicugna::io::folder::{Output, merge};
 use vicugna::io::model::ModelFiles;
 use vicugna::io::safetensors::{Checkpoint, MODEL, write_tensors};
 use vicugna::nn::{Batch, Plain, Sequence};
@@ -69,7 +69,8 @@ fn merged(case: &str, adapter: &Path) -> (TempDir, Checkpoint) {
     let out = TempDir::new().unwrap();
     let files = ModelFiles::open(&fixture(case)).unwrap().with_adapter(adapter).unwrap();
     let path = out.path().join(MODEL);
-    let config = merge(&files.weights(), files.adapter().unwrap(), files.base(), DType::F32, &path).unwrap();
+    let output = Output { dtype: DType::F32, quantization: None };
+    let (config, _) = merge(&files.weights(), files.adapter(), files.base(), output, &path).unwrap();
     write_config(out.path(), &config, DType::F32, None).unwrap();
     let (adapted, merged) = (logits(&files), logits(&ModelFiles::open(out.path()).unwrap()));
     assert_eq!(adapted.len(), merged.len(), "{case}");

@@ -13,6 +13,7 @@ use vicugna::io::model::attach_new_adapter;
 use vicugna::models::llama::{Llama, LlamaConfig, ModelType};
 use vicugna::nn::{Batch, DropoutSeed, Plain, Sequence};
 use vicugna::ops::elementwise::cast;
+use vicugna::shape::Shape;
 
 /// The most that a layer may launch, forward and backward, with adapters on the query and value projections.
 const QUERY_AND_VALUE: i64 = 33;
@@ -46,7 +47,7 @@ fn config(num_hidden_layers: usize) -> LlamaConfig {
 fn launches(layers: usize, target_modules: &str) -> Launches {
     let emulated = Arc::new(Emulated::new(Emulation { profile: true, ..Emulation::default() }));
     let device = Device::new(emulated.clone());
-    let model = Llama::new(config(layers), &mut |_, shape| {
+    let model = Llama::new(config(layers), DType::Bf16, &mut |_: &str, shape: Shape| {
         let values: Vec<f32> = (0..shape.numel()).map(|i| (i % 97) as f32 / 970.0 - 0.05).collect();
         cast(&Tensor::from_slice(&Device::Cpu, shape, &values)?, DType::Bf16)?.to_device(&device)
     });

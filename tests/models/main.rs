@@ -5,5 +5,6 @@ mod fixture;
 mod checkpointing;
 mod launches;
 mod memory;
+mod quantized;
 mod smollm2;
 mod tiny;

@@ -65,7 +65,7 @@ fn f32s(values: &[f64]) -> Vec<f32> {
 /// A weight, and what the specification makes of it.
 fn weight(seed: u64, [n, k]: [usize; 2], method: Method) -> (Int8, Vec<Row>) {
     let mut w = random(seed, n * k, DType::F32);
-    w[..k].iter_mut().for_each(|w| *w *= f64::from(seed % 2 == 0));
+    w[..k].iter_mut().for_each(|w| *w *= f64::from(seed.is_multiple_of(2)));
     let rows = reference::quantize(&f32s(&w), k, 0.0);
     (Int8::quantize(&tensor(&w, DType::F32, [n, k]), method).unwrap(), rows)
 }

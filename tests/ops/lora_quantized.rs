@@ -1,5 +1,7 @@
 //! Adapters on layers whose weights are held in fewer bits.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use vicugna::autograd::{Tensor, backward_from};
 use vicugna::device::Device;
@@ -19,8 +21,6 @@ const SCALINGS: [f64; 2] = [2.0, 0.75];
 
 /// Two layers of one input `[rows, K]`, each with an adapter of rank R.
 struct Case {
-    shape: [usize; 4],
-    dtype: DType,
     x: Vec<f64>,
     mask: Vec<f64>,
     weights: [Vec<f64>; 2],
@@ -37,8 +37,6 @@ impl Case {
         x.iter_mut().step_by(53).for_each(|x| *x = round(*x * 9.0, dtype));
         let ones = Tensor::from_slice(&Device::Cpu, [rows, k], &vec![1f32; rows * k]).unwrap();
         Self {
-            shape,
-            dtype,
             x,
             mask: values(&key.map_or_else(|| ones.clone(), |key| dropout(&ones, key).unwrap())),
             weights: [1, 2].map(|i| random(i, n * k, DType::F32)),
@@ -79,7 +77,7 @@ proptest! {
         let method = Method { backward: if is_int8 { Backward::Int8 } else { Backward::Dequant }, ..Method::default() };
         let x = tensor(&case.x, dtype, [rows, k]).with_grad();
         let dense = [0, 1].map(|i| tensor(&case.weights[i], DType::F32, [n, k]));
-        let quantized = dense.each_ref().map(|w| Quantized::Int8(Int8::quantize(w, method).unwrap()));
+        let quantized = dense.each_ref().map(|w| Arc::new(Quantized::Int8(Int8::quantize(w, method).unwrap())));
         let leaves = [0, 1].map(|i| {
             let r = shape[3];
             let [a, b] = &case.adapters[i];

@@ -193,7 +193,7 @@ fn copies_of_a_step_do_not_grow_with_the_layers() {
             let values: Vec<f32> = (0..shape.numel()).map(|i| (i % 7) as f32 / 40.0).collect();
             cast(&Tensor::from_slice(&Device::Cpu, shape, &values)?, dtype)?.to_device(&device)
         };
-        let model = Llama::new(config, &mut weight).unwrap();
+        let model = Llama::new(config, dtype, &mut weight).unwrap();
         model.train_weights().unwrap();
         let mut optimizer = AdamW::new(OPTIONS);
         step(&model, &batch(&device), &mut optimizer);

@@ -292,6 +292,34 @@ fn llama_recipes() {
 }
 
 #[test]
+fn jumpstarts_and_llama_recipes_quantization() {
+    let setting = Setting::new();
+    let int8 = ["--quantize", "int8"];
+    setting.same(&["--int8_quantization", "True"], &int8);
+    setting.same(&["--quantization", "8bit"], &int8);
+    setting.same(&["--quantization", "True"], &int8);
+    setting.same(&["--quantization"], &int8);
+    setting.same(&["--quantization", "4bit"], &["--quantize", "fp4"]);
+    let of_4_bits = ["--quantization", "4bit", "--quantization_config.quant_type"];
+    setting.same(&[&of_4_bits[..], &["nf4"]].concat(), &["--quantize", "nf4"]);
+    setting.same(&[&of_4_bits[..], &["fp4"]].concat(), &["--quantize", "fp4"]);
+    let double = ["NF4", "--quantization_config.use_double_quant", "True", "--compute_dtype", "bf16"];
+    setting.same(&[&of_4_bits[..], &double].concat(), &["--quantize", "nf4", "--double-quant"]);
+    // Of another scheme, or of none, these change nothing.
+    setting.same(&["--quant_type", "nf4", "--use_double_quant", "True"], &[]);
+    setting.same(&["--quantization", "8bit", "--quant_type", "nf4", "--use_double_quant"], &int8);
+    let file = setting.place.write("quantized.toml", "quantization = \"4bit\"\n[quantization_config]\n");
+    setting
+        .run(&["--config", &file])
+        .0
+        .refused(&format!("{file}: quantization_config must be a value or a list of them"));
+    let file = setting.place.write("flat.toml", "quantization = \"4bit\"\nquant_type = \"nf4\"\n");
+    setting.same(&["--config", &file], &["--quantize", "nf4"]);
+    setting.same(&["--config", &file, "--quantize", "int8"], &int8);
+    setting.same(&["--config", &file, "--quantize", "none"], &[]);
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused() {
     let setting = Setting::new();
     for (options, message) in [
@@ -301,16 +329,17 @@ fn what_cannot_be_honoured_is_refused() {
         ),
         (vec!["--enable_fsdp"], "--enable_fsdp: true cannot be honoured: sharded training is not in this version"),
         (
-            vec!["--int8_quantization=True"],
-            "--int8_quantization: True cannot be honoured: quantized training is not in this version",
+            vec!["--quantization", "2bit"],
+            "--quantization: 2bit cannot be honoured: it is 8bit or 4bit or true or false or none or null",
         ),
         (
-            vec!["--quantization", "8bit"],
-            "--quantization: 8bit cannot be honoured: quantized training is not in this version",
+            vec!["--quantization", "4bit", "--quantization_config.quant_type", "nf8"],
+            "--quant_type: nf8 cannot be honoured: it is nf4 or fp4",
         ),
+        (vec!["--quant_type", "int4"], "--quant_type: int4 cannot be honoured: it is nf4 or fp4"),
         (
-            vec!["--quantization", "4bit"],
-            "--quantization: 4bit cannot be honoured: quantized training is not in this version",
+            vec!["--int8_quantization", "--quantization", "4bit"],
+            "--quantization: is given twice, as --int8_quantization too",
         ),
         (vec!["--shard", "full"], "--shard: full cannot be honoured: sharded training is not in this version"),
         (vec!["--ranks", "2"], "--ranks: 2 cannot be honoured: sharded training is not in this version"),

@@ -117,6 +117,50 @@ fn names_without_effect_pass() {
 }
 
 #[test]
+fn bitsandbytes_options_choose_a_scheme() {
+    let setting = Setting::new();
+    let defaults = [
+        ("--load_in_8bit", "False"),
+        ("--load_in_4bit", "False"),
+        ("--llm_int8_threshold", "6.0"),
+        ("--bnb_4bit_quant_type", "nf4"),
+        ("--bnb_4bit_compute_dtype", "bfloat16"),
+        ("--bnb_4bit_quant_storage", "uint8"),
+        ("--bnb_4bit_use_double_quant", "True"),
+    ];
+    setting.same(&line(&defaults), &[]);
+    let with = |changes: &[(&'static str, &'static str)]| {
+        let changed = defaults.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+        line(&changed.chain(changes).copied().collect::<Vec<_>>())
+    };
+    setting.same(&with(&[("--load_in_8bit", "True")]), &["--quantize", "int8"]);
+    setting.same(
+        &with(&[("--load_in_8bit", "True"), ("--llm_int8_threshold", "2.7")]),
+        &["--quantize", "int8", "--int8-threshold", "2.7"],
+    );
+    setting.same(&with(&[("--load_in_4bit", "True")]), &["--quantize", "nf4", "--double-quant"]);
+    setting.same(
+        &with(&[
+            ("--load_in_4bit", "True"),
+            ("--bnb_4bit_quant_type", "fp4"),
+            ("--bnb_4bit_use_double_quant", "False"),
+        ]),
+        &["--quantize", "fp4"],
+    );
+    setting.same(&["--load_in_4bit"], &["--quantize", "fp4"]);
+    setting.same(&["--load_in_4bit", "--use_bnb_nested_quant"], &["--quantize", "fp4", "--double-quant"]);
+    setting.same(&["--quantization_bit", "8"], &["--quantize", "int8"]);
+    setting.same(&["--quantization_bit", "None", "--double_quantization", "True"], &[]);
+    setting
+        .same(&["--quantization_bit", "4", "--quantization_method", "bnb"], &["--quantize", "nf4", "--double-quant"]);
+    setting.same(
+        &["--quantization_bit=4", "--quantization_type=fp4", "--double_quantization=False"],
+        &["--quantize", "fp4"],
+    );
+    assert_eq!(setting.config(&with(&[("--load_in_8bit", "True")]))["int8_threshold"].as_float(), Some(6.0));
+}
+
+#[test]
 fn values_that_mean_something_else_are_refused_by_name() {
     let setting = Setting::new();
     for (options, message) in [
@@ -143,9 +187,11 @@ fn values_that_mean_something_else_are_refused_by_name() {
             ["--deepspeed", "ds.json"],
             "--deepspeed: ds.json cannot be honoured: sharded training is not in this version",
         ),
+        (["--bnb_4bit_quant_type", "int4"], "--quant_type: int4 cannot be honoured: it is nf4 or fp4"),
+        (["--quantization_bit", "2"], "--quantization_bit: 2 cannot be honoured: it is 8 or 4 or none or null"),
         (
-            ["--load_in_4bit", "True"],
-            "--load_in_4bit: True cannot be honoured: quantized training is not in this version",
+            ["--quantization_method", "hqq"],
+            "--quantization_method: hqq cannot be honoured: bitsandbytes' are the schemes here",
         ),
         (["--use_dora", "True"], "--use_dora: True cannot be honoured: LoRA is the one method here"),
         (["--eval_strategy", "sometimes"], "--eval_strategy: sometimes cannot be honoured: it is no or steps or epoch"),

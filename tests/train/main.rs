@@ -19,6 +19,7 @@ mod kill;
 mod moved;
 mod options;
 mod progress;
+mod quantized;
 mod refusals;
 mod resume;
 mod smollm2;

@@ -37,27 +37,28 @@ const OPTIONS: &[&str] = &[
     "0.1",
 ];
 
-struct Setting {
-    place: Place,
-    model: String,
-    data: String,
+/// A place with some records, a model, and the run above on them.
+pub struct Setting {
+    pub place: Place,
+    pub model: String,
+    pub data: String,
 }
 
 impl Setting {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Place::new();
         let data = place.random_records("data.jsonl", 30);
         Self { model: fixture("gqa"), place, data }
     }
 
-    fn run(&self, out: &str, extra: &[&str]) -> Ran {
+    pub fn run(&self, out: &str, extra: &[&str]) -> Ran {
         let is_new = |option: &&[&str]| !extra.contains(&option[0]);
         let options: Vec<&str> = OPTIONS.chunks(2).filter(is_new).flatten().copied().collect();
         self.place.finetune(&self.model, &self.data, out, &[&options[..], extra].concat())
     }
 
     /// A copy of the finished run `from` as it was when only the checkpoints of `steps` had been written.
-    fn cut_off(&self, from: &str, to: &str, steps: &[u64]) {
+    pub fn cut_off(&self, from: &str, to: &str, steps: &[u64]) {
         copy(&self.place.path(from), &self.place.path(to));
         for name in ["adapter_config.json", "adapter_model.safetensors"] {
             std::fs::remove_file(self.place.path(to).join(name)).unwrap();

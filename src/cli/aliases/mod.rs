@@ -61,7 +61,7 @@ pub(super) fn translate(command: &Command, arguments: &[&str]) -> Result<Vec<Str
         options.refuse_moved(path)?;
     }
     options.clip();
-    options.choose_four_bits()?;
+    options.choose_scheme()?;
     Ok(options.arguments().into_iter().chain(rest).collect())
 }
 
@@ -205,14 +205,16 @@ impl Options<'_> {
         }
     }
 
-    /// Takes one of our options. None, an empty text and -1 ask for its default.
+    /// Takes one of our options. None, an empty text and -1 ask for its default; of --quantize, none is a value.
     fn put(&mut self, name: &str, written: &str, value: Option<String>) -> Result<()> {
         let value = match value {
-            value if self.is_flag(name) || name == parts::CLIPPING[0] => {
+            value if self.is_flag(name) || parts::TRUTHS.contains(&name) => {
                 Some(truth(written, &value.as_deref().unwrap_or("true").to_lowercase())?.to_string())
             }
+            Some(value) if name == "quantize" => Some(value.to_lowercase()),
             value => value,
         };
+        let is_default = |value: &str| is_default(value) && (name, value) != ("quantize", "none");
         let before = self.values.get(name).cloned().flatten();
         if let Some(other) = self.given.insert(name.into(), written.into()) {
             return match (before, value) {

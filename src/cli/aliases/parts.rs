@@ -13,12 +13,27 @@ const INTERVALS: [([&str; 2], &str, &[&str]); 2] = [
     (["save_strategy", "save_steps"], "save_every", &["no", "steps", "epoch", "best"]),
 ];
 
-/// Bitsandbytes' name for the kind of 4 bits.
+/// Bitsandbytes' names for the kind of 4 bits, whether their scales are quantized too, and from where on activations are
+/// outliers in 8 bits.
 const QUANT_TYPE: &str = "quant_type";
+const DOUBLE: &str = "use_double_quant";
+const THRESHOLD: &str = "llm_int8_threshold";
 
 /// All of these names.
-pub(super) const NAMES: [&str; 7] =
-    [CLIPPING[0], CLIPPING[1], INTERVALS[0].0[0], INTERVALS[0].0[1], INTERVALS[1].0[0], INTERVALS[1].0[1], QUANT_TYPE];
+pub(super) const NAMES: [&str; 9] = [
+    CLIPPING[0],
+    CLIPPING[1],
+    INTERVALS[0].0[0],
+    INTERVALS[0].0[1],
+    INTERVALS[1].0[0],
+    INTERVALS[1].0[1],
+    QUANT_TYPE,
+    DOUBLE,
+    THRESHOLD,
+];
+
+/// Those that are true or false.
+pub(super) const TRUTHS: [&str; 2] = [CLIPPING[0], DOUBLE];
 
 impl Options<'_> {
     /// Makes our options of what one source, whose options are `pairs`, has said in two names.
@@ -76,23 +91,36 @@ impl Options<'_> {
         }
     }
 
-    /// Makes a scheme of 4 bits and their kind. As for its owner, a kind without 4 bits changes nothing.
-    pub(super) fn choose_four_bits(&mut self) -> Result<()> {
-        let kind = self.values.remove(QUANT_TYPE).flatten().map(|kind| kind.to_lowercase());
+    /// Makes a scheme of its parts. As for their owners, what is of another scheme than the chosen one changes nothing.
+    pub(super) fn choose_scheme(&mut self) -> Result<()> {
+        let [kind, double, threshold] = [QUANT_TYPE, DOUBLE, THRESHOLD].map(|name| self.values.remove(name).flatten());
+        let kind = kind.map(|kind| kind.to_lowercase());
         if let Some(kind) = kind.as_deref().filter(|kind| !["nf4", "fp4"].contains(kind)) {
             return Err(refuse(QUANT_TYPE, kind, "it is nf4 or fp4"));
         }
-        let Some(Some(scheme)) = self.values.get_mut("quantize") else { return Ok(()) };
-        let default = match scheme.as_str() {
-            FOUR_BITS => "fp4",
-            NF4_DOUBLE => "nf4",
-            _ => return Ok(()),
-        };
-        if scheme.as_str() == NF4_DOUBLE {
-            self.values.entry("double_quant".into()).or_insert_with(|| Some("true".into()));
+        let scheme = self.values.get("quantize").cloned().flatten();
+        let double = double.unwrap_or_else(|| (scheme.as_deref() == Some(NF4_DOUBLE)).to_string());
+        match scheme.as_deref() {
+            Some(FOUR_BITS) => self.in_four_bits(kind.unwrap_or_else(|| "fp4".into()), double),
+            Some(NF4_DOUBLE) => self.in_four_bits(kind.unwrap_or_else(|| "nf4".into()), double),
+            Some(ours @ ("nf4" | "fp4")) => self.in_four_bits(ours.into(), double),
+            // Theirs by default, which is of no consequence without 8 bits.
+            None if threshold.as_deref().is_some_and(|threshold| threshold.parse() == Ok(6.0)) => {}
+            Some("int8") | None => self.unless_given("int8_threshold", threshold),
+            Some(_) => {}
         }
-        let kind = kind.unwrap_or_else(|| default.into());
-        self.values.insert("quantize".into(), Some(kind));
         Ok(())
+    }
+
+    fn in_four_bits(&mut self, kind: String, double: String) {
+        self.values.insert("quantize".into(), Some(kind));
+        self.unless_given("double_quant", Some(double));
+    }
+
+    /// Sets one of our options, if it has no value.
+    fn unless_given(&mut self, name: &str, value: Option<String>) {
+        if value.is_some() {
+            self.values.entry(name.into()).or_insert(value);
+        }
     }
 }

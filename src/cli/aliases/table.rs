@@ -142,7 +142,6 @@ const LLAMA_RECIPES: Rows = &[
     ("adapter_layers", Inert),
     ("num_virtual_tokens", Inert),
     ("compute_dtype", Inert), // products are computed in f32, and on a GPU in --dtype
-    ("use_double_quant", Is("double_quant")),
     ("quant_storage", Inert), // of files
 ];
 
@@ -330,12 +329,11 @@ const TRL: Rows = &[
     ("fan_in_fan_out", Inert), // PEFT sets it to false for such layers
     ("load_in_8bit", Maps("quantize", IN_8_BITS)),
     ("load_in_4bit", Maps("quantize", &[("true", FOUR_BITS), ("false", ""), ("none", ""), ("", "")])),
-    ("llm_int8_threshold", Is("int8_threshold")),
     ("bnb_4bit_quant_type", Is("quant_type")),
     ("bnb_4bit_compute_dtype", Inert),
     ("bnb_4bit_quant_storage", Inert),
-    ("bnb_4bit_use_double_quant", Is("double_quant")),
-    ("use_bnb_nested_quant", Is("double_quant")),
+    ("bnb_4bit_use_double_quant", Is("use_double_quant")),
+    ("use_bnb_nested_quant", Is("use_double_quant")),
 ];
 
 /// LLaMA-Factory's and axolotl's.
@@ -363,7 +361,7 @@ const LLAMA_FACTORY: Rows = &[
     ("quantization_bit", Maps("quantize", &[("8", "int8"), ("4", NF4_DOUBLE), ("none", ""), ("null", ""), ("", "")])),
     ("quantization_method", Only(&["bnb", "bitsandbytes"], "bitsandbytes' are the schemes here")),
     ("quantization_type", Is("quant_type")),
-    ("double_quantization", Is("double_quant")),
+    ("double_quantization", Is("use_double_quant")),
     ("compute_accuracy", Only(OFF, EVALUATION)),
     ("plot_loss", Inert), // loss.svg is always there
     ("flash_attn", Inert),

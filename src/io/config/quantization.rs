@@ -42,6 +42,10 @@ pub(super) fn read(object: &Object) -> Result<Option<Quantization>> {
     } else if asks("load_in_8bit")? {
         quantization.scheme = Scheme::Int8;
         if let Some(threshold) = config.optional("llm_int8_threshold", "a number")? {
+            if !(f32::is_finite(threshold) && threshold >= 0.0) {
+                let detail = format!("must be a number from 0 on, got {threshold}");
+                return Err(config.refuse("llm_int8_threshold", detail));
+            }
             quantization.method.threshold = threshold;
         }
     }

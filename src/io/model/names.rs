@@ -74,6 +74,10 @@ impl WeightSource for Renamed<'_> {
         self.weights.path()
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.weights.file(&self.names.stored(name))
+    }
+
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.weights.names().iter().map(|name| self.names.own(name)).collect();
         names.sort();

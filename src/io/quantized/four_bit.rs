@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{WeightSource, located, refuse};
+use super::{WeightSource, located, refuse, refuse_bad_scale};
 use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::dtype::DType;
@@ -53,63 +53,78 @@ pub(super) fn read(
     shape: Shape,
     kind: Kind,
 ) -> Result<FourBit> {
-    let state_name = state(name, kind);
-    if !has(&state_name) {
-        return Err(refuse(source, name, format!("is codes without their state, {state_name}")));
-    }
-    let json = source.bytes(&state_name)?;
-    let state: State = serde_json::from_slice(json.slice::<u8>()?)
-        .map_err(|error| refuse(source, &state_name, format!("is no state of bitsandbytes: {error}")))?;
-    let refuse_state = |detail: String| refuse(source, &state_name, detail);
-    if state.quant_type != kind.name() {
-        return Err(refuse_state(format!("says quant_type {:?}, its name {}", state.quant_type, kind.name())));
-    }
+    let state = read_state(source, has, name, kind)?;
     if state.shape != shape.dims() {
-        return Err(refuse_state(format!("says shape {:?}, the config {shape}", state.shape)));
+        let detail = format!("says shape {:?}, the config {shape}", state.shape);
+        return Err(refuse(source, &self::state(name, kind), detail));
     }
-    let map = floats(source, &format!("{name}.quant_map"))?;
-    let is_known =
-        map.shape().numel() == 16 && map.slice::<f32>()?.iter().zip(kind.table()).all(|(a, b)| (a - b).abs() < 1e-6);
-    if !is_known {
-        return Err(refuse(source, &format!("{name}.quant_map"), format!("holds other values than {}'s", kind.name())));
-    }
-    let blocks = shape.numel().div_ceil(state.blocksize.max(1));
-    let absmax = absmax(source, has, name, blocks, &state)?;
-    let codes = source.bytes(name)?;
-    let dims = [shape.rows(), shape.last()];
+    refuse_other_values(source, &format!("{name}.quant_map"), kind)?;
+    let absmax = match state.nested_blocksize {
+        Some(blocksize) => nested(source, name, blocksize, state.nested_offset).map(Absmax::Nested),
+        None => plain(source, has, name).map(Absmax::Plain),
+    }?;
+    let (codes, dims) = (source.bytes(name)?, [shape.rows(), shape.last()]);
     FourBit::from_parts(dims, kind, state.blocksize, codes, absmax).map_err(|error| located(source, name, &error))
 }
 
-fn absmax(
-    source: &dyn WeightSource,
-    has: &dyn Fn(&str) -> bool,
-    name: &str,
-    blocks: usize,
-    state: &State,
-) -> Result<Absmax> {
+/// The shape of the weight `name` if it is of 4 bits, whose codes have another.
+pub(super) fn shape(source: &dyn WeightSource, has: &dyn Fn(&str) -> bool, name: &str) -> Result<Option<Shape>> {
+    let Some(kind) = kind(has, name).filter(|_| has(name)) else { return Ok(None) };
+    let state = read_state(source, has, name, kind)?;
+    let shape = Shape::try_from(state.shape.as_slice());
+    shape.map(Some).map_err(|error| located(source, &self::state(name, kind), &error))
+}
+
+fn read_state(source: &dyn WeightSource, has: &dyn Fn(&str) -> bool, name: &str, kind: Kind) -> Result<State> {
+    let of_state = state(name, kind);
+    if !has(&of_state) {
+        return Err(refuse(source, name, format!("is codes without their state, {of_state}")));
+    }
+    let json = source.bytes(&of_state)?;
+    let state: State = serde_json::from_slice(json.slice::<u8>()?)
+        .map_err(|error| refuse(source, &of_state, format!("is no state of bitsandbytes: {error}")))?;
+    if state.quant_type != kind.name() {
+        let detail = format!("says quant_type {:?}, its name {}", state.quant_type, kind.name());
+        return Err(refuse(source, &of_state, detail));
+    }
+    Ok(state)
+}
+
+fn refuse_other_values(source: &dyn WeightSource, name: &str, kind: Kind) -> Result<()> {
+    let map = floats(source, name)?;
+    let mut pairs = map.slice::<f32>()?.iter().zip(kind.table());
+    match map.shape().numel() == 16 && pairs.all(|(found, known)| (found - known).abs() < 1e-6) {
+        true => Ok(()),
+        false => Err(refuse(source, name, format!("holds other values than {}'s", kind.name()))),
+    }
+}
+
+fn plain(source: &dyn WeightSource, has: &dyn Fn(&str) -> bool, name: &str) -> Result<Tensor> {
     let part = |leaf: &str| format!("{name}.{leaf}");
-    let Some(blocksize) = state.nested_blocksize else {
-        let nested = PARTS[2..].iter().map(|leaf| part(leaf)).find(|nested| has(nested));
-        return match nested {
-            Some(nested) => Err(refuse(source, &nested, "is there, but the state knows no nested scales")),
-            None => finite(source, &part("absmax"), floats(source, &part("absmax"))?).map(Absmax::Plain),
-        };
-    };
-    let offset = state.nested_offset.filter(|offset| offset.is_finite());
+    match PARTS[2..].iter().map(|leaf| part(leaf)).find(|nested| has(nested)) {
+        Some(nested) => Err(refuse(source, &nested, "is there, but the state knows no nested scales")),
+        None => scales(source, &part("absmax")),
+    }
+}
+
+fn nested(source: &dyn WeightSource, name: &str, blocksize: usize, offset: Option<f32>) -> Result<Nested> {
+    let [codes, _, absmax, map] = PARTS.map(|leaf| format!("{name}.{leaf}"));
+    let offset = offset.filter(|offset| offset.is_finite());
     let offset = offset.ok_or_else(|| refuse(source, name, "has a state with nested scales and no nested_offset"))?;
-    let codes = source.load(&part("absmax"), [blocks].into(), DType::U8, &Device::Cpu)?;
-    let map = finite(source, &part("nested_quant_map"), floats(source, &part("nested_quant_map"))?)?;
-    let absmax = finite(source, &part("nested_absmax"), floats(source, &part("nested_absmax"))?)?;
-    Ok(Absmax::Nested(Nested { codes, map, absmax, offset, blocksize }))
+    let codes = source.load(&codes, source.shape(&codes)?, DType::U8, &Device::Cpu)?;
+    let values = floats(source, &map)?;
+    if let Some(at) = values.slice::<f32>()?.iter().position(|value| !value.is_finite()) {
+        return Err(refuse(source, &map, format!("holds a NaN or an infinity, at {at}")));
+    }
+    Ok(Nested { codes, map: values, absmax: scales(source, &absmax)?, offset, blocksize })
 }
 
 fn floats(source: &dyn WeightSource, name: &str) -> Result<Tensor> {
     source.load(name, source.shape(name)?, DType::F32, &Device::Cpu)
 }
 
-fn finite(source: &dyn WeightSource, name: &str, tensor: Tensor) -> Result<Tensor> {
-    match tensor.slice::<f32>()?.iter().position(|scale| !scale.is_finite()) {
-        Some(at) => Err(refuse(source, name, format!("holds a NaN or an infinity, at {at}"))),
-        None => Ok(tensor),
-    }
+fn scales(source: &dyn WeightSource, name: &str) -> Result<Tensor> {
+    let scales = floats(source, name)?;
+    refuse_bad_scale(source, name, &scales)?;
+    Ok(scales)
 }

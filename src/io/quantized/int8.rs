@@ -1,6 +1,6 @@
 //! int8 weights in files: `X.weight` i8 `[N, K]`, `X.SCB` f32 `[N]`, and the number of its layout.
 
-use super::{WeightSource, located, refuse};
+use super::{WeightSource, located, refuse, refuse_bad_scale};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -26,29 +26,27 @@ pub(super) fn read(
 ) -> Result<Option<Int8>> {
     let [scales, layout] = beside(name);
     if has(&layout) {
-        // Row by row is 0.
-        let bytes = source.bytes(&layout)?;
-        if let Some(number) = bytes.slice::<u8>()?.iter().find(|number| **number != 0) {
-            let found = if *number == 1 { "1, col_turing".into() } else { number.to_string() };
-            return Err(refuse(source, &layout, format!("is {found}, a layout of one kind of GPU"))
-                .with_hint("col_turing and its like: save it again with bitsandbytes >= 0.45"));
-        }
+        refuse_layout(source, &layout)?;
     }
     if !has(&scales) {
-        return match source.bits(name) {
-            Some(8) => Err(refuse(source, name, format!("is codes without their scales, {scales}"))),
-            _ => Ok(None),
+        let missing = || match source.shape(name) {
+            Ok(found) if found == shape => format!("is codes without their scales, {scales}"),
+            _ => "is codes without their state".into(),
         };
+        return if source.bits(name).is_some() { Err(refuse(source, name, missing())) } else { Ok(None) };
     }
     let codes = source.load(name, shape, DType::I8, &Device::Cpu)?;
     let absmax = source.load(&scales, [shape.rows()].into(), DType::F32, &Device::Cpu)?;
-    let bad = absmax.slice::<f32>()?.iter().enumerate().find(|(_, scale)| !(scale.is_finite() && **scale >= 0.0));
-    if let Some((row, scale)) = bad {
-        return Err(refuse(
-            source,
-            &scales,
-            format!("is {scale} in row {row}: a scale must be finite and not negative"),
-        ));
-    }
+    refuse_bad_scale(source, &scales, &absmax)?;
     Int8::new(codes, absmax, method).map(Some).map_err(|error| located(source, name, &error))
+}
+
+/// Refuses the orders of elements that were made for one kind of GPU each.
+fn refuse_layout(source: &dyn WeightSource, layout: &str) -> Result<()> {
+    let bytes = source.bytes(layout)?;
+    let Some(number) = bytes.slice::<u8>()?.iter().find(|number| **number != 0) else { return Ok(()) };
+    let name = ["col32", "col_turing", "col_ampere"].get(usize::from(*number) - 1);
+    let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+    let detail = format!("is {number}{name}, and only 0, row by row, is read: save it again with bitsandbytes >= 0.45");
+    Err(refuse(source, layout, detail))
 }

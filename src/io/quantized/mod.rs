@@ -33,6 +33,17 @@ pub enum Scheme {
     Fp4,
 }
 
+impl Scheme {
+    /// The scheme of `weight`.
+    pub(super) fn of(weight: &Quantized) -> Self {
+        match weight {
+            Quantized::Int8(_) => Self::Int8,
+            Quantized::FourBit(weight) if weight.kind() == Kind::Nf4 => Self::Nf4,
+            Quantized::FourBit(_) => Self::Fp4,
+        }
+    }
+}
+
 impl std::fmt::Display for Scheme {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -118,10 +129,18 @@ pub(super) fn read(
 
 /// The error of the tensor `name`.
 fn refuse(source: &dyn WeightSource, name: &str, detail: impl std::fmt::Display) -> Error {
-    Error::file(source.path(), format!("tensor {name} {detail}"))
+    Error::file(source.file(name), format!("tensor {name} {detail}"))
 }
 
-/// Puts an error of parts that do not fit each other to the file and tensor that they are of.
-fn located(source: &dyn WeightSource, name: &str, error: &Error) -> Error {
-    Error::file(source.path(), format!("tensor {name}: {error}"))
+/// Puts an error of a tensor, or of parts that do not fit each other, to its file and name.
+pub(super) fn located(source: &dyn WeightSource, name: &str, error: &Error) -> Error {
+    Error::file(source.file(name), format!("tensor {name}: {error}"))
+}
+
+/// Refuses scales that no weight has.
+fn refuse_bad_scale(source: &dyn WeightSource, name: &str, scales: &Tensor) -> Result<()> {
+    let bad = scales.slice::<f32>()?.iter().enumerate().find(|(_, scale)| !(scale.is_finite() && **scale >= 0.0));
+    bad.map_or(Ok(()), |(at, scale)| {
+        Err(refuse(source, name, format!("has {scale} at {at}: a scale must be finite and not negative")))
+    })
 }

@@ -53,6 +53,10 @@ impl<W: WeightSource> WeightSource for Widened<W> {
         self.weights.path()
     }
 
+    fn file(&self, name: &str) -> &Path {
+        self.weights.file(name)
+    }
+
     fn names(&self) -> Vec<String> {
         let mut names = self.weights.names();
         names.retain(|name| !self.is_part(name));
@@ -60,7 +64,10 @@ impl<W: WeightSource> WeightSource for Widened<W> {
     }
 
     fn shape(&self, name: &str) -> Result<Shape> {
-        self.weights.shape(name)
+        match four_bit::shape(&self.weights, &|name| self.names.contains(name), name)? {
+            Some(shape) => Ok(shape),
+            None => self.weights.shape(name),
+        }
     }
 
     fn dtype(&self) -> DType {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{four_bit, int8};
 use crate::autograd::Tensor;
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::nf4::{Absmax, FourBit};
 use crate::ops::weight::Quantized;
@@ -14,8 +15,8 @@ use crate::ops::weight::Quantized;
 /// The tensors of a file that a weight is stored as, by their names.
 pub(in crate::io) type Parts = BTreeMap<String, Tensor>;
 
-/// What `weight` is stored as under `name`.
-pub(in crate::io) fn parts(name: &str, weight: &Quantized) -> Result<Parts> {
+/// What `weight` is stored as under `name`, in a model whose floats are of `dtype`.
+pub(in crate::io) fn parts(name: &str, weight: &Quantized, dtype: DType) -> Result<Parts> {
     match weight {
         Quantized::Int8(weight) => {
             let [scales, layout] = int8::beside(name);
@@ -23,16 +24,16 @@ pub(in crate::io) fn parts(name: &str, weight: &Quantized) -> Result<Parts> {
             let codes = (name.to_string(), weight.codes().clone());
             Ok([codes, (scales, weight.absmax().clone()), (layout, row_by_row)].into())
         }
-        Quantized::FourBit(weight) => of_four_bits(name, weight),
+        Quantized::FourBit(weight) => of_four_bits(name, weight, dtype),
     }
 }
 
-fn of_four_bits(name: &str, weight: &FourBit) -> Result<Parts> {
+fn of_four_bits(name: &str, weight: &FourBit, dtype: DType) -> Result<Parts> {
     let part = |leaf: &str| format!("{name}.{leaf}");
     let mut state = json!({
         "quant_type": weight.kind().name(),
         "blocksize": weight.blocksize(),
-        "dtype": "float32",
+        "dtype": if dtype == DType::Bf16 { "bfloat16" } else { "float32" },
         "shape": weight.shape(),
     });
     let codes = weight.codes();

@@ -93,7 +93,7 @@ impl Llama {
     /// The final hidden states of a batch, normalised: `[rows, H]`.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::error::Error::Input) if a sequence is longer than the context.
+    /// [`Error::Input`] if a sequence is longer than the context.
     pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn BlockHook) -> Result<Tensor> {
         let pass = Arc::new(self.pass(batch.segments.clone(), batch.positions.clone(), dropout)?);
         let mut x = self.embed(&batch.input_ids)?;
@@ -107,7 +107,7 @@ impl Llama {
     /// The sum of the losses of all rows with a target, divided by `normalizer`; a scalar.
     ///
     /// # Errors
-    /// As [`Llama::hidden`]; [`Error::Input`](crate::error::Error::Input) naming a label that is neither a token id nor -100.
+    /// As [`Llama::hidden`]; [`Error::Input`] naming a label that is neither a token id nor -100.
     pub fn loss(
         &self,
         batch: &Batch,
@@ -141,7 +141,7 @@ impl Llama {
     /// Room for `capacity` tokens of a generation.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::error::Error::Input) if they are more than the context.
+    /// [`Error::Input`] if they are more than the context.
     pub fn cache(&self, capacity: usize) -> Result<KvCache> {
         // Grown here, it does not grow between two tokens.
         self.rope.of_positions(&self.config, &self.device(), capacity)?;
@@ -152,7 +152,7 @@ impl Llama {
     /// The final hidden states of `input_ids` (u32 `[rows]`), which continue what `cache` holds; appends them to it.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::error::Error::Input) if the text grows beyond the context.
+    /// [`Error::Input`] if the text grows beyond the context.
     pub fn hidden_cached(&self, input_ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let (first, rows) = (cache.rows(), input_ids.shape().numel());
         let positions: Vec<u32> = (first..first + rows).map(|p| p as u32).collect();

@@ -2,6 +2,8 @@
 
 mod cpu;
 
+use std::sync::Arc;
+
 use super::check;
 use super::gemm::int8::{self, Addend, Rows, Term};
 use super::gemm::{Matrix, product, with_last};
@@ -49,7 +51,7 @@ pub struct Int8 {
     codes: Tensor,
     absmax: Tensor,
     /// `absmax / 127`.
-    scales: std::sync::Arc<[f32]>,
+    scales: Arc<[f32]>,
     method: Method,
 }
 
@@ -184,7 +186,7 @@ fn backward_x(dy: &Tensor, weight: Int8, shape: Shape) -> Result<Tensor> {
             int8::product(OP, shape, dy.dtype(), &[Term::backward(&rows, weight.codes())?], Addend::default())
         }
         Backward::Dequant => {
-            let weight = Quantized::Int8(weight);
+            let weight = Arc::new(Quantized::Int8(weight));
             let floats = Floats::of(Weight::Quantized(&weight))?;
             product(OP, shape, dy.dtype(), &[[Matrix::new(OP, dy)?, floats.matrix(OP)?]])
         }

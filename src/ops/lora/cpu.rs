@@ -9,8 +9,8 @@ use crate::ops::dropout::{Dropout, dropout};
 use crate::ops::elementwise::{add, cast};
 use crate::ops::gemm::int8::{self, Addend, Rows, Term};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
-use crate::ops::int8_matmul::{Backward, Int8, quantize_gradient, quantize_rows};
-use crate::ops::weight::{self, Floats, Quantized, Weight};
+use crate::ops::int8_matmul::{Backward, quantize_gradient, quantize_rows};
+use crate::ops::weight::{self, Floats};
 use crate::shape::Shape;
 
 /// `y = x · weightᵀ + xa · bᵀ + residual` of each projection; `xa = scaling * dropout(x) · aᵀ` `[rows, R]` of each adapter.
@@ -48,7 +48,7 @@ fn forward_one(
 ) -> Result<Tensor> {
     let shape = with_last(OP, x.shape(), weight.shape().rows())?;
     let residual = residual.map(Tensor::detach);
-    if let Weight::Quantized(Quantized::Int8(weight)) = weight {
+    if let Some(weight) = weight.int8() {
         let threshold = weight.method().threshold;
         let (_, rows) = match quantized.take_if(|(of, _)| *of == threshold) {
             Some(known) => quantized.insert(known),
@@ -97,12 +97,11 @@ fn backward_x(call: &Call, dys: &[Option<Tensor>], dxas: &[Option<Tensor>], shap
     let Some(dtype) = dys.iter().flatten().next().map(Tensor::dtype) else { return Ok(None) };
     let (mut floats, mut low_rank, mut quantized) = (Vec::new(), Vec::new(), Vec::new());
     for ((Saved { weight, adapter, .. }, dy), dxa) in call.projections.iter().zip(dys).zip(dxas) {
-        match (weight.as_ref().map(weight::Saved::as_weight), dy) {
-            (Some(Weight::Quantized(Quantized::Int8(weight))), Some(dy)) if in_int8(weight) => {
-                quantized.push((quantize_gradient(dy, weight)?, weight));
+        if let (Some(weight), Some(dy)) = (weight.as_ref().map(weight::Saved::as_weight), dy) {
+            match weight.int8().filter(|weight| weight.method().backward == Backward::Int8) {
+                Some(weight) => quantized.push((quantize_gradient(dy, weight)?, weight)),
+                None => floats.push((matrix(dy)?, Floats::of(weight)?)),
             }
-            (Some(weight), Some(dy)) => floats.push((matrix(dy)?, Floats::of(weight)?)),
-            _ => {}
         }
         if let (Some(adapter), Some(dxa)) = (adapter, dxa) {
             low_rank.push([matrix(dxa)?, matrix(&adapter.a)?]);
@@ -128,11 +127,6 @@ fn backward_x(call: &Call, dys: &[Option<Tensor>], dxas: &[Option<Tensor>], shap
     let terms =
         quantized.iter().map(|(rows, weight)| Term::backward(rows, weight.codes())).collect::<Result<Vec<_>>>()?;
     int8::product(OP, shape, dtype, &terms, Addend { products: &low_rank, residual: dropped.as_ref() }).map(Some)
-}
-
-/// Whether the gradient of a layer's input is made in int8.
-fn in_int8(weight: &Int8) -> bool {
-    weight.method().backward == Backward::Int8
 }
 
 /// `leftᵀ · right`: the gradient of a weight is that of its output's and its input.
