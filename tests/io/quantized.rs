@@ -370,7 +370,8 @@ fn the_threshold_is_the_files_unless_another_is_given() {
             Quantized::Int8(weight) => weight.method().threshold,
             Quantized::FourBit(_) => f32::NAN,
         };
-        let held: Vec<f32> = model.linears().iter().filter_map(|(_, l)| l.weight.quantized().map(of_layer)).collect();
+        let held: Vec<f32> =
+            model.linears().iter().filter_map(|(_, l)| l.weight.quantized().map(|weight| of_layer(weight))).collect();
         assert!(held.len() == 14 && held.iter().all(|held| *held == files.quantization().method.threshold));
         held[0]
     };
