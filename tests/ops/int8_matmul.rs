@@ -216,3 +216,40 @@ fn rejects_bad_inputs() {
         assert!(matches!(new(&[bad]), Err(Error::Input { .. })));
     }
 }
+
+/// One case of `tests/fixtures/make_quantized.py`: what bitsandbytes' CPU functions make of rows, one at a time.
+#[test]
+fn rows_are_those_of_bitsandbytes() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantized/int8.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: &str| -> Vec<f32> {
+        let (elements, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+        elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    let codes =
+        |name: &str| file.tensor(name).unwrap().data().iter().map(|b| i32::from(b.cast_signed())).collect::<Vec<_>>();
+    for case in ["ragged", "one", "single", "lanes", "llama"] {
+        let &[n, k] = file.tensor(&format!("{case}.w")).unwrap().shape() else { panic!("{case}") };
+        let x = floats(&format!("{case}.x"));
+        for threshold in [0u8, 6] {
+            let w = Tensor::from_slice(&Device::Cpu, [n, k], &floats(&format!("{case}.w"))).unwrap();
+            let weight = Int8::quantize(&w, method(f32::from(threshold), Backward::Int8)).unwrap();
+            let found: Vec<i32> = weight.codes().to_vec::<i8>().unwrap().into_iter().map(i32::from).collect();
+            assert_eq!(found, codes(&format!("{case}.CB")), "{case}: the weight");
+            assert_eq!(weight.absmax().to_vec::<f32>().unwrap(), floats(&format!("{case}.SCB")), "{case}: its scales");
+            let rows = reference::quantize(&x, k, f32::from(threshold));
+            let found: Vec<i32> = rows.iter().flat_map(|row| row.codes.clone()).collect();
+            assert_eq!(found, codes(&format!("{case}.codes.threshold{threshold}")), "{case}: rows at {threshold}");
+            let y = int8_matmul(&Tensor::from_slice(&Device::Cpu, [x.len() / k, k], &x).unwrap(), &weight).unwrap();
+            let wanted = floats(&format!("{case}.y.threshold{threshold}"));
+            for (r, (y, wanted)) in y.to_vec::<f32>().unwrap().chunks(n).zip(wanted.chunks(n)).enumerate() {
+                let largest = wanted.iter().fold(0f32, |largest, y| if y.abs() > largest { y.abs() } else { largest });
+                for (y, wanted) in y.iter().zip(wanted) {
+                    // Its constant is 1.8e-5 too large.
+                    assert!((y - wanted).abs() <= 3e-5 * largest, "{case}, row {r} at {threshold}: {y}, not {wanted}");
+                }
+            }
+        }
+    }
+}
