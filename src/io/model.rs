@@ -105,7 +105,7 @@ impl ModelFiles {
         Self { stored, quantization: stored.unwrap_or_default(), ..self }
     }
 
-    /// The same with its frozen linear layers held in memory as `choice` says, and where that is silent as the files do.
+    /// These files with their frozen linear layers held in memory as `choice` says, and where that is silent as the files do.
     ///
     /// # Errors
     /// [`Error::File`] if the files hold them quantized in another way.

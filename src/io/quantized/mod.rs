@@ -22,7 +22,7 @@ use crate::shape::Shape;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
-    /// As floats.
+    /// Weights stay floats.
     #[default]
     None,
     /// LLM.int8().

@@ -28,7 +28,7 @@ impl<'a> Codes<'a> {
         Self { stored: Stored::FourBit(view), first: 0 }
     }
 
-    /// The same without the first `elements`.
+    /// These codes without the first `elements`.
     pub(super) fn skip(self, elements: usize) -> Self {
         Self { first: self.first + elements, ..self }
     }

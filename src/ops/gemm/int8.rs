@@ -152,7 +152,7 @@ fn refuse_misfits([m, n]: [usize; 2], terms: &[Term<'_>], addend: Addend<'_>) ->
 
 /// The columns of all products that one round computes.
 struct Columns {
-    /// Of each term the weight, and the scales, padded to whole tiles.
+    /// The weight of each term, and its scales, padded to whole tiles.
     weights: Vec<(Panels, Vec<f32>)>,
     /// The right sides of products of floats.
     right: Vec<Panels>,

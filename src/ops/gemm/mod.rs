@@ -37,16 +37,16 @@ use crate::shape::Shape;
 /// What the CPU multiplies matrices with, on which the bits of results depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Instructions {
-    /// Of f32 operands.
+    /// What f32 operands are multiplied with.
     pub f32: &'static str,
-    /// Of bf16 operands.
+    /// What bf16 operands are multiplied with.
     pub bf16: &'static str,
-    /// Of int8 operands.
+    /// What int8 operands are multiplied with.
     pub int8: &'static str,
 }
 
 impl Instructions {
-    /// Those of this CPU.
+    /// The instructions of this CPU.
     pub fn of_this_cpu() -> Self {
         let f32 = match Arch::new() {
             #[cfg(target_arch = "x86_64")]
