@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     }
     let (sequences, data) = progress.during("reading the records", || train::read(&args.data, &options, &files))?;
     progress.note(format_args!("{}: {data}", args.data.display()));
-    let model = args.model.load(&files, report)?;
+    let model = args.model.load_frozen(&files, report)?;
     let found = progress.counting("evaluating", sequences.len(), |done| train::evaluate(&model, &sequences, done))?;
     let (perplexity, records) = (found.perplexity(), data.records - data.skipped.len());
     let result = serde_json::json!({

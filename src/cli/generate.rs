@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     let tokenizer = files.tokenizer()?;
     let prompt = args.source.tokens(&tokenizer, report)?;
     tokenizer.refuse_beyond(&prompt, files.config().vocab_size)?;
-    let model = args.model.load(&files, report)?;
+    let model = args.model.load_frozen(&files, report)?;
     model.freeze()?;
     let Args { max_new_tokens, temperature, top_p, top_k, cuda_graphs, .. } = *args;
     if cuda_graphs && let Some(text) = model.device().use_graphs() {

@@ -101,6 +101,12 @@ impl ModelArgs {
         }
     }
 
+    /// Loads the weights, of which none of the model's own is trained.
+    pub(super) fn load_frozen(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
+        let (device, dtype) = self.base.place()?;
+        Progress::new(report.quiet).during("loading the model", || files.load_frozen(dtype, &device))
+    }
+
     /// Loads the weights.
     pub(super) fn load(&self, files: &ModelFiles, report: &Report) -> Result<Llama> {
         let (device, dtype) = self.base.place()?;

@@ -21,6 +21,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::llama::{Llama, LlamaConfig, Load};
 use crate::nn::{Lora, LoraInit, Parameter, Weight};
+use crate::ops::Packed;
 use crate::ops::int8_matmul::Method;
 use crate::ops::weight::Quantized;
 use crate::shape::Shape;
@@ -214,11 +215,23 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
+        self.load_as(dtype, device, false)
+    }
+
+    /// [`load`](Self::load) of a model whose linear layers are never trained: on the CPU they are packed for its products once.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_frozen(&self, dtype: DType, device: &Device) -> Result<Llama> {
+        self.load_as(dtype, device, dtype == DType::F32 && matches!(device, Device::Cpu))
+    }
+
+    fn load_as(&self, dtype: DType, device: &Device, packs: bool) -> Result<Llama> {
         if self.quantization.is_some() && !matches!(device, Device::Cpu) {
             let detail = format!("does not multiply by weights in {}", self.quantization.in_words());
             return Err(Error::device(device, detail).with_hint("use --device cpu, or --quantize none"));
         }
-        let mut load = Loading { files: self, weights: self.widened(), dtype, device, asked: HashSet::new() };
+        let mut load = Loading { files: self, weights: self.widened(), dtype, device, packs, asked: HashSet::new() };
         let model = Llama::new(self.config.clone(), dtype, &mut load)?;
         let mut asked = load.asked;
         if self.base().tie_word_embeddings {
@@ -236,6 +249,8 @@ struct Loading<'a> {
     weights: Widened<Renamed<'a>>,
     dtype: DType,
     device: &'a Device,
+    /// Whether linear layers of floats are packed.
+    packs: bool,
     /// The weights that it was made of so far.
     asked: HashSet<String>,
 }
@@ -272,7 +287,8 @@ impl Load for Loading<'_> {
         let quantization = &self.files.quantization;
         let is_whole = self.files.adapter().is_some_and(|adapter| adapter.whole.contains_key(name));
         if is_whole || !quantization.is_some() {
-            return self.tensor(name, shape).map(Weight::from);
+            let weight = self.tensor(name, shape)?;
+            return if self.packs && !is_whole { Packed::of(&weight).map(Weight::from) } else { Ok(weight.into()) };
         }
         if let Some(stored) = self.weights.quantized(name, shape, quantization.method)? {
             self.asked.insert(name.to_string());

@@ -13,7 +13,6 @@ use crate::ops::embedding::embedding;
 use crate::ops::lora::{Operands, Projection, linears};
 use crate::ops::matmul::matmul;
 use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
-use crate::ops::weight;
 
 /// `x Wᵀ`, with a bias and an adapter or without.
 #[derive(Debug)]
@@ -96,11 +95,8 @@ pub fn project<const N: usize>(
     }
     let mut projections = Vec::with_capacity(N);
     for (layer, dense, adapter, residual) in &held {
-        let weight = match (dense, layer.weight.quantized()) {
-            (Some(weight), _) => weight::Weight::Dense(weight),
-            (None, Some(weight)) => weight::Weight::Quantized(weight),
-            (None, None) => continue,
-        };
+        let none = || Error::shape("linear", "a layer without weight");
+        let weight = layer.weight.operand(dense.as_ref()).ok_or_else(none)?;
         let adapter = adapter.as_ref().map(Weights::adapter);
         projections.push(Projection { weight, adapter, residual: residual.as_ref() });
     }

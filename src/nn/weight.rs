@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Parameter;
 use crate::autograd::Tensor;
-use crate::ops::weight::Quantized;
+use crate::ops::Packed;
+use crate::ops::weight::{self, Quantized};
 use crate::shape::Shape;
 
 /// The weight of a linear layer, `[out, in]`.
@@ -12,6 +13,8 @@ use crate::shape::Shape;
 pub enum Weight {
     /// Floats; f32 where they are trained, whatever the activations are.
     Dense(Parameter),
+    /// Floats that are never trained, as the CPU's products read them.
+    Packed(Arc<Packed>),
     /// Codes of fewer bits, which are never trained.
     Quantized(Arc<Quantized>),
 }
@@ -21,6 +24,7 @@ impl Weight {
     pub fn shape(&self) -> Shape {
         match self {
             Self::Dense(parameter) => parameter.get().shape(),
+            Self::Packed(weight) => weight.shape(),
             Self::Quantized(weight) => weight.shape(),
         }
     }
@@ -29,14 +33,23 @@ impl Weight {
     pub fn parameter(&self) -> Option<&Parameter> {
         match self {
             Self::Dense(parameter) => Some(parameter),
-            Self::Quantized(_) => None,
+            Self::Packed(_) | Self::Quantized(_) => None,
+        }
+    }
+
+    /// The weight as the op takes it; `dense` are its floats, if it holds such, in the dtype of the activations.
+    pub(super) fn operand<'a>(&'a self, dense: Option<&'a Tensor>) -> Option<weight::Weight<'a>> {
+        match self {
+            Self::Dense(_) => dense.map(weight::Weight::Dense),
+            Self::Packed(weight) => Some(weight::Weight::Packed(weight)),
+            Self::Quantized(weight) => Some(weight::Weight::Quantized(weight)),
         }
     }
 
     /// The codes, if it holds such.
     pub fn quantized(&self) -> Option<&Arc<Quantized>> {
         match self {
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Packed(_) => None,
             Self::Quantized(weight) => Some(weight),
         }
     }
@@ -51,5 +64,11 @@ impl From<Tensor> for Weight {
 impl From<Quantized> for Weight {
     fn from(weight: Quantized) -> Self {
         Self::Quantized(Arc::new(weight))
+    }
+}
+
+impl From<Packed> for Weight {
+    fn from(weight: Packed) -> Self {
+        Self::Packed(Arc::new(weight))
     }
 }

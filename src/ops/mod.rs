@@ -18,7 +18,7 @@ mod pack;
 mod philox;
 mod tensor_table;
 
-pub use gemm::Instructions;
+pub use gemm::{Instructions, Packed};
 
 pub mod adamw;
 pub mod attention;

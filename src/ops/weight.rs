@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::gemm::{Codes, Matrix};
+use super::gemm::{Codes, Matrix, Packed};
 use super::int8_matmul::Int8;
 use super::nf4::{Absmax, FourBit};
 use crate::autograd::Tensor;
@@ -70,6 +70,8 @@ impl Quantized {
 pub enum Weight<'a> {
     /// Floats, trained or not.
     Dense(&'a Tensor),
+    /// Frozen floats, packed once.
+    Packed(&'a Arc<Packed>),
     /// Frozen codes.
     Quantized(&'a Arc<Quantized>),
 }
@@ -79,6 +81,7 @@ impl<'a> Weight<'a> {
     pub fn shape(self) -> Shape {
         match self {
             Self::Dense(weight) => weight.shape(),
+            Self::Packed(weight) => weight.shape(),
             Self::Quantized(weight) => weight.shape(),
         }
     }
@@ -87,6 +90,7 @@ impl<'a> Weight<'a> {
     pub(super) fn parts(self) -> Vec<&'a Tensor> {
         match self {
             Self::Dense(weight) => vec![weight],
+            Self::Packed(weight) => vec![weight.memory()],
             Self::Quantized(weight) => weight.parts(),
         }
     }
@@ -98,7 +102,7 @@ impl<'a> Weight<'a> {
                 Quantized::Int8(weight) => Some(weight),
                 Quantized::FourBit(_) => None,
             },
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Packed(_) => None,
         }
     }
 
@@ -106,7 +110,7 @@ impl<'a> Weight<'a> {
     pub fn dense(self) -> Option<&'a Tensor> {
         match self {
             Self::Dense(weight) => Some(weight),
-            Self::Quantized(_) => None,
+            Self::Packed(_) | Self::Quantized(_) => None,
         }
     }
 }
@@ -115,6 +119,7 @@ impl<'a> Weight<'a> {
 #[derive(Clone, Debug)]
 pub(super) enum Saved {
     Dense(Tensor),
+    Packed(Arc<Packed>),
     Quantized(Arc<Quantized>),
 }
 
@@ -123,6 +128,7 @@ impl Saved {
     pub fn of(weight: Weight<'_>) -> Self {
         match weight {
             Weight::Dense(weight) => Self::Dense(weight.detach()),
+            Weight::Packed(weight) => Self::Packed(weight.clone()),
             Weight::Quantized(weight) => Self::Quantized(weight.clone()),
         }
     }
@@ -131,6 +137,7 @@ impl Saved {
     pub fn as_weight(&self) -> Weight<'_> {
         match self {
             Self::Dense(weight) => Weight::Dense(weight),
+            Self::Packed(weight) => Weight::Packed(weight),
             Self::Quantized(weight) => Weight::Quantized(weight),
         }
     }
@@ -148,7 +155,7 @@ impl<'a> Floats<'a> {
     pub fn of(weight: Weight<'a>) -> Result<Self> {
         let scales = match weight {
             Weight::Quantized(weight) => weight.scales()?,
-            Weight::Dense(_) => Cow::default(),
+            Weight::Dense(_) | Weight::Packed(_) => Cow::default(),
         };
         Ok(Self { weight, scales })
     }
@@ -159,6 +166,7 @@ impl<'a> Floats<'a> {
         let shape = [shape.rows(), shape.last()];
         match self.weight {
             Weight::Dense(weight) => Matrix::new(op, weight),
+            Weight::Packed(weight) => Ok(weight.matrix()),
             Weight::Quantized(weight) => {
                 let codes = match &**weight {
                     Quantized::Int8(weight) => Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]),

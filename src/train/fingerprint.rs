@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::config::Quantized;
 use super::examples::Examples;
 use super::options::Options;
+use crate::autograd::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Fingerprint;
@@ -54,18 +55,19 @@ fn of_sequences(sequences: &[Sequence]) -> Value {
 
 /// Depends on the dtype too.
 fn of_weights(model: &Llama) -> Result<Value> {
-    let mut parameters: Vec<(String, &Parameter)> = Vec::new();
-    model.visit_weights(&mut |name, parameter| parameters.push((name, parameter)));
-    model.visit_adapters(&mut |name, parameter| parameters.push((name, parameter)));
     let mut checksum = crc32fast::Hasher::new();
-    for (name, parameter) in parameters {
+    let mut update = |name: &str, weight: &Tensor| -> Result<()> {
         checksum.update(name.as_bytes());
-        checksum.update(parameter.get().to_device(&Device::Cpu)?.buffer().host()?);
-    }
+        checksum.update(weight.to_device(&Device::Cpu)?.buffer().host()?);
+        Ok(())
+    };
+    model.each_weight(&mut update)?;
+    let mut adapters: Vec<(String, &Parameter)> = Vec::new();
+    model.visit_adapters(&mut |name, parameter| adapters.push((name, parameter)));
+    adapters.iter().try_for_each(|(name, parameter)| update(name, &parameter.get()))?;
     for (name, linear) in model.linears() {
         for part in linear.weight.quantized().iter().flat_map(|weight| weight.parts()) {
-            checksum.update(name.as_bytes());
-            checksum.update(part.to_device(&Device::Cpu)?.buffer().host()?);
+            update(&name, part)?;
         }
     }
     Ok(json!(format!("{:08x}", checksum.finalize())))

@@ -109,7 +109,10 @@ impl Run<'_> {
         let examples = progress.during("reading the records", || {
             Examples::read(&self.train, self.eval.as_deref(), &self.options, self.files, &note)
         })?;
-        let model = progress.during("loading the model", || self.files.load(self.dtype, &self.device))?;
+        let model = progress.during("loading the model", || match self.options.full {
+            true => self.files.load(self.dtype, &self.device),
+            false => self.files.load_frozen(self.dtype, &self.device),
+        })?;
         let adapter = self.attach(&model)?;
         let trained = Trained::new(&model, adapter);
         let (trainable_parameters, all_parameters) = trained.count();

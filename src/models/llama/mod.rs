@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::nn::{
     Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor, Weight, operands,
 };
+use crate::ops::Packed;
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::cross_entropy_low_rank;
 use crate::ops::elementwise::{add, cast};
@@ -63,6 +64,23 @@ pub struct Llama {
     /// Where the config ties it, its weight is the embedding's.
     lm_head: Linear,
     rope: Rope,
+}
+
+/// A weight of floats, where it is held.
+enum Floats<'a> {
+    Cell(&'a Parameter),
+    Packed(&'a Packed),
+}
+
+impl<'a> Floats<'a> {
+    /// The floats of a linear layer's weight, if it is of such.
+    fn of(weight: &'a Weight) -> Option<Self> {
+        match weight {
+            Weight::Dense(parameter) => Some(Self::Cell(parameter)),
+            Weight::Packed(weight) => Some(Self::Packed(weight)),
+            Weight::Quantized(_) => None,
+        }
+    }
 }
 
 impl Llama {
@@ -181,26 +199,42 @@ impl Llama {
         linears.map(|(i, (name, linear))| (format!("model.layers.{i}.{name}"), linear)).collect()
     }
 
-    /// Visits the base weights under their Hugging Face names, but for those in fewer bits than a float has.
+    /// Visits the base weights under their Hugging Face names, but for linear layers' that are packed or in fewer bits than a
+    /// float has.
     pub fn visit_weights<'p>(&'p self, visit: &mut Visitor<'_, 'p>) {
-        visit("model.embed_tokens.weight".into(), &self.embed_tokens.weight);
-        for (i, block) in self.blocks.iter().enumerate() {
-            for (name, norm) in block.norms() {
-                visit(format!("model.layers.{i}.{name}.weight"), &norm.weight);
+        for (name, weight) in self.floats() {
+            if let Floats::Cell(parameter) = weight {
+                visit(name, parameter);
             }
+        }
+    }
+
+    /// Shows every base weight that is of floats, packed or not, with its Hugging Face name.
+    ///
+    /// # Errors
+    /// What `see` returns.
+    pub fn each_weight(&self, see: &mut dyn FnMut(&str, &Tensor) -> Result<()>) -> Result<()> {
+        self.floats().into_iter().try_for_each(|(name, weight)| match weight {
+            Floats::Cell(parameter) => see(&name, &parameter.get()),
+            Floats::Packed(weight) => see(&name, &weight.unpack()?),
+        })
+    }
+
+    /// The base weights of floats in their order: the embedding, norms, linear layers, what is behind the blocks.
+    fn floats(&self) -> Vec<(String, Floats<'_>)> {
+        let mut floats = vec![("model.embed_tokens.weight".into(), Floats::Cell(&self.embed_tokens.weight))];
+        for (i, block) in self.blocks.iter().enumerate() {
+            let norm = |(name, norm): (&str, _)| (format!("model.layers.{i}.{name}.weight"), Floats::Cell(norm));
+            floats.extend(block.norms().into_iter().map(|(name, layer)| norm((name, &layer.weight))));
         }
         for (name, linear) in self.block_linears() {
-            if let Some(weight) = linear.weight.parameter() {
-                visit(format!("{name}.weight"), weight);
-            }
-            if let Some(bias) = &linear.bias {
-                visit(format!("{name}.bias"), bias);
-            }
+            floats.extend(Floats::of(&linear.weight).map(|weight| (format!("{name}.weight"), weight)));
+            floats.extend(linear.bias.as_ref().map(|bias| (format!("{name}.bias"), Floats::Cell(bias))));
         }
-        visit("model.norm.weight".into(), &self.norm.weight);
-        if let Some(weight) = self.lm_head.weight.parameter().filter(|_| !self.config.tie_word_embeddings) {
-            visit("lm_head.weight".into(), weight);
-        }
+        floats.push(("model.norm.weight".into(), Floats::Cell(&self.norm.weight)));
+        let head = Floats::of(&self.lm_head.weight).filter(|_| !self.config.tie_word_embeddings);
+        floats.extend(head.map(|weight| ("lm_head.weight".into(), weight)));
+        floats
     }
 
     /// Visits the adapters' weights under PEFT's names.
@@ -250,11 +284,18 @@ impl Llama {
     /// # Errors
     /// Those of [`grad_norm`].
     pub fn first_weight_not_finite(&self) -> Result<Option<String>> {
-        let mut weights = Vec::new();
-        self.visit_weights(&mut |name, parameter| weights.push((name, parameter.get())));
-        self.visit_adapters(&mut |name, parameter| weights.push((name, parameter.get())));
-        let norms = grad_norm(&weights.iter().map(|(_, weight)| weight).collect::<Vec<_>>())?.read()?;
-        Ok(norms.first_not_finite().and_then(|i| weights.into_iter().nth(i)).map(|(name, _)| name))
+        let mut first = None;
+        let mut look = |name: &str, weight: &Tensor| -> Result<()> {
+            if first.is_none() && grad_norm(&[weight])?.read()?.first_not_finite().is_some() {
+                first = Some(name.to_string());
+            }
+            Ok(())
+        };
+        self.each_weight(&mut look)?;
+        let mut adapters = Vec::new();
+        self.visit_adapters(&mut |name, parameter| adapters.push((name, parameter.get())));
+        adapters.iter().try_for_each(|(name, weight)| look(name, weight))?;
+        Ok(first)
     }
 
     /// The device that its weights are on.

@@ -90,7 +90,7 @@ impl WithSimd for Sums<'_, '_> {
         for &(a, b) in &packed.terms {
             let lanes = a.lanes();
             for (a, b) in a.blocks()?.zip(b.blocks()?) {
-                let (a, b) = (a.skip(row / height), b.skip((column - packed.column) / columns));
+                let (a, b) = (a.from(row / height), b.from((column - packed.column) / columns));
                 for (b, column) in b.zip((0..width).step_by(columns)) {
                     for (rows, a) in rows.chunks_mut(height).zip(a.clone()) {
                         match lanes {

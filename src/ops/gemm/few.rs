@@ -22,7 +22,7 @@ const TASK: usize = 64 * 1024;
 
 /// Whether [`multiply`] takes these operands: few rows, and columns of `b` that are runs of memory.
 pub fn fits(m: usize, terms: &[[Matrix<'_>; 2]]) -> bool {
-    m <= ROWS && terms.iter().all(|[_, b]| b.transposed)
+    m <= ROWS && terms.iter().all(|[_, b]| b.transposed && !b.is_packed())
 }
 
 /// The sum over `terms` of `a · b`, stored in `out` `[m, n]` or added to it.

@@ -9,8 +9,8 @@ use super::block::Block;
 use super::int8_few;
 use super::matrix::{Elements, Matrix};
 use super::packed::{SLAB, block_shape};
-use super::panels::{Lanes, Panels};
-use super::quads::{IntegerCpu, MOST, Sums};
+use super::panels::{BlockPanels, Lanes, Panels};
+use super::quads::{IntegerCpu, MOST};
 use super::tile;
 use crate::autograd::Tensor;
 use crate::device::Device;
@@ -284,13 +284,8 @@ impl Operands<'_> {
     }
 }
 
-fn pair<'a>(
-    mut left: std::slice::ChunksExact<'a, u32>,
-    mut right: std::slice::ChunksExact<'a, u32>,
-    a: usize,
-    b: usize,
-) -> Option<Pair<'a>> {
-    Some([left.nth(a)?, right.nth(b)?])
+fn pair<'a>(left: BlockPanels<'a>, right: BlockPanels<'a>, a: usize, b: usize) -> Option<Pair<'a>> {
+    Some([left.panel(a)?, right.panel(b)?])
 }
 
 /// Adds the scaled sums of a row, and the products of its outliers with the weight's `panel` of as many columns.
@@ -319,8 +314,6 @@ pub(super) fn value(rows: &Rows, row: usize, sum: i32, scale: f32, code: impl Fn
     }
     value
 }
-
-const _: () = assert!(size_of::<Sums>() == 4 * MOST[0] * MOST[1]);
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,11 @@ impl<'a> Matrix<'a> {
         Self { elements, rows, columns, stride: columns, transposed: false }
     }
 
+    /// Whether its elements are panels already.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.elements, Elements::Codes(codes) if codes.is_packed())
+    }
+
     /// Its transpose, without moving anything.
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }

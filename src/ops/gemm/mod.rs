@@ -11,6 +11,7 @@ pub mod cuda_tiling;
 mod few;
 pub mod int8;
 mod int8_few;
+mod kept;
 mod matrix;
 mod packed;
 mod pairs;
@@ -23,6 +24,7 @@ mod transpose;
 mod transpose8;
 
 pub use codes::Codes;
+pub use kept::Packed;
 pub use matrix::Matrix;
 
 use pulp::Arch;
@@ -150,6 +152,7 @@ mod tests {
     use half::bf16;
     use pulp::Arch;
 
+    use super::kept::Packed;
     use super::matrix::Matrix;
     use super::packed;
     use crate::autograd::Tensor;
@@ -228,6 +231,26 @@ mod tests {
         for dtypes in [[F32, F32], [Bf16, Bf16]] {
             check(9000, 3, 301, dtypes); // deeper than a slab of 9000 rows
             check(17, 3100, 701, dtypes); // more columns than a slab of that depth
+        }
+    }
+
+    #[test]
+    fn packed_weights_give_the_bits_of_those_that_are_not() {
+        for (m, n, k) in
+            [(1, 1, 1), (1, 70, 33), (5, 7, 3), (17, 130, 300), (40, 33, 513), (9000, 40, 301), (20, 3100, 701)]
+        {
+            let (x, weight) = (matrix(m, k, DType::F32), matrix(n, k, DType::F32));
+            let dy = matrix(m, n, DType::F32);
+            let packed = Packed::of(&weight).unwrap();
+            let view = |tensor| Matrix::new("test", tensor).unwrap();
+            let product = |shape: [usize; 2], terms: &[[Matrix<'_>; 2]]| {
+                super::product("test", shape, DType::F32, terms).unwrap().to_vec::<f32>().unwrap()
+            };
+            let forward = |weight: Matrix<'_>| product([m, n], &[[view(&x), weight.t()]]);
+            let backward = |weight: Matrix<'_>| product([m, k], &[[view(&dy), weight]]);
+            assert!(forward(view(&weight)) == forward(packed.matrix()), "{m} {n} {k}");
+            assert!(backward(view(&weight)) == backward(packed.matrix()), "{m} {n} {k} backward");
+            assert!(packed.unpack().unwrap().to_vec::<f32>().unwrap() == weight.to_vec::<f32>().unwrap());
         }
     }
 }

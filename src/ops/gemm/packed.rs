@@ -52,7 +52,7 @@ pub fn multiply<T: Float>(arch: Arch, out: &mut [T], n: usize, terms: &[[Matrix<
 }
 
 fn multiply_slab<T: Float>(arch: Arch, out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]], add: bool) -> Result<()> {
-    let vectors = if n <= tile::shape(arch, 1)[1] { 1 } else { 2 };
+    let vectors = tile::vectors(arch, n);
     let [height, width] = tile::shape(arch, vectors);
     let lanes: Vec<Lanes> = terms.iter().map(|term| lanes(term, [height, width])).collect();
     let a = pack(terms.iter().map(|[a, _]| *a), &lanes, height)?;

@@ -1,6 +1,7 @@
 //! Packed operands: panels of neighbouring rows, interleaved so that a tile reads them in order.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::Zeroable;
 use half::bf16;
@@ -47,6 +48,7 @@ impl Lanes {
 }
 
 /// The rows of a matrix as `[depth / block, rows / width, block, width]` lanes, padded with zeros.
+#[derive(Clone, Debug)]
 pub struct Panels {
     elements: Tensor,
     lanes: Lanes,
@@ -54,19 +56,70 @@ pub struct Panels {
     block: usize,
     width: usize,
     count: usize,
+    /// Of what they are a part.
+    of: Option<Whole>,
+}
+
+/// Panels that are packed in one block, of which a part is read block by block.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    depth: usize,
+    /// The first panel of the part, and its first lane.
+    panel: usize,
+    start: usize,
+}
+
+/// The panels of a block, each `[depth, width]`.
+#[derive(Clone, Copy)]
+pub struct BlockPanels<'a> {
+    lanes: &'a [u32],
+    /// From one panel to the next.
+    stride: usize,
+    /// Of each panel.
+    length: usize,
+}
+
+impl<'a> BlockPanels<'a> {
+    /// The panel number `i`.
+    pub fn panel(self, i: usize) -> Option<&'a [u32]> {
+        self.lanes.get(i * self.stride..)?.get(..self.length)
+    }
+
+    /// The panels from number `first` on.
+    #[inline(always)]
+    pub fn from(self, first: usize) -> impl Iterator<Item = &'a [u32]> + Clone {
+        let lanes = self.lanes.get(first * self.stride..).unwrap_or_default();
+        lanes.chunks(self.stride.max(1)).map_while(move |lanes| lanes.get(..self.length))
+    }
 }
 
 impl Panels {
     /// Packs the rows of `m`, `width` to a panel, in parallel.
     pub fn pack(m: Matrix<'_>, width: usize, lanes: Lanes) -> Result<Self> {
+        let part = match m.elements {
+            Elements::Codes(codes) if !m.transposed && lanes == Lanes::Singles => codes.panels(m, width),
+            _ => None,
+        };
+        if let Some(part) = part {
+            return Ok(part);
+        }
         let depth = m.columns.div_ceil(lanes.elements());
         let block = match lanes {
             Lanes::Quads { .. } | Lanes::Widened => depth.max(1),
-            _ => depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1),
+            _ => block_of(depth),
         };
-        let count = m.rows.div_ceil(width);
+        Self::pack_blocks(m, width, lanes, block)
+    }
+
+    /// Packs the rows of `m` as singles, each panel in one piece, so that any of them can be read without packing.
+    pub fn pack_whole(m: Matrix<'_>, width: usize) -> Result<Self> {
+        Self::pack_blocks(m, width, Lanes::Singles, m.columns.max(1))
+    }
+
+    fn pack_blocks(m: Matrix<'_>, width: usize, lanes: Lanes, block: usize) -> Result<Self> {
+        let (depth, count) = (m.columns.div_ceil(lanes.elements()), m.rows.div_ceil(width));
         let elements = Tensor::uninit(&Device::Cpu, DType::U32, [depth * count * width])?;
-        let mut panels = Self { elements, lanes, depth, block, width, count };
+        let mut panels = Self { elements, lanes, depth, block, width, count, of: None };
         match m.elements {
             Elements::F32(elements) => panels.fill::<Single<f32>>(m, elements),
             Elements::Bf16(elements) if lanes != Lanes::Singles => panels.fill::<Pair>(m, elements),
@@ -76,7 +129,10 @@ impl Panels {
                 Lanes::Quads { moved: true } => panels.fill::<Quad<0x8080_8080>>(m, elements),
                 _ => panels.fill::<Widened>(m, elements),
             },
-            Elements::Codes(_) => panels.fill_read(m),
+            Elements::Codes(codes) => match codes.whole().filter(|_| m.transposed) {
+                Some((whole, place)) => panels.fill_turned(whole, place, m.rows),
+                None => panels.fill_read(m),
+            },
         }?;
         Ok(panels)
     }
@@ -86,12 +142,45 @@ impl Panels {
         self.lanes
     }
 
-    /// Block by block the panels, each as `[block, width]`.
-    pub fn blocks(&self) -> Result<impl Iterator<Item = std::slice::ChunksExact<'_, u32>>> {
-        let Self { depth, block, width, count, .. } = *self;
-        let blocks =
-            self.elements.slice::<u32>()?.chunks((count * width * block).max(1)).zip((0..depth).step_by(block));
-        Ok(blocks.map(move |(lanes, start)| lanes.chunks_exact(width * block.min(depth - start))))
+    /// Some columns of some rows of what [`pack_whole`](Self::pack_whole) packed; `None` if the rows do not begin with a
+    /// panel, or panels of another width are wanted.
+    pub fn part(&self, rows: Range<usize>, columns: Range<usize>, width: usize) -> Option<Self> {
+        let fits = self.width == width && rows.start.is_multiple_of(width);
+        let of = Whole { depth: self.depth, panel: rows.start / width, start: columns.start };
+        let (depth, count) = (columns.len(), rows.len().div_ceil(width));
+        fits.then(|| Self { depth, block: block_of(depth), count, of: Some(of), ..self.clone() })
+    }
+
+    /// Writes the elements of the row `row` from `column` on, as floats.
+    pub fn read(&self, row: usize, column: usize, out: &mut [f32]) {
+        let (panel, lane) = (row / self.width, row % self.width);
+        let first = (panel * self.depth + column) * self.width + lane;
+        let lanes = self.elements.slice::<u32>().ok().and_then(|lanes| lanes.get(first..)).unwrap_or_default();
+        for (out, lane) in out.iter_mut().zip(lanes.iter().step_by(self.width)) {
+            *out = f32::from_bits(*lane);
+        }
+    }
+
+    /// All of its memory.
+    pub fn lanes_of_all(&self) -> &Tensor {
+        &self.elements
+    }
+
+    /// Block by block the panels.
+    pub fn blocks(&self) -> Result<impl Iterator<Item = BlockPanels<'_>>> {
+        let Self { depth, block, width, count, of, .. } = *self;
+        let all = self.elements.slice::<u32>()?;
+        Ok((0..depth).step_by(block).map(move |start| {
+            let length = width * block.min(depth - start);
+            let (first, stride, end) = match of {
+                None => (count * width * start, length, count * width * start + count * length),
+                Some(Whole { depth: whole, panel, start: skipped }) => {
+                    let first = (panel * whole + skipped + start) * width;
+                    (first, whole * width, first + (count.max(1) - 1) * whole * width + length)
+                }
+            };
+            BlockPanels { lanes: all.get(first..end).unwrap_or_default(), stride, length }
+        }))
     }
 
     fn fill<L: Lane>(&mut self, m: Matrix<'_>, elements: &[L::Element]) -> Result<()> {
@@ -121,6 +210,30 @@ impl Panels {
         Ok(())
     }
 
+    /// Fills panels of `rows` columns of what is packed in `whole`, from its element `[row, column]` on: within one of its
+    /// panels the elements of a column are a run of memory.
+    fn fill_turned(&mut self, whole: &Self, [row, column]: [usize; 2], rows: usize) -> Result<()> {
+        let (width, from) = (self.width, bytemuck::cast_slice::<u32, f32>(whole.elements.slice()?));
+        self.tasks()?.into_par_iter().for_each(|task| {
+            for (i, panel) in task.out.chunks_exact_mut(width * task.depth).enumerate() {
+                let first = task.row + i * width;
+                let columns = column + first..column + (first + width).min(rows);
+                let mut lane = row + task.start;
+                let mut rest = panel;
+                while !rest.is_empty() {
+                    let inside = lane % whole.width;
+                    let length = (whole.width - inside).min(rest.len() / width);
+                    let (part, behind) = rest.split_at_mut(length * width);
+                    let start = lane / whole.width * whole.depth;
+                    let run = |column: usize| &from[(start + column) * whole.width + inside..][..length];
+                    interleave::<Single<f32>>(columns.clone().map(run), width, part);
+                    (lane, rest) = (lane + length, behind);
+                }
+            }
+        });
+        Ok(())
+    }
+
     fn tasks(&mut self) -> Result<Vec<Task<'_>>> {
         let Self { depth, block, width, count, .. } = *self;
         let mut tasks = Vec::new();
@@ -132,6 +245,11 @@ impl Panels {
         }
         Ok(tasks)
     }
+}
+
+/// How deep the blocks of panels of that depth are.
+fn block_of(depth: usize) -> usize {
+    depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1)
 }
 
 /// What one task packs: `depth` lanes from lane `start` of the rows from `row` on.

@@ -12,6 +12,11 @@ pub const fn columns<S: Simd>(vectors: usize) -> usize {
     vectors * S::F32_LANES
 }
 
+/// How many vectors wide the tiles of a result of `n` columns are.
+pub fn vectors(arch: Arch, n: usize) -> usize {
+    if n <= shape(arch, 1)[1] { 1 } else { 2 }
+}
+
 /// Rows and columns of a tile of `vectors` vectors.
 pub fn shape(arch: Arch, vectors: usize) -> [usize; 2] {
     struct Shape(usize);
