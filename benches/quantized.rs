@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use vicugna::autograd::{backward, no_grad};
-use vicugna::device::Device;
+use vicugna::device::{Device, host};
 use vicugna::dtype::DType;
 use vicugna::generate::{Sampling, continue_tokens};
 use vicugna::io::adapter::AdapterConfig;
@@ -91,14 +91,14 @@ fn measure(name: &str) -> Value {
     let model = load(&files, DType::F32, &Device::Cpu).unwrap();
     let (all, masked) = (batch(&model, 0), batch(&model, 180));
     let loss = |batch: &Batch| model.loss(batch, batch.supervised as f32, None, &Plain).unwrap();
-    let forward = rate(1024, || no_grad(|| drop(loss(&all))));
+    let forward = rate(1024, || host::in_pool(|| no_grad(|| drop(loss(&all)))));
     let prompt: Vec<u32> = (0..16).map(|i| i * 191 + 7).collect();
     let decoding = rate(32, || {
         let tokens = continue_tokens(&model, &prompt, 32, Sampling::GREEDY).unwrap();
         assert_eq!(tokens.len(), 32, "the model ended the text");
     });
     attach_new_adapter(&model, &AdapterConfig::default(), 1).unwrap();
-    let step = |batch: &Batch| rayon::scope(|_| drop(self::backward(&loss(batch)).unwrap()));
+    let step = |batch: &Batch| host::in_pool(|| drop(self::backward(&loss(batch)).unwrap()));
     let (training, with_prompts) = (rate(1024, || step(&all)), rate(1024, || step(&masked)));
     json!([training, with_prompts, forward, decoding, bytes_of_linears(&model), peak_rss_bytes().unwrap_or(0)])
 }

@@ -66,8 +66,7 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
         resume: args.resume,
         options: args.options.clone(),
     };
-    // From within the pool: from outside, each of a step's thousands of parallel loops would have to wake it first.
-    let summary = rayon::scope(|_| run.finetune(&STOP, Progress::new(report.quiet)))?;
+    let summary = run.finetune(&STOP, Progress::new(report.quiet))?;
     report.result(&summary, || {
         let evaluated = summary.eval_loss.zip(summary.eval_perplexity);
         let evaluated =

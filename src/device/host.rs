@@ -90,6 +90,12 @@ fn lock() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What `compute` returns, called on a thread of the pool: from outside, each of a pass' thousands of parallel loops would
+/// have to wake the pool first.
+pub fn in_pool<R: Send>(compute: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| compute())
+}
+
 /// Runs `f` compiled for the widest vectors this CPU has.
 ///
 /// `f` itself, written `#[inline(always)] || ..`, and all that it calls must be `#[inline(always)]`: what is not inlined

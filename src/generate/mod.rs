@@ -9,7 +9,7 @@ pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 
 use crate::autograd::{Tensor, no_grad};
-use crate::device::Graphs;
+use crate::device::{Graphs, host};
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
 use crate::models::llama::Llama;
@@ -67,6 +67,16 @@ pub fn generate(
     tokenizer: &Tokenizer,
     prompt: &[u32],
     options: &GenerateOptions,
+    emit: &mut (dyn FnMut(&str) + Send),
+) -> Result<Generation> {
+    host::in_pool(|| stream(model, tokenizer, prompt, options, emit))
+}
+
+fn stream(
+    model: &Llama,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    options: &GenerateOptions,
     emit: &mut dyn FnMut(&str),
 ) -> Result<Generation> {
     let mut decoder = tokenizer.stream(true);
@@ -107,9 +117,11 @@ pub fn generate(
 /// As [`generate`].
 pub fn continue_tokens(model: &Llama, prompt: &[u32], count: usize, sampling: Sampling) -> Result<Vec<u32>> {
     let options = GenerateOptions { max_new_tokens: count, sampling, stop: Vec::new() };
-    let mut tokens = Tokens::new(model, prompt, &options)?;
-    while tokens.next()?.is_ok() {}
-    Ok(tokens.ids)
+    host::in_pool(|| {
+        let mut tokens = Tokens::new(model, prompt, &options)?;
+        while tokens.next()?.is_ok() {}
+        Ok(tokens.ids)
+    })
 }
 
 /// A generation in progress.

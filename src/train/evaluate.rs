@@ -4,6 +4,7 @@ use super::nonfinite;
 use super::step::scalar;
 use crate::autograd::no_grad;
 use crate::data::packing::{Capacity, pack};
+use crate::device::host;
 use crate::error::{Error, Result};
 use crate::models::llama::Llama;
 use crate::nn::{Batch, Plain, Sequence};
@@ -32,7 +33,11 @@ impl Evaluation {
 /// # Errors
 /// [`Error::Input`] if no token is supervised, or if a loss is not finite, naming the first tensor that is not; those of
 /// the model.
-pub fn evaluate(model: &Llama, sequences: &[Sequence], mut done: impl FnMut(usize)) -> Result<Evaluation> {
+pub fn evaluate(model: &Llama, sequences: &[Sequence], done: impl FnMut(usize) + Send) -> Result<Evaluation> {
+    host::in_pool(|| sum(model, sequences, done))
+}
+
+fn sum(model: &Llama, sequences: &[Sequence], mut done: impl FnMut(usize)) -> Result<Evaluation> {
     let (mut sum, mut tokens, mut behind) = (0.0, 0, 0);
     for sequences in pack(sequences, BATCH) {
         behind += sequences.len();

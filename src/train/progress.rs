@@ -131,7 +131,7 @@ impl Progress {
     }
 
     /// Does `work` of `total` pieces, which tells how many are behind it.
-    pub fn counting<T>(&self, what: &str, total: usize, work: impl FnOnce(&dyn Fn(usize)) -> T) -> T {
+    pub fn counting<T>(&self, what: &str, total: usize, work: impl FnOnce(&(dyn Fn(usize) + Sync)) -> T) -> T {
         let (total, begun) = (total as u64, Instant::now());
         self.begin(what, Some((0, total)));
         let done = work(&|behind| {

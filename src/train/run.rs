@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::progress::Progress;
 use super::session::{Session, State};
 use super::weights::{Frozen, Trained};
-use crate::device::{Device, Graphs};
+use crate::device::{Device, Graphs, host};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::adapter::Modules;
@@ -93,7 +93,11 @@ impl Run<'_> {
     /// # Errors
     /// [`Error::Input`] naming an option; [`Error::File`] naming what cannot be read or written, or that the run was
     /// stopped; [`Error::Input`] where a loss or a gradient is not finite, naming the step and the tensor.
-    pub fn finetune(mut self, stop: &AtomicBool, progress: Progress) -> Result<Summary> {
+    pub fn finetune(self, stop: &AtomicBool, progress: Progress) -> Result<Summary> {
+        host::in_pool(|| self.finetune_here(stop, progress))
+    }
+
+    fn finetune_here(mut self, stop: &AtomicBool, progress: Progress) -> Result<Summary> {
         let note = |text: &str| progress.note(text);
         if let (Some(epochs), steps @ 1..) = (self.options.epochs, self.options.max_steps) {
             note(&format!("--max-steps {steps} decides, not --epochs {epochs}"));

@@ -41,8 +41,8 @@ pub struct Packed<'a> {
     pub terms: Vec<(&'a Panels, &'a Panels)>,
     /// The first column that `b` is packed from.
     pub column: usize,
-    /// How wide a tile is, in vectors.
-    pub vectors: usize,
+    /// Rows and columns of a tile.
+    pub tile: [usize; 2],
 }
 
 impl<T: Float> Block<'_, T> {
@@ -85,8 +85,8 @@ impl WithSimd for Sums<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Result<()> {
         let Self { row, column, rows, packed, mut add } = self;
-        let (height, vectors) = (tile::rows::<S>(), packed.vectors);
-        let (columns, width) = (tile::columns::<S>(vectors), rows.first().map_or(0, |row| row.len()));
+        let [height, columns] = packed.tile;
+        let width = rows.first().map_or(0, |row| row.len());
         for &(a, b) in &packed.terms {
             let lanes = a.lanes();
             for (a, b) in a.blocks()?.zip(b.blocks()?) {
@@ -97,7 +97,7 @@ impl WithSimd for Sums<'_, '_> {
                             Lanes::Pairs(cpu) => cpu.multiply([a, b], rows, column, add),
                             Lanes::Singles | Lanes::Quads { .. } | Lanes::Widened => {
                                 let panels = [bytemuck::cast_slice(a), bytemuck::cast_slice(b)];
-                                tile::multiply(simd, panels, vectors, rows, column, add);
+                                tile::multiply(simd, panels, packed.tile, rows, column, add);
                             }
                         }
                     }

@@ -120,7 +120,7 @@ pub(super) fn multiply<T: Float>(
     if int8_few::fits(m, terms) {
         return int8_few::multiply(cpu, out, n, terms, (addend.products, residual));
     }
-    let ([height, width], [row_lanes, _]) = (tile::shape(cpu.arch(), 2), cpu.lanes());
+    let ([height, width], [row_lanes, _]) = (tile::largest(cpu.arch()), cpu.lanes());
     let pack_rows = |term: &Term<'_>| Panels::pack(integers(&term.rows.codes)?, height, row_lanes);
     let rows = terms.iter().map(pack_rows).collect::<Result<Vec<_>>>()?;
     let left = addend.products.iter().map(|[a, _]| Panels::pack(*a, height, Lanes::Singles));
@@ -164,7 +164,7 @@ fn pack_columns(
     products: &[[Matrix<'_>; 2]],
     columns: Range<usize>,
 ) -> Result<Columns> {
-    let ([_, width], [_, lanes]) = (tile::shape(cpu.arch(), 2), cpu.lanes());
+    let ([_, width], [_, lanes]) = (tile::largest(cpu.arch()), cpu.lanes());
     let padded = columns.len().next_multiple_of(width);
     let weight = |term: &Term<'_>| {
         let panels = Panels::pack(term.weight.columns(columns.clone()).t(), width, lanes)?;

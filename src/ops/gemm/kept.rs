@@ -31,7 +31,7 @@ impl Packed {
         if weight.dtype() != DType::F32 {
             return Err(Error::dtype(OP, format!("a packed weight is f32, got {}", weight.dtype())));
         }
-        let width = tile::shape(pulp::Arch::new(), tile::vectors(pulp::Arch::new(), n))[1];
+        let [_, width] = tile::shape(pulp::Arch::new(), [1, n]);
         Ok(Self { panels: Panels::pack_whole(Matrix::new(OP, weight)?, width)?, n, k })
     }
 

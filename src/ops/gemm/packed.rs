@@ -52,8 +52,8 @@ pub fn multiply<T: Float>(arch: Arch, out: &mut [T], n: usize, terms: &[[Matrix<
 }
 
 fn multiply_slab<T: Float>(arch: Arch, out: &mut [T], n: usize, terms: &[[Matrix<'_>; 2]], add: bool) -> Result<()> {
-    let vectors = tile::vectors(arch, n);
-    let [height, width] = tile::shape(arch, vectors);
+    let m = out.len() / n;
+    let [height, width] = tile::shape(arch, [m, n]);
     let lanes: Vec<Lanes> = terms.iter().map(|term| lanes(term, [height, width])).collect();
     let a = pack(terms.iter().map(|[a, _]| *a), &lanes, height)?;
     let depth: usize = terms.iter().map(|[a, _]| a.columns).sum();
@@ -61,8 +61,8 @@ fn multiply_slab<T: Float>(arch: Arch, out: &mut [T], n: usize, terms: &[[Matrix
     for first in (0..n).step_by(step) {
         let columns = first..(first + step).min(n);
         let b = pack(terms.iter().map(|[_, b]| b.columns(columns.clone()).t()), &lanes, width)?;
-        let packed = Packed { terms: a.iter().zip(&b).collect(), column: first, vectors };
-        let shape = block_shape(out.len() / n, columns.len(), [height, width]);
+        let packed = Packed { terms: a.iter().zip(&b).collect(), column: first, tile: [height, width] };
+        let shape = block_shape(m, columns.len(), [height, width]);
         let blocks = Block::split(out, n, columns, shape).into_par_iter().with_max_len(1);
         blocks.try_for_each(|block| block.compute(arch, &packed, add))?;
     }

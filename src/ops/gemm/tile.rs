@@ -2,7 +2,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of a tile: with two vectors of columns its sums fill three quarters of the registers.
+/// Rows of the largest tile: with two vectors of columns its sums fill three quarters of the registers.
 pub const fn rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
 }
@@ -12,33 +12,48 @@ pub const fn columns<S: Simd>(vectors: usize) -> usize {
     vectors * S::F32_LANES
 }
 
-/// How many vectors wide the tiles of a result of `n` columns are.
-pub fn vectors(arch: Arch, n: usize) -> usize {
-    if n <= shape(arch, 1)[1] { 1 } else { 2 }
-}
-
-/// Rows and columns of a tile of `vectors` vectors.
-pub fn shape(arch: Arch, vectors: usize) -> [usize; 2] {
-    struct Shape(usize);
-    impl WithSimd for Shape {
+/// Rows and columns of the largest tile.
+pub fn largest(arch: Arch) -> [usize; 2] {
+    struct Largest;
+    impl WithSimd for Largest {
         type Output = [usize; 2];
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) -> [usize; 2] {
-            [rows::<S>(), columns::<S>(self.0)]
+            [rows::<S>(), columns::<S>(2)]
         }
     }
-    arch.dispatch(Shape(vectors))
+    arch.dispatch(Largest)
 }
 
-/// Adds the product of a panel of `a` `[k, rows]` and one of `b` `[k, columns]` to the columns from `column` of the
+/// Rows and columns of the tiles of a result `[m, n]`. Its sums have the same bits in tiles of any shape.
+pub fn shape(arch: Arch, [m, n]: [usize; 2]) -> [usize; 2] {
+    let [height, width] = largest(arch);
+    let height = [1, 2, 4].into_iter().find(|rows| *rows >= m).unwrap_or(height);
+    [height, if n <= width / 2 { width / 2 } else { width }]
+}
+
+/// Adds the product of a panel of `a` `[k, height]` and one of `b` `[k, width]` to the columns from `column` of the
 /// rows `c`, or stores it there. What of the tile lies outside of `c` is padding and is dropped.
 #[inline(always)]
-pub fn multiply<S: Simd>(simd: S, [a, b]: [&[f32]; 2], vectors: usize, c: &mut [&mut [f32]], column: usize, add: bool) {
-    match (rows::<S>(), vectors) {
-        (12, 2) => tile::<S, 12, 2>(simd, [a, b], c, column, add),
-        (12, _) => tile::<S, 12, 1>(simd, [a, b], c, column, add),
-        (_, 2) => tile::<S, 6, 2>(simd, [a, b], c, column, add),
-        _ => tile::<S, 6, 1>(simd, [a, b], c, column, add),
+pub fn multiply<S: Simd>(
+    simd: S,
+    panels: [&[f32]; 2],
+    [height, width]: [usize; 2],
+    c: &mut [&mut [f32]],
+    column: usize,
+    add: bool,
+) {
+    match (height, width / S::F32_LANES) {
+        (1, 2) => tile::<S, 1, 2>(simd, panels, c, column, add),
+        (1, _) => tile::<S, 1, 1>(simd, panels, c, column, add),
+        (2, 2) => tile::<S, 2, 2>(simd, panels, c, column, add),
+        (2, _) => tile::<S, 2, 1>(simd, panels, c, column, add),
+        (4, 2) => tile::<S, 4, 2>(simd, panels, c, column, add),
+        (4, _) => tile::<S, 4, 1>(simd, panels, c, column, add),
+        (12, 2) => tile::<S, 12, 2>(simd, panels, c, column, add),
+        (12, _) => tile::<S, 12, 1>(simd, panels, c, column, add),
+        (_, 2) => tile::<S, 6, 2>(simd, panels, c, column, add),
+        _ => tile::<S, 6, 1>(simd, panels, c, column, add),
     }
 }
 
