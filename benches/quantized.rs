@@ -1,11 +1,14 @@
-//! What fewer bits cost and save: SmolLM2-135M in f32, packed by each product and packed once, int8 with both ways to the gradient, nf4 and fp4, in one run.
+//! What fewer bits cost and save: SmolLM2-135M in f32, packed by each product and packed once, int8 with both ways to the
+//! gradient, nf4 and fp4, in one run.
 //!
 //! Each scheme runs in a process of its own, in turn, several times over; the best of each is kept. A LoRA of rank 8 on q and
 //! v, 4 x 256 tokens: training with every token supervised, and with the first 70 % of each sequence masked as prompts are;
-//! the forward pass alone; greedy decoding; the bytes of the linear layers; the process' peak memory.
+//! the forward pass alone; greedy decoding; the bytes of the linear layers; the process' peak memory, when the model is
+//! loaded and in the end; the loss on the records of `assets/dolly_sample/eval.jsonl`, untrained.
 //!
 //!     cargo bench --bench quantized            VICUGNA_MODEL names another model, VICUGNA_ROUNDS how often (3)
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -23,7 +26,7 @@ use vicugna::nn::{Batch, Plain, Sequence, Weight};
 use vicugna::ops::Instructions;
 use vicugna::ops::cross_entropy::IGNORE_INDEX;
 use vicugna::ops::int8_matmul::Backward;
-use vicugna::train::peak_rss_bytes;
+use vicugna::train::{self, DataOptions, peak_rss_bytes};
 
 /// The yardstick: weights as rows of floats, which each product packs.
 const YARDSTICK: &str = "f32, packed each time";
@@ -39,13 +42,15 @@ const SCHEMES: [(&str, Scheme, Backward, bool); 7] = [
 ];
 
 /// What is measured of a scheme, and whether more is better.
-const MEASURES: [(&str, bool); 6] = [
+const MEASURES: [(&str, bool); 8] = [
     ("training, tokens/s", true),
     ("masked, tokens/s", true),
     ("forward, tokens/s", true),
     ("decoding, tokens/s", true),
     ("linears, bytes", false),
+    ("loading, peak bytes", false),
     ("peak RSS, bytes", false),
+    ("held-out loss", false),
 ];
 
 fn main() {
@@ -75,7 +80,8 @@ fn compare() {
     SCHEMES.iter().for_each(|(name, ..)| print!("{name:>22}"));
     for (i, (measure, _)) in MEASURES.iter().enumerate() {
         print!("\n{measure:24}");
-        best.iter().for_each(|of| print!("{:>13.1} ({:>5.3})", of[i], of[i] / best[0][i]));
+        let digits = if best[0][i] < 10.0 { 4 } else { 1 };
+        best.iter().for_each(|of| print!("{:>13.digits$} ({:>5.3})", of[i], of[i] / best[0][i]));
     }
     println!();
 }
@@ -89,6 +95,10 @@ fn measure(name: &str) -> Value {
     let files = ModelFiles::open(&path).unwrap().quantized(&choice).unwrap();
     let load = if name == YARDSTICK { ModelFiles::load } else { ModelFiles::load_frozen };
     let model = load(&files, DType::F32, &Device::Cpu).unwrap();
+    let loaded = peak_rss_bytes();
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/dolly_sample/eval.jsonl");
+    let sequences = train::read(&records, &DataOptions::default(), &files).unwrap().0;
+    let held_out = train::evaluate(&model, &sequences, |_| ()).unwrap().loss;
     let (all, masked) = (batch(&model, 0), batch(&model, 180));
     let loss = |batch: &Batch| model.loss(batch, batch.supervised as f32, None, &Plain).unwrap();
     let forward = rate(1024, || host::in_pool(|| no_grad(|| drop(loss(&all)))));
@@ -100,7 +110,8 @@ fn measure(name: &str) -> Value {
     attach_new_adapter(&model, &AdapterConfig::default(), 1).unwrap();
     let step = |batch: &Batch| host::in_pool(|| drop(self::backward(&loss(batch)).unwrap()));
     let (training, with_prompts) = (rate(1024, || step(&all)), rate(1024, || step(&masked)));
-    json!([training, with_prompts, forward, decoding, bytes_of_linears(&model), peak_rss_bytes().unwrap_or(0)])
+    let memory = [loaded, peak_rss_bytes()].map(Option::unwrap_or_default);
+    json!([training, with_prompts, forward, decoding, bytes_of_linears(&model), memory[0], memory[1], held_out])
 }
 
 /// 4 sequences of 256 tokens, of which the first so many of each are not supervised.

@@ -14,7 +14,7 @@ use vicugna::nn::{Batch, Plain, Sequence};
 
 fn main() -> Result<()> {
     let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny"))?;
-    let (model, tokenizer) = (files.load(DType::F32, &Device::Cpu)?, files.tokenizer()?);
+    let (model, tokenizer) = (files.load_frozen(DType::F32, &Device::Cpu)?, files.tokenizer()?);
 
     // Greedy: the most likely token each time. The closure sees each piece of text as soon as it is certain.
     let text = "Mount Gobra is a mountain in Tavia. It is 2411 metres high. How high is Mount Gobra? The answer is";

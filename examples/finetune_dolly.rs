@@ -194,7 +194,7 @@ pub fn teach(args: Args) -> Result<Taught> {
         questions.insert(0, Question::felix_luna(&tokenizer)?);
     }
     let sit = |model: Llama| Exam::sit(&model, &tokenizer, &examples, &questions);
-    let before = sit(files.load(device.default_dtype(), &device)?)?;
+    let before = sit(files.load_frozen(device.default_dtype(), &device)?)?;
     let run = Run {
         model,
         files: &files,
@@ -209,7 +209,7 @@ pub fn teach(args: Args) -> Result<Taught> {
     };
     run.finetune(&AtomicBool::new(false), Progress::new(false))?;
     let files = if full { ModelFiles::open(&out)? } else { ModelFiles::open(&path)?.with_adapter(&out)? };
-    let after = sit(files.load(device.default_dtype(), &device)?)?;
+    let after = sit(files.load_frozen(device.default_dtype(), &device)?)?;
     Ok(Taught { out, questions, before, after })
 }
 

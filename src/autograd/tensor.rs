@@ -174,7 +174,7 @@ impl Tensor {
         self.buffer_mut()?.copy_from(first * row, &from.buffer, range.start * row..range.end * row)
     }
 
-    /// The same values on `device`; shares memory if it is there already. Not differentiated.
+    /// The tensor on `device`; shares memory if it is there already. Not differentiated.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         if device.is_same(&self.device()) {
             return Ok(self.detach());
@@ -182,7 +182,7 @@ impl Tensor {
         Ok(Self { largest: self.largest, ..Self::new(self.shape, self.dtype, self.buffer.to_device(device)?) })
     }
 
-    /// The same elements under another shape.
+    /// The tensor's elements under another shape.
     ///
     /// # Errors
     /// [`Error::Shape`] if the number of elements differs.
@@ -196,13 +196,13 @@ impl Tensor {
         Ok(view)
     }
 
-    /// The same values as a leaf of the tape, whose gradient [`super::backward`] returns.
+    /// The tensor as a leaf of the tape, whose gradient [`super::backward`] returns.
     #[must_use]
     pub fn with_grad(self) -> Self {
         Self { output: Some(Output::leaf()), ..self }
     }
 
-    /// The same values without a place on the tape.
+    /// The tensor without its place on the tape.
     #[must_use]
     pub fn detach(&self) -> Self {
         Self { output: None, ..self.clone() }

@@ -148,7 +148,7 @@ fn task<T>(f: &impl Fn(usize, &mut [T]), first_row: usize, rows: &mut [T]) {
     );
 }
 
-/// As [`task`].
+/// The one place that calls an `f` of two outputs, so that it is inlined into its vectorised copies.
 #[inline(never)]
 fn task2<A, B>(f: &impl Fn(usize, &mut [A], &mut [B]), first_row: usize, a: &mut [A], b: &mut [B]) {
     vectorize(

@@ -91,7 +91,7 @@ impl ModelFiles {
         Ok(Self { path, config, weights, names, adapter: None, stored: None, quantization, own: Own::default() })
     }
 
-    /// The same with the adapter in `folder` on it, and with the tokenizer and the chat template that are there.
+    /// The model with the adapter in `folder` on it, and with the tokenizer and the chat template that are there.
     ///
     /// # Errors
     /// Those of [`Adapter::read`].

@@ -52,7 +52,7 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// As the op takes them.
+    /// The adapter as the op takes it.
     pub(super) fn adapter(&self) -> Adapter<'_> {
         Adapter { a: &self.a, b: &self.b, scaling: self.scaling }
     }

@@ -133,7 +133,7 @@ impl Saved {
         }
     }
 
-    /// The same, borrowed.
+    /// The weight as the ops borrow it.
     pub fn as_weight(&self) -> Weight<'_> {
         match self {
             Self::Dense(weight) => Weight::Dense(weight),

@@ -2,7 +2,7 @@
 
 use super::Real;
 
-/// As in PyTorch, where it is `lr`, `betas`, `eps`, `weight_decay`.
+/// The options of AdamW; in PyTorch they are `lr`, `betas`, `eps`, `weight_decay`.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The step size.

@@ -7,7 +7,7 @@ use super::Terms;
 pub struct Expected {
     /// The right answer.
     pub exact: Vec<f64>,
-    /// The same formula in f32, from left to right.
+    /// The formula in f32, from left to right.
     pub rounded: Vec<f32>,
     /// With the sums of |terms|.
     pub terms: Vec<Terms>,

@@ -15,7 +15,7 @@ pub(super) fn of_loss(model: &Llama, batch: &Batch, loss: f64, step: u64) -> Res
     Ok(error(&format!("the loss is {loss}"), step, &first_tensor(model, batch)?))
 }
 
-/// The same of an evaluation.
+/// The error of an evaluation whose loss is not finite, naming the first tensor that is not.
 pub(super) fn of_evaluation(model: &Llama, batch: &Batch, loss: f64) -> Result<Error> {
     let culprit = first_tensor(model, batch)?;
     Ok(Error::input("evaluation", format!("the loss is {loss}; the first tensor that is not finite is {culprit}")))

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod checkpointing;
+mod frozen;
 mod launches;
 mod memory;
 mod quantized;

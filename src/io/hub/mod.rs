@@ -51,7 +51,7 @@ impl Hub {
         Self::from_vars(|name| std::env::var(name).ok())
     }
 
-    /// As [`Hub::from_env`], for an environment given as a function from a variable to its value.
+    /// The hub of an environment that is given as a function from a variable to its value.
     pub fn from_vars(value: impl Fn(&str) -> Option<String>) -> Self {
         let var = |name: &str| value(name).filter(|text| !text.is_empty());
         let path = |name: &str| var(name).map(PathBuf::from);

@@ -44,7 +44,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The same, to be written; copied first if another tensor shares it.
+    /// `tensor` as a matrix to be written; copied first if another tensor shares it.
     pub fn output(op: &'static str, tensor: &'a mut Tensor) -> Result<Self> {
         tensor.buffer_mut()?;
         Self::new(op, tensor)

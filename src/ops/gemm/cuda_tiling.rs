@@ -88,7 +88,7 @@ impl SplitK {
         Self { tile, tiles, slices: k.div_ceil(depth).max(1), depth }
     }
 
-    /// The same tiles, each made by one block.
+    /// This tiling, each of its tiles made by one block.
     pub(super) fn whole(self, k: usize) -> Self {
         Self { slices: 1, depth: k.next_multiple_of(32).max(32), ..self }
     }

@@ -57,7 +57,7 @@ impl Packed {
         Ok(weight)
     }
 
-    /// As an operand, `[N, K]`.
+    /// The weight as an operand of products, `[N, K]`.
     pub(in crate::ops) fn matrix(&self) -> Matrix<'_> {
         Matrix::of_codes(Codes::packed(&self.panels, self.k), [self.n, self.k])
     }

@@ -20,8 +20,6 @@ mod quads;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
-#[cfg(target_arch = "x86_64")]
-mod transpose8;
 
 pub use codes::Codes;
 pub use kept::Packed;

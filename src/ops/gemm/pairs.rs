@@ -30,7 +30,8 @@ mod imp {
             (present && is_of_amd()).then_some(Self(()))
         }
 
-        /// As [`multiply`](crate::ops::gemm::tile::multiply), for panels of pairs.
+        /// Adds the product of panels of bf16 pairs to `c`, or stores it there, as
+        /// [`multiply`](crate::ops::gemm::tile::multiply) does that of panels of floats.
         #[expect(unsafe_code, reason = "a function compiled for AVX512-BF16")]
         pub fn multiply(self, [a, b]: [&[u32]; 2], c: &mut [&mut [f32]], column: usize, add: bool) {
             let (a, b) = (a.as_chunks().0, b.as_chunks::<LANES>().0.as_chunks().0);

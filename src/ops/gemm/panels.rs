@@ -410,9 +410,9 @@ fn interleave<'a, L: Lane>(
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if let Some(v4) = pulp::x86::V4::try_new() {
-        done = super::transpose::interleave::<L>(v4, rows.clone(), width, panel);
+        done = super::transpose::interleave::<L, _, _, _>(v4, rows.clone(), width, panel);
     } else if let Some(v3) = pulp::x86::V3::try_new() {
-        done = super::transpose8::interleave::<L>(v3, rows.clone(), width, panel);
+        done = super::transpose::interleave::<L, _, _, _>(v3, rows.clone(), width, panel);
     }
     for (lane, row) in rows.enumerate() {
         let rest = row[(done * L::ELEMENTS).min(row.len())..].chunks(L::ELEMENTS);

@@ -53,7 +53,7 @@ struct Record {
 }
 
 impl Operands {
-    /// As [`Operands::of_groups`](super::Operands::of_groups).
+    /// The operands of several groups of projections, on a GPU; one launch for all.
     pub fn of_groups(
         device: &Device,
         dtype: DType,

@@ -61,7 +61,7 @@ impl Operands {
 struct Saved {
     /// Where the gradient of `x` is wanted.
     weight: Option<weight::Saved>,
-    /// That of the weight's gradient.
+    /// The dtype of the weight's gradient.
     dtype: DType,
     adapter: Option<SavedAdapter>,
     /// Which of the gradients of weight, a and b are wanted.
@@ -78,7 +78,7 @@ struct SavedAdapter {
 struct Call {
     /// Where the gradient of a weight or of an `a` is wanted.
     x: Option<Tensor>,
-    /// Like `x`, where its gradient is wanted.
+    /// The shape of the gradient of `x`, where it is wanted.
     dx: Option<Shape>,
     projections: Vec<Saved>,
     operands: Operands,

@@ -49,7 +49,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The same; on `vectors` where the CPU has them.
+    /// Writes the elements from `first` on, block by block; on `vectors` where the CPU has them.
     #[inline(always)]
     fn fill_blocks<T: Float>(&self, first: usize, out: &mut [T], vectors: Option<Vectors>) {
         let (mut at, mut out, blocksize) = (first, out, 1 << self.shift);
@@ -61,7 +61,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The same within one block: its 16 possible values are computed once.
+    /// Writes elements of one block, whose 16 possible values are computed once.
     #[inline(always)]
     fn fill_block<T: Float>(&self, first: usize, out: &mut [T], vectors: Option<Vectors>) {
         let Some(scale) = self.scales.get(first >> self.shift) else { return out.fill(T::from_f32(0.0)) };

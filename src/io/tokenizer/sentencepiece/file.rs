@@ -227,8 +227,8 @@ impl Normalizer {
         })
     }
 
-    /// As in transformers, tokenizer_config.json can leave the prefix out, and says by `legacy` whether text after a
-    /// special token gets one too.
+    /// The prefix that text gets: tokenizer_config.json, as in transformers, can leave it out, and says by `legacy` whether
+    /// text after a special token gets one too.
     fn prefix(&self, config: &Map<String, Value>) -> Prefix {
         let is_false = |key| config.get(key) == Some(&Value::Bool(false));
         match self.add_dummy_prefix && !is_false("add_prefix_space") {
