@@ -258,7 +258,8 @@ impl Llama {
         trained
     }
 
-    /// Makes every base weight a leaf of the tape, in f32, but for those in fewer bits than a float has.
+    /// Makes every base weight a leaf of the tape, in f32, but for linear layers' that are packed or in fewer bits than a float
+    /// has.
     pub fn train_weights(&self) -> Result<()> {
         let mut weights = Vec::new();
         self.visit_weights(&mut |_, parameter| weights.push(parameter));
