@@ -16,7 +16,7 @@ pub struct Expected {
 /// The largest error of a result, and the largest that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Errors {
-    /// Of the result.
+    /// The error of the result.
     pub worst: f64,
     /// Twice the largest error of `rounded`, stored as the result is, plus 2 ulp of the largest sum of |terms|.
     pub bound: f64,

@@ -62,7 +62,7 @@ pub struct Summary {
     pub steps: u64,
     /// The mean over all supervised tokens of all steps.
     pub train_loss: f64,
-    /// Of the weights that were kept, if anything was evaluated.
+    /// The loss of the weights that were kept, if anything was evaluated.
     pub eval_loss: Option<f64>,
     /// `exp(eval_loss)`.
     pub eval_perplexity: Option<f64>,

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// The kernels of products.
 pub const KERNELS: Kernels = kernels!("matmul");
-/// Those that drop elements on the way.
+/// The kernels of products that drop elements on the way.
 pub const DROPOUT_KERNELS: Kernels = kernels!("lora");
 
 /// A matrix in device memory: row after row, or column after column.

@@ -56,7 +56,7 @@ pub struct Panels {
     block: usize,
     width: usize,
     count: usize,
-    /// Of what they are a part.
+    /// The whole that these are a part of.
     of: Option<Whole>,
 }
 
@@ -73,9 +73,9 @@ struct Whole {
 #[derive(Clone, Copy)]
 pub struct BlockPanels<'a> {
     lanes: &'a [u32],
-    /// From one panel to the next.
+    /// Lanes from one panel to the next.
     stride: usize,
-    /// Of each panel.
+    /// Lanes of each panel.
     length: usize,
 }
 

@@ -25,7 +25,7 @@ pub use crate::ops::gemm::cuda::DROPOUT_KERNELS as KERNELS;
 pub struct Operands {
     /// Every adapter's `a` below the one before, `[S, K]`; of no rows without adapters.
     a: Arc<Tensor>,
-    /// Of each projection.
+    /// The adapter of each projection, or none.
     adapters: Arc<Vec<Option<Placed>>>,
 }
 
