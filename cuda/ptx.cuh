@@ -40,6 +40,18 @@ DEVICE bool warp_any(bool v) {
     return any;
 }
 
+// The nearest integer, half to even.
+DEVICE int round_to_int(float v) {
+    int nearest;
+    asm("cvt.rni.s32.f32 %0, %1;" : "=r"(nearest) : "f"(v));
+    return nearest;
+}
+
+// Sets bits of a word in global memory, atomically.
+DEVICE void set_bits(uint32_t* word, uint32_t bits) {
+    asm volatile("red.global.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
+}
+
 // 2^v, 0 for subnormals and -inf.
 DEVICE float ex2(float v) {
     float power;
