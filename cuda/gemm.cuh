@@ -60,7 +60,7 @@ struct Gemm {
     }
 
     // The first part, then the second.
-    DEVICE void mainloop(Accumulators<WM, WN>& acc, const Part& first, Part second) {
+    DEVICE void mainloop(Accumulators<WM, WN, SumOf<T>>& acc, const Part& first, Part second) {
         const uint32_t stages = shared_address(gemm_shared), end = stages + STAGES * STAGE;
         const int steps = first.steps + second.steps;
         const int warp_row = warp_id() / WARPS_N * WM, warp_column = warp_id() % WARPS_N * WN;
@@ -116,12 +116,26 @@ struct Gemm {
         }
     }
 
-    DEVICE void run(Result result, const Term<T>& base, const Term<T>& extension, int depth) {
-        // Blocks that run at once share tiles: they go down a group of tile rows before they go on to the next column.
+    // Finds the block's tile. Blocks that run at once share tiles: they go down a group of tile rows before they go on to
+    // the next column.
+    DEVICE void place() {
         const int tiles_m = (M + BM - 1) / BM, tiles_n = (N + BN - 1) / BN;
         const int group = blockIdx.x / (GROUP * tiles_n) * GROUP, height = least(GROUP, tiles_m - group);
         const int within = blockIdx.x - group * tiles_n;
         row0 = (group + within % height) * BM, column0 = within / height * BN;
+    }
+
+    // Stores the accumulators, whose stages nothing reads or writes any more.
+    DEVICE void store(const Result& result, const Accumulators<WM, WN>& acc) const {
+        __syncthreads();  // no copies are in flight: those of steps beyond the last copy nothing
+        using E = Epilogue<WM, WN>;
+        static_assert(E::BYTES * WARPS_M * WARPS_N <= STAGES * STAGE, "the epilogue's rows lie where the stages were");
+        float* shared = reinterpret_cast<float*>(gemm_shared + warp_id() * E::BYTES);
+        E{result, shared, row0 + warp_id() / WARPS_N * WM, column0 + warp_id() % WARPS_N * WN, M, N}.run(acc);
+    }
+
+    DEVICE void run(Result result, const Term<T>& base, const Term<T>& extension, int depth) {
+        place();
         // A slice takes `depth` of the base's K, the last one the extension too.
         const int first = blockIdx.y * depth, base_depth = least(depth, base.K - first);
         const bool is_last = blockIdx.y + 1 == gridDim.y;
@@ -132,10 +146,6 @@ struct Gemm {
         const Part of_extension = {extension, 0, is_last ? (extension.K + A::DEPTH - 1) / A::DEPTH : 0};
         if (DROPPED == Dropped::EXTENSION) mainloop(acc, of_extension, of_base);
         else mainloop(acc, of_base, of_extension);
-        __syncthreads();  // no copies are in flight: those of steps beyond the last copy nothing
-        using E = Epilogue<WM, WN>;
-        static_assert(E::BYTES * WARPS_M * WARPS_N <= STAGES * STAGE, "the epilogue's rows lie where the stages were");
-        float* shared = reinterpret_cast<float*>(gemm_shared + warp_id() * E::BYTES);
-        E{result, shared, row0 + warp_id() / WARPS_N * WM, column0 + warp_id() % WARPS_N * WN, M, N}.run(acc);
+        store(result, acc);
     }
 };

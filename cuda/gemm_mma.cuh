@@ -13,9 +13,9 @@
 
 #include "gemm_stage.cuh"
 
-// A warp's tile of the result. Lane l has rows l / 4 + 8 m, columns l % 4 * 2 + 8 n and the next: mma's own order.
-template <int WM, int WN> struct Accumulators {
-    float v[WM / 8][WN / 4];
+// A warp's tile of the result, sums of S. Lane l has rows l / 4 + 8 m, columns l % 4 * 2 + 8 n and the next: mma's own order.
+template <int WM, int WN, typename S = float> struct Accumulators {
+    S v[WM / 8][WN / 4];
 
     // Drops elements: v[0][0] is element (row, column) of a matrix with rows of N. Where its packs are ALIGNED, one draw
     // serves four neighbours: of two lanes, the even one draws for a row, the odd one for the row eight below.
@@ -52,28 +52,35 @@ template <int WM, int WN> struct Accumulators {
 // Of a warp's fragments of one operand, ROWS of M (a) or N (b), the lane's addresses within a stage. The swizzle turns
 // those of a few; the others lie at fixed distances from these.
 template <typename L, int ROWS, bool INNER, bool IS_A> struct FragmentAddresses {
-    static constexpr int COUNT = INNER ? L::DEPTH / 16 : ROWS / 16;
+    static constexpr int SLICE = 32 / L::ELEMENT, COUNT = INNER ? L::DEPTH / SLICE : ROWS / 16;
     uint32_t at[COUNT];
 
     DEVICE explicit FragmentAddresses(int row0) {
-        const int low = lane_id() % 8, middle = lane_id() / 8 % 2 * 8, high = lane_id() / 16 * 8;
-        const int row = row0 + (IS_A ? middle : high) + (INNER ? low : 0);
-        const int k = (IS_A ? high : middle) + (INNER ? 0 : low);
+        const int low = lane_id() % 8, middle = lane_id() / 8 % 2, high = lane_id() / 16;
+        const int row = row0 + (IS_A ? middle : high) * 8 + (INNER ? low : 0);
+        const int k = (IS_A ? high : middle) * (SLICE / 2) + (INNER ? 0 : low);
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) at[i] = INNER ? L::element(row, k + i * 16) : L::element(row + i * 16, k);
+        for (int i = 0; i < COUNT; ++i) at[i] = INNER ? L::element(row, k + i * SLICE) : L::element(row + i * 16, k);
     }
-    // Of the i-th 16 rows, at 16 of K from 16 slice on.
+    // Of the i-th 16 rows, at the slice of K, 32 bytes deep.
     DEVICE uint32_t operator()(int i, int slice) const {
         return INNER ? at[slice] + i * 16 * L::ROW_BYTES : at[i] + slice * 16 * L::ROW_BYTES;
     }
 };
 
-// A warp's product of a stage in SLICES of K, by T.
-template <typename T, typename A, typename B, bool A_INNER, bool B_INNER, int WM, int WN> struct Mma;
+// What products of T are summed in.
+template <typename T> struct SumOfProducts {
+    using type = float;
+};
+template <> struct SumOfProducts<int8_t> {
+    using type = int;
+};
+template <typename T> using SumOf = typename SumOfProducts<T>::type;
 
-template <typename A, typename B, bool A_INNER, bool B_INNER, int WM, int WN>
-struct Mma<bf16, A, B, A_INNER, B_INNER, WM, WN> {
-    static constexpr int SLICES = A::DEPTH / 16;
+// A warp's product of a stage in SLICES of K, on tensor cores.
+template <typename T, typename A, typename B, bool A_INNER, bool B_INNER, int WM, int WN> struct Mma {
+    using Sum = SumOf<T>;
+    static constexpr int SLICES = 2;
     struct Fragments {
         uint32_t a[WM / 16][4], b[WN / 16][4];
     };
@@ -88,7 +95,7 @@ struct Mma<bf16, A, B, A_INNER, B_INNER, WM, WN> {
 #pragma unroll
         for (int j = 0; j < WN / 16; ++j) ldmatrix<!B_INNER>(to.b[j], b + b_at(j, slice));
     }
-    DEVICE void multiply(Accumulators<WM, WN>& acc, const Fragments& of) const {
+    DEVICE void multiply(Accumulators<WM, WN, Sum>& acc, const Fragments& of) const {
 #pragma unroll
         for (int i = 0; i < WM / 16; ++i)
 #pragma unroll

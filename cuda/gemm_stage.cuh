@@ -24,7 +24,7 @@ template <typename T> struct Term {
 //       row 4:  c2 c3 c0 c1    row 5:  c2 c3 c0 c1                                         row 2:  c2 c3 c0 c1 c6 ..
 //       row 6:  c3 c2 c1 c0    row 7:  c3 c2 c1 c0                                         ..
 template <typename T, int ROWS, bool INNER> struct Layout {
-    static constexpr int DEPTH = 64 / sizeof(T), BYTES = ROWS * 64;
+    static constexpr int ELEMENT = sizeof(T), DEPTH = 64 / ELEMENT, BYTES = ROWS * 64;
     static constexpr int CHUNKS = (INNER ? DEPTH : ROWS) / PACK<T>, ROW_BYTES = CHUNKS * 16;
 
     // The offset of chunk `c` of row `r` of memory, and of an element.

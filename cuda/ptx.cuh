@@ -132,6 +132,13 @@ template <bool TRANSPOSED> DEVICE void ldmatrix(uint32_t (&m)[4], uint32_t addre
     }
 }
 
+// c += a · b over int8 a [16, 32] and b [32, 8], int32 c [16, 8], lanes as below.
+DEVICE void mma(int& c0, int& c1, int& c2, int& c3, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+r"(c0), "+r"(c1), "+r"(c2), "+r"(c3)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 // c += a · b over bf16 a [16, 16] and b [16, 8], f32 c [16, 8]: lane i has elements 2 (i % 4) and the next of row i / 4
 // of c in c0 and c1, of row i / 4 + 8 in c2 and c3.
 DEVICE void mma(float& c0, float& c1, float& c2, float& c3, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
