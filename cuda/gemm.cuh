@@ -126,9 +126,9 @@ struct Gemm {
     }
 
     // Stores the accumulators, whose stages nothing reads or writes any more.
-    DEVICE void store(const Result& result, const Accumulators<WM, WN>& acc) const {
+    template <bool QUADS = false> DEVICE void store(const Result& result, const Accumulators<WM, WN>& acc) const {
         __syncthreads();  // no copies are in flight: those of steps beyond the last copy nothing
-        using E = Epilogue<WM, WN>;
+        using E = Epilogue<WM, WN, QUADS>;
         static_assert(E::BYTES * WARPS_M * WARPS_N <= STAGES * STAGE, "the epilogue's rows lie where the stages were");
         float* shared = reinterpret_cast<float*>(gemm_shared + warp_id() * E::BYTES);
         E{result, shared, row0 + warp_id() / WARPS_N * WM, column0 + warp_id() % WARPS_N * WN, M, N}.run(acc);

@@ -32,11 +32,12 @@ template <int N> DEVICE void store_result(const Result& result, int64_t at, cons
 }
 
 // A warp's part of the result, BATCH rows at a time by way of its own part of shared memory, so that neighbouring lanes
-// store neighbours.
-template <int WM, int WN> struct Epilogue {
+// store neighbours. With QUADS lane l has columns l % 4 * 4 + 16 n and the three behind.
+template <int WM, int WN, bool QUADS = false> struct Epilogue {
     static constexpr int BATCH = 16;
     static constexpr int LANES = WN / 4, ROWS = WARP / LANES;  // that store a row; rows that a warp stores at once
-    static constexpr int STRIDE = WN + 8;                      // four rows, eight words of each, in 32 banks
+    // Four rows, eight words of each, in 32 banks; of QUADS two rows, sixteen words of each.
+    static constexpr int STRIDE = WN + (QUADS ? 16 : 8);
     static constexpr int BYTES = BATCH * STRIDE * 4;           // of shared memory
 
     const Result& result;
@@ -49,9 +50,11 @@ template <int WM, int WN> struct Epilogue {
         for (int i = 0; i < WM / 8; ++i)
             if (i / 2 * BATCH == first)
 #pragma unroll
-                for (int j = 0; j < WN / 4; j += 2) {
-                    float* to = shared + (i % 2 * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * 2;
-                    store_shared(to, acc.v[i][j], acc.v[i][j + 1]);
+                for (int j = 0; j < WN / 4; j += QUADS ? 4 : 2) {
+                    float* to = shared + (i % 2 * 8 + lane_id() / 4) * STRIDE + j * 4 + lane_id() % 4 * (QUADS ? 4 : 2);
+                    if constexpr (QUADS)
+                        store_shared(to, acc.v[i][j], acc.v[i][j + 1], acc.v[i][j + 2], acc.v[i][j + 3]);
+                    else store_shared(to, acc.v[i][j], acc.v[i][j + 1]);
                 }
     }
 

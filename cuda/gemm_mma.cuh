@@ -105,6 +105,43 @@ template <typename T, typename A, typename B, bool A_INNER, bool B_INNER, int WM
     }
 };
 
+// Of int8 where b's K is not inner: no ldmatrix transposes bytes, but pairs of them. Lane l = 4 g + t gets, of 8 rows of K
+// and 16 columns, both bytes of pair g of rows 2t and 2t + 1. Of two such registers, 8 rows apart, one byte permutation
+// makes rows 2t, 2t + 1, 2t + 8, 2t + 9 of column 2g, another those of column 2g + 1: the fragments of two mma, of the even
+// and of the odd columns, so that a lane's sums are of four neighbours. K is in that order in both operands: a is stored so.
+template <typename A, typename B, int WM, int WN> struct Mma<int8_t, A, B, true, false, WM, WN> {
+    static constexpr int SLICES = 2;
+    struct Fragments {
+        uint32_t a[WM / 16][4], b[WN / 16][4];
+    };
+    FragmentAddresses<A, WM, true, true> a_at;
+    uint32_t b_at[WN / 16];
+
+    DEVICE Mma(int row0, int column0) : a_at(row0) {
+#pragma unroll
+        for (int j = 0; j < WN / 16; ++j) b_at[j] = B::element(column0 + j * 16, lane_id());
+    }
+
+    DEVICE void load(Fragments& to, uint32_t a, uint32_t b, int slice) const {
+#pragma unroll
+        for (int i = 0; i < WM / 16; ++i) ldmatrix<false>(to.a[i], a + a_at(i, slice));
+#pragma unroll
+        for (int j = 0; j < WN / 16; ++j) ldmatrix<true>(to.b[j], b + b_at[j] + slice * 32 * B::ROW_BYTES);
+    }
+    DEVICE void multiply(Accumulators<WM, WN, int>& acc, const Fragments& of) const {
+#pragma unroll
+        for (int j = 0; j < WN / 8; ++j) {
+            const uint32_t bytes = j % 2 ? 0x7531 : 0x6420;
+            const uint32_t(&b)[4] = of.b[j / 2];
+            const uint32_t b0 = permute_bytes(b[0], b[1], bytes), b1 = permute_bytes(b[2], b[3], bytes);
+#pragma unroll
+            for (int i = 0; i < WM / 16; ++i)
+                mma(acc.v[2 * i][2 * j], acc.v[2 * i][2 * j + 1], acc.v[2 * i + 1][2 * j], acc.v[2 * i + 1][2 * j + 1],
+                    of.a[i], b0, b1);
+        }
+    }
+};
+
 // The same in f32 by fused multiply-add, four of K at once, in the accumulators' order of lanes.
 template <typename A, typename B, bool A_INNER, bool B_INNER, int WM, int WN>
 struct Mma<float, A, B, A_INNER, B_INNER, WM, WN> {

@@ -17,7 +17,7 @@ template <typename T> struct Term {
 // Shared memory has 32 banks of 4 bytes: 8 chunks that are written or read at once, a phase, must differ in their place
 // modulo 128 bytes. The swizzle is an exclusive or of a chunk's number with its row:
 //
-//   K inner: a row is 64 bytes, so two rows fill the banks once, and r / 2 turns       K not inner: a row is 128 bytes
+//   K inner: a row is 64 bytes, so two rows fill the banks once, and r / 2 turns       K not inner: a row of 128 bytes
 //   the chunks of four pairs of rows; ldmatrix reads a column c of 8 rows:             or more, r turns its chunks:
 //       row 0:  c0 c1 c2 c3    row 1:  c0 c1 c2 c3    <- one line of banks                 row 0:  c0 c1 c2 c3 c4 ..
 //       row 2:  c1 c0 c3 c2    row 3:  c1 c0 c3 c2                                         row 1:  c1 c0 c3 c2 c5 ..
@@ -28,7 +28,7 @@ template <typename T, int ROWS, bool INNER> struct Layout {
     static constexpr int CHUNKS = (INNER ? DEPTH : ROWS) / PACK<T>, ROW_BYTES = CHUNKS * 16;
 
     // The offset of chunk `c` of row `r` of memory, and of an element.
-    static DEVICE int chunk(int r, int c) { return r * ROW_BYTES + (c ^ (INNER ? r / 2 % CHUNKS : r % 8)) * 16; }
+    static DEVICE int chunk(int r, int c) { return r * ROW_BYTES + (c ^ (CHUNKS == 4 ? r / 2 % 4 : r % 8)) * 16; }
     static DEVICE int element(int row, int k) {
         const int r = INNER ? row : k, c = INNER ? k : row;
         return chunk(r, c / PACK<T>) + c % PACK<T> * int(sizeof(T));

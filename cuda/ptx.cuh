@@ -47,6 +47,13 @@ DEVICE int round_to_int(float v) {
     return nearest;
 }
 
+// Four of the eight bytes of `low` and `high`, each picked by four bits.
+DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t picks) {
+    uint32_t word;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(low), "r"(high), "r"(picks));
+    return word;
+}
+
 // Sets bits of a word in global memory, atomically.
 DEVICE void set_bits(uint32_t* word, uint32_t bits) {
     asm volatile("red.global.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
@@ -89,6 +96,12 @@ DEVICE uint4 load_words(uint32_t from) {
 // Neighbours at once, where the compiler might store them one by one.
 DEVICE void store_shared(float* p, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(p)), "f"(first), "f"(second) : "memory");
+}
+
+DEVICE void store_shared(float* p, float first, float second, float third, float fourth) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)), "f"(first), "f"(second), "f"(third),
+                 "f"(fourth)
+                 : "memory");
 }
 
 DEVICE void store_global(float* p, const float (&v)[4]) {
