@@ -2,7 +2,8 @@
 //
 //   quantize_rows      scale = absmax / 127 and q = x * (127 / absmax), half to even, where absmax is the largest magnitude
 //                      of a row below `limit`; q = 0 for the others, the outliers, and their columns are flagged
-//   quantize_gradient  the same of x * factor, factor by column, without a limit
+//   quantize_gradient  the same of x * factor, factor by column, without a limit; of 16 columns the q lie in the order 0, 1,
+//                      8, 9, 2, 3, 10, 11, .. in which int8_matmul_nn takes them (gemm_mma.cuh)
 //   outlier_columns    columns = those that are flagged, in order, and count = how many
 //
 // Pointers: q [rows, stride] int8, zeros from column K on; scale [rows] and factor [K] in f32; x [rows, K] in the kernel's
@@ -19,11 +20,21 @@ template <int N> using Row = Spans<N, HELD<N>>;
 
 constexpr float LEAST = 127.0f / 0x1.fffffep127f;
 
-// N neighbours' codes in one store.
-template <int N> DEVICE void store_codes(int8_t* to, const int (&codes)[N]) {
+// Where the code of column c lies among those of its row.
+template <bool TURNED> DEVICE int place(int c) {
+    return TURNED ? c & ~14 | (c & 6) << 1 | (c & 8) >> 2 : c;
+}
+
+// The codes of N neighbours from column c on.
+template <int N, bool TURNED> DEVICE void store_codes(int8_t* row, int c, const int (&codes)[N]) {
+    int8_t* to = row + c;
     Pack<uint32_t, (N + 3) / 4> words{};
     if constexpr (N == 1) {
-        *to = int8_t(codes[0]);
+        row[place<TURNED>(c)] = int8_t(codes[0]);
+    } else if constexpr (TURNED) {
+#pragma unroll
+        for (int j = 0; j < N; j += 2)
+            *reinterpret_cast<uint16_t*>(row + place<TURNED>(c + j)) = codes[j] & 0xff | (codes[j + 1] & 0xff) << 8;
     } else {
 #pragma unroll
         for (int j = 0; j < N; ++j) words.v[j / 4] |= (uint32_t(codes[j]) & 0xff) << j % 4 * 8;
@@ -87,11 +98,11 @@ DEVICE void quantize(int8_t* q, float* scale, uint32_t* flags, const T* x, const
                 outliers |= uint32_t(!inside) << j;
             }
             if (has_limit && outliers) set_bits(flags + c / 32, outliers << c % 32);
-            store_codes(q + c, codes);
+            store_codes<N, FACTORS>(q, c, codes);
         }
     }
     const int beyond = K + int(threadIdx.x);
-    if (beyond < stride) q[beyond] = 0;
+    if (beyond < stride) q[place<FACTORS>(beyond)] = 0;
 }
 
 template <bool FACTORS, typename T>
