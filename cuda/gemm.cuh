@@ -19,7 +19,9 @@ enum class Dropped { NOTHING, A, B, EXTENSION };
 
 // The product of a block: BM x BN of the result, WARPS_M x WARPS_N warps.
 template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool A_INNER, bool B_INNER, bool ALIGNED,
-          Dropped DROPPED = Dropped::NOTHING>
+          Dropped DROPPED = Dropped::NOTHING,
+          typename COPIES_A = Copies<T, BM, A_INNER, WARPS_M * WARPS_N * WARP, ALIGNED>,
+          typename COPIES_B = Copies<T, BN, B_INNER, WARPS_M * WARPS_N * WARP, ALIGNED>>
 struct Gemm {
     static constexpr int THREADS = WARPS_M * WARPS_N * WARP, WM = BM / WARPS_M, WN = BN / WARPS_N;
     static constexpr int STAGES = BM * BN == 128 * 128 ? 3 : 4, STAGE = (BM + BN) * 64;
@@ -28,17 +30,19 @@ struct Gemm {
     using Warp = Mma<T, A, B, A_INNER, B_INNER, WM, WN>;
     static constexpr int SLICES = Warp::SLICES;
 
+    using Terms = Term<typename COPIES_A::Source, typename COPIES_B::Source>;
+
     // The steps of a term, from `k` on.
     struct Part {
-        const Term<T>& term;
+        const Terms& term;
         int k, steps;
     };
 
     int M, N;
     Dropout dropout;
     int row0, column0;
-    Copies<T, BM, A_INNER, THREADS, ALIGNED> a;
-    Copies<T, BN, B_INNER, THREADS, ALIGNED> b;
+    COPIES_A a;
+    COPIES_B b;
     int copies;  // left of the term that is copied
 
     DEVICE void begin(const Part& part) {
@@ -54,8 +58,10 @@ struct Gemm {
     // Waits for the oldest stage that is on its way and shows it to all warps.
     DEVICE void arrive(uint32_t stage, bool is_there) {
         if (ALIGNED) cp_async_wait<STAGES - 2>();
-        if (DROPPED == Dropped::A && is_there) a.mask(stage, dropout);
-        if (DROPPED == Dropped::B && is_there) b.mask(stage + A::BYTES, dropout);
+        if constexpr (DROPPED == Dropped::A)
+            if (is_there) a.mask(stage, dropout);
+        if constexpr (DROPPED == Dropped::B)
+            if (is_there) b.mask(stage + A::BYTES, dropout);
         __syncthreads();
     }
 

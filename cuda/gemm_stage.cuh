@@ -7,8 +7,9 @@ extern __shared__ __align__(128) char gemm_shared[];  // the stages, then the re
 
 // A pair of operands and the K that they share. Each lies [rows, K] where K is its inner dimension, else [K, rows], its
 // rows of memory `lda` and `ldb` elements apart (the leading dimensions of BLAS).
-template <typename T> struct Term {
-    const T *a, *b;
+template <typename A, typename B = A> struct Term {
+    const A* a;
+    const B* b;
     int lda, ldb, K;
 };
 
@@ -38,6 +39,7 @@ template <typename T, int ROWS, bool INNER> struct Layout {
 // A thread's share of the copies of one operand: COUNT chunks a stage, STRIDE rows of memory apart, which all lie at one
 // distance from each other in shared memory too. What does not change from stage to stage is computed once.
 template <typename T, int ROWS, bool INNER, int THREADS, bool ALIGNED> struct Copies {
+    using Source = T;
     using L = Layout<T, ROWS, INNER>;
     static constexpr int STRIDE = THREADS / L::CHUNKS, COUNT = L::BYTES / 16 / THREADS;
     static_assert(STRIDE % 8 == 0 && COUNT * STRIDE == L::BYTES / L::ROW_BYTES, "chunks at one distance");
