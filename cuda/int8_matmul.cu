@@ -10,6 +10,8 @@
 //   matmul_nn (matmul.cu). nn takes no outliers; the columns of its a are in the order of quantize_gradient
 //   (quantize.cu), and of 16 columns of b2 the even ones lie before the odd ones.
 // Launch: as matmul_nt of the same tile (matmul.cu), in one slice.
+//   shared int8_matmul_nt_bf16_256 98304
+//   shared int8_matmul_nn_bf16_256 98304
 //   shared int8_matmul_nt_bf16_128 49152
 //   shared int8_matmul_nt_bf16_64 32768
 //   shared int8_matmul_nn_bf16_128 49152
@@ -162,5 +164,6 @@ DEVICE void int8_matmul(const Result& result, const Term<int8_t>& term, const fl
     TILED(T, NAME, BM, BN, WARPS_M, WARPS_N, nt, true)                                                                 \
     TILED(T, NAME, BM, BN, WARPS_M, WARPS_N, nn, false)
 
+LAYOUTS(bf16, bf16_256, 128, 256, 2, 4)
 LAYOUTS(bf16, bf16_128, 128, 128, 2, 2)
 LAYOUTS(bf16, bf16_64, 64, 64, 2, 2)
