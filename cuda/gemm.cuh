@@ -92,14 +92,7 @@ struct Gemm {
             next_term();
             const bool is_copying = copies > 0;
             int until = is_copying ? step + copies : steps;
-            if constexpr (DROPPED == Dropped::EXTENSION) {
-                if (step == first.steps) {
-                    acc.template mask<ALIGNED>(dropout, row0 + warp_row + lane_id() / 4,
-                                               column0 + warp_column + lane_id() % 4 * 2, N);
-                    warp.load(fragments[0], stage, stage + A::BYTES, 0);  // again, not held meanwhile
-                }
-                if (step < first.steps) until = least(until, first.steps);
-            }
+            if (DROPPED == Dropped::EXTENSION && step < first.steps) until = least(until, first.steps);
             if (is_copying) copies -= until - step;
 #pragma unroll 1
             for (; step < until; ++step) {
@@ -117,6 +110,13 @@ struct Gemm {
                         if (ALIGNED) cp_async_commit();
                     }
                     warp.multiply(acc, fragments[slice % 2]);
+                }
+            }
+            if constexpr (DROPPED == Dropped::EXTENSION) {
+                if (step == first.steps) {
+                    acc.template mask<ALIGNED>(dropout, row0 + warp_row + lane_id() / 4,
+                                               column0 + warp_column + lane_id() % 4 * 2, N);
+                    warp.load(fragments[0], stage, stage + A::BYTES, 0);  // again, not held meanwhile
                 }
             }
         }

@@ -1,24 +1,25 @@
 // Products of int8 matrices, their sums made floats. Dettmers et al. 2022, https://arxiv.org/abs/2208.07339
 //
-//   int8_matmul_nt   out = b_scale * (a_scale * (a · bᵀ) + outliers(x) · bᵀ) + xa · b2ᵀ + addend    b [N, K]    a layer's product
-//                    with its weight; a is x without its outliers
-//   int8_matmul_nn   out = a_scale * (a · b) + xa · b2 + addend    b [K, N], b2 [K2, N]    the gradient of its input (dgrad)
+//   int8_matmul_nt   out = b_scale * (a_scale * (a · bᵀ) + outliers(x) · bᵀ) + xa · b2ᵀ + addend    b [N, K]    a layer's
+//                    product with its weight; a is x without its outliers
+//   int8_matmul_nn   out = a_scale * (a · b) + addend    b [K, N]    the gradient of its input (dgrad)
 //
-// Pointers: a [M, K] and b int8, rows of memory lda ldb bytes apart, multiples of 16, K likewise; a_scale [M], b_scale [N] f32;
-//   x [M, >= K] in the kernel's dtype, rows ldx apart; columns [K] those in which it has outliers, elements that are not below
-//   `limit` in magnitude, and count how many columns; xa, b2, K2, out, addend as a2, b2, K2, out, addend of matmul_nt and
-//   matmul_nn (matmul.cu). nn takes no outliers; the columns of its a are in the order of quantize_gradient
-//   (quantize.cu), and of 16 columns of b2 the even ones lie before the odd ones.
-// Launch: as matmul_nt of the same tile (matmul.cu), in one slice.
+// Pointers: a [M, K] and b int8, rows of memory lda ldb bytes apart, multiples of 16, zeros beyond K (nn: N); a_scale [M],
+//   b_scale [N] f32; x [M, K] in the kernel's dtype, rows ldx apart; columns [K] those in which it has outliers, elements that
+//   are not below `limit` in magnitude, and count how many columns, null for none; xa [M, K2], b2 [N, K2], K2, out and addend
+//   as a2, b2, K2, out and addend of matmul_nt (matmul.cu). The columns of nn's a are in the order of quantize_gradient
+//   (quantize.cu).
+// Launch: as matmul_nt of the same tile (matmul.cu), `depth` a multiple of 64.
 //   shared int8_matmul_nt_bf16_256 98304
-//   shared int8_matmul_nn_bf16_256 98304
+//   shared int8_matmul_nn_256 98304
 //   shared int8_matmul_nt_bf16_128 49152
+//   shared int8_matmul_nn_128 49152
 //   shared int8_matmul_nt_bf16_64 32768
-//   shared int8_matmul_nn_bf16_128 49152
-//   shared int8_matmul_nn_bf16_64 32768
+//   shared int8_matmul_nt_f32_64 32768
+//   shared int8_matmul_nn_64 32768
 // Numerics: sums of int8 in int32, exact, then times the scale of their row in f32; to them is added in f32 what the outliers
 //   give in order of their columns, times the codes as floats; all of it times the scale of the column; then the adapter's
-//   part; rounded once when stored.
+//   part; rounded once when stored. The last of several slices has the outliers and the adapter.
 #include "gemm.cuh"
 
 // The copies of columns that a list names, ROWS by 32 bf16 or 16 f32 of K a stage: those of x that are not below a limit, or
@@ -75,95 +76,110 @@ template <typename T> struct Beside {
     Term<T> adapter;
 };
 
-// The scales of a warp's rows and columns, in the accumulators' order.
-template <int WM> DEVICE void load_rows(float (&to)[WM / 8], const float* scales, int row, int M) {
-#pragma unroll
-    for (int i = 0; i < WM / 8; ++i) to[i] = row + i * 8 < M ? scales[row + i * 8] : 0.0f;
-}
+// A block's product: sums of integers first, of floats in their place then.
+template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD> struct Int8Matmul {
+    using Integers = Gemm<int8_t, BM, BN, WARPS_M, WARPS_N, true, FORWARD, true>;
+    using Floats = Gemm<T, BM, BN, WARPS_M, WARPS_N, true, FORWARD, true>;
+    static constexpr int THREADS = Integers::THREADS, WM = Integers::WM, WN = Integers::WN;
 
-template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD>
-DEVICE void int8_matmul(const Result& result, const Term<int8_t>& term, const float* a_scale, const float* b_scale, int M,
-                        int N, const Beside<T>& beside) {
-    constexpr int THREADS = WARPS_M * WARPS_N * WARP, WM = BM / WARPS_M, WN = BN / WARPS_N;
-    constexpr int DEPTH = Layout<T, BM, true>::DEPTH;
-    Accumulators<WM, WN> acc;
-    const auto in_warp = [&](int row0, int column0, auto f) {
-        const int row = row0 + warp_id() / WARPS_N * WM + lane_id() / 4;
-        const int column = column0 + warp_id() % WARPS_N * WN + lane_id() % 4 * 2;
-        f(row, column);
-    };
-    int row0, column0;
-    {
-        Gemm<int8_t, BM, BN, WARPS_M, WARPS_N, true, FORWARD, true> block{M, N};
+    int M, N, row0, column0;
+
+    // In the order of quads the lane's sums of 16 columns are of four neighbours: two of the even columns, two of the odd.
+    DEVICE void integers(Accumulators<WM, WN>& acc, const Term<int8_t>& term, const float* scale, int first, int depth) {
+        Integers block{M, N};
         block.place();
         row0 = block.row0, column0 = block.column0;
         Accumulators<WM, WN, int> sums{};
-        block.mainloop(sums, {term, 0, (term.K + 63) / 64}, {term, 0, 0});
-        in_warp(row0, column0, [&](int row, int) {
-            float scale[WM / 8];
-            load_rows<WM>(scale, a_scale, row, M);
+        block.mainloop(sums, {term, first, (least(depth, term.K - first) + 63) / 64}, {term, 0, 0});
+        const int row = row0 + warp_id() / WARPS_N * WM + lane_id() / 4;
 #pragma unroll
-            for (int i = 0; i < WM / 8; ++i)
-#pragma unroll
-                for (int j = 0; j < WN / 4; ++j)
-                    acc.v[i][j] = float(sums.v[i][j]) * scale[i];
-        });
-    }
-    if constexpr (FORWARD) {
-        const int count = load_for_warp(beside.count);
-        if (count > 0) {
-            __syncthreads();
-            using A = Gathered<T, T, BM, THREADS>;
-            using B = Gathered<T, int8_t, BN, THREADS>;
-            Gemm<T, BM, BN, WARPS_M, WARPS_N, true, true, false, Dropped::NOTHING, A, B> block{M, N};
-            block.row0 = row0, block.column0 = column0;
-            block.a.columns = block.b.columns = beside.columns, block.a.limit = beside.limit;
-            const Term<T, int8_t> outliers = {beside.x, term.b, beside.ldx, term.ldb, count};
-            block.mainloop(acc, {outliers, 0, (count + A::L::DEPTH - 1) / A::L::DEPTH}, {outliers, 0, 0});
-        }
-        in_warp(row0, column0, [&](int, int column) {
+        for (int i = 0; i < WM / 8; ++i) {
+            const float scale_of_row = row + i * 8 < M ? scale[row + i * 8] : 0.0f;
 #pragma unroll
             for (int j = 0; j < WN / 4; ++j) {
-                const int c = column + j / 2 * 8 + j % 2;
-                const float scale = c < N ? b_scale[c] : 0.0f;
-#pragma unroll
-                for (int i = 0; i < WM / 8; ++i) acc.v[i][j] *= scale;
+                const int quad = j / 4 * 4 + j % 2 * 2 + j / 2 % 2;
+                acc.v[i][FORWARD ? j : quad] = float(sums.v[i][j]) * scale_of_row;
             }
-        });
+        }
     }
-    Gemm<T, BM, BN, WARPS_M, WARPS_N, true, FORWARD, true> block{M, N};
-    block.row0 = row0, block.column0 = column0;
-    if (beside.adapter.K > 0) {
+
+    DEVICE void outliers(Accumulators<WM, WN>& acc, const Beside<T>& beside, const Term<int8_t>& term, int count) const {
+        using A = Gathered<T, T, BM, THREADS>;
+        using B = Gathered<T, int8_t, BN, THREADS>;
+        Gemm<T, BM, BN, WARPS_M, WARPS_N, true, true, false, Dropped::NOTHING, A, B> block{M, N};
+        block.row0 = row0, block.column0 = column0;
+        block.a.columns = block.b.columns = beside.columns, block.a.limit = beside.limit;
+        const Term<T, int8_t> gathered = {beside.x, term.b, beside.ldx, term.ldb, count};
         __syncthreads();
-        block.mainloop(acc, {beside.adapter, 0, (beside.adapter.K + DEPTH - 1) / DEPTH}, {beside.adapter, 0, 0});
+        block.mainloop(acc, {gathered, 0, (count + A::L::DEPTH - 1) / A::L::DEPTH}, {gathered, 0, 0});
     }
-    if constexpr (FORWARD) {
-        block.store(result, acc);
-    } else {
-        Accumulators<WM, WN> quads;  // a lane's four neighbours: two of the even columns, two of the odd ones
-#pragma unroll
-        for (int i = 0; i < WM / 8; ++i)
-#pragma unroll
-            for (int j = 0; j < WN / 4; ++j) quads.v[i][j / 4 * 4 + j % 2 * 2 + j / 2 % 2] = acc.v[i][j];
-        block.template store<true>(result, quads);
-    }
-}
 
-#define TILED(T, NAME, BM, BN, WARPS_M, WARPS_N, LAYOUT, FORWARD)                                                      \
+    DEVICE void scale_columns(Accumulators<WM, WN>& acc, const float* scale) const {
+        const int column = column0 + warp_id() % WARPS_N * WN + lane_id() % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < WN / 4; ++j) {
+            const int c = column + j / 2 * 8 + j % 2;
+            const float scale_of_column = c < N ? scale[c] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < WM / 8; ++i) acc.v[i][j] *= scale_of_column;
+        }
+    }
+
+    DEVICE void forward(Result result, const Term<int8_t>& term, const float* a_scale, const float* b_scale, int depth,
+                        const Beside<T>& beside) {
+        constexpr int DEPTH = Floats::A::DEPTH;
+        const bool is_last = blockIdx.y + 1 == gridDim.y;
+        Accumulators<WM, WN> acc;
+        integers(acc, term, a_scale, blockIdx.y * depth, depth);
+        const int count = is_last && beside.count ? load_for_warp(beside.count) : 0;
+        if (count > 0) outliers(acc, beside, term, count);
+        scale_columns(acc, b_scale);
+        Floats block{M, N};
+        block.row0 = row0, block.column0 = column0;
+        if (is_last && beside.adapter.K > 0) {
+            __syncthreads();
+            block.mainloop(acc, {beside.adapter, 0, (beside.adapter.K + DEPTH - 1) / DEPTH}, {beside.adapter, 0, 0});
+        }
+        block.store(slice_of(result), acc);
+    }
+
+    DEVICE void backward(Result result, const Term<int8_t>& term, const float* a_scale, int depth) {
+        Accumulators<WM, WN> acc;
+        integers(acc, term, a_scale, blockIdx.y * depth, depth);
+        Floats block{M, N};
+        block.row0 = row0, block.column0 = column0;
+        block.template store<true>(slice_of(result), acc);
+    }
+
+    DEVICE Result slice_of(Result result) const {
+        result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
+        return result;
+    }
+};
+
+#define NT(T, NAME, BM, BN, WARPS_M, WARPS_N)                                                                          \
     KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
-    int8_matmul_##LAYOUT##_##NAME(void* out, const void* addend, const int8_t* a, const int8_t* b,                     \
-                                  const float* a_scale, const float* b_scale, const T* x, const uint32_t* columns,     \
-                                  const uint32_t* count, const T* xa, const T* b2, int M, int N, int K, int K2,        \
-                                  int ldc, int lda, int ldb, int ldx, int lda2, int ldb2, float limit, int out_f32) {  \
+    int8_matmul_nt_##NAME(void* out, const void* addend, const int8_t* a, const int8_t* b, const float* a_scale,       \
+                          const float* b_scale, const T* x, const uint32_t* columns, const uint32_t* count,            \
+                          const T* xa, const T* b2, int M, int N, int K, int K2, int ldc, int lda, int ldb, int ldx,   \
+                          int lda2, int ldb2, float limit, int out_f32, int depth) {                                   \
         const Beside<T> beside = {x, columns, count, ldx, limit, {xa, b2, lda2, ldb2, K2}};                            \
-        int8_matmul<T, BM, BN, WARPS_M, WARPS_N, FORWARD>({out, addend, ldc, 1.0f, out_f32 != 0},                      \
-                                                          {a, b, lda, ldb, K}, a_scale, b_scale, M, N, beside);        \
+        Int8Matmul<T, BM, BN, WARPS_M, WARPS_N, true>{M, N}.forward(                                                   \
+            {out, addend, ldc, 1.0f, out_f32 != 0}, {a, b, lda, ldb, K}, a_scale, b_scale, depth, beside);             \
     }
 
-#define LAYOUTS(T, NAME, BM, BN, WARPS_M, WARPS_N)                                                                     \
-    TILED(T, NAME, BM, BN, WARPS_M, WARPS_N, nt, true)                                                                 \
-    TILED(T, NAME, BM, BN, WARPS_M, WARPS_N, nn, false)
+#define NN(NAME, BM, BN, WARPS_M, WARPS_N)                                                                             \
+    KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
+    int8_matmul_nn_##NAME(void* out, const void* addend, const int8_t* a, const int8_t* b, const float* a_scale, int M, \
+                          int N, int K, int ldc, int lda, int ldb, int out_f32, int depth) {                           \
+        Int8Matmul<bf16, BM, BN, WARPS_M, WARPS_N, false>{M, N}.backward({out, addend, ldc, 1.0f, out_f32 != 0},       \
+                                                                         {a, b, lda, ldb, K}, a_scale, depth);         \
+    }
 
-LAYOUTS(bf16, bf16_256, 128, 256, 2, 4)
-LAYOUTS(bf16, bf16_128, 128, 128, 2, 2)
-LAYOUTS(bf16, bf16_64, 64, 64, 2, 2)
+NT(bf16, bf16_256, 128, 256, 2, 4)
+NT(bf16, bf16_128, 128, 128, 2, 2)
+NT(bf16, bf16_64, 64, 64, 2, 2)
+NT(float, f32_64, 64, 64, 2, 2)
+NN(256, 128, 256, 2, 4)
+NN(128, 128, 128, 2, 2)
+NN(64, 64, 64, 2, 2)

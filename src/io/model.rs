@@ -227,10 +227,6 @@ impl ModelFiles {
     }
 
     fn load_as(&self, dtype: DType, device: &Device, packs: bool) -> Result<Llama> {
-        if self.quantization.is_some() && !matches!(device, Device::Cpu) {
-            let detail = format!("does not multiply by weights in {}", self.quantization.in_words());
-            return Err(Error::device(device, detail).with_hint("use --device cpu, or --quantize none"));
-        }
         let mut load = Loading { files: self, weights: self.widened(), dtype, device, packs, asked: HashSet::new() };
         let model = Llama::new(self.config.clone(), dtype, &mut load)?;
         let mut asked = load.asked;
@@ -292,14 +288,18 @@ impl Load for Loading<'_> {
         }
         if let Some(stored) = self.weights.quantized(name, shape, quantization.method)? {
             self.asked.insert(name.to_string());
-            return self.refuse_other_scheme(name, &stored).map(|()| stored.into());
+            self.refuse_other_scheme(name, &stored)?;
+            return stored.to_device(self.device).map(Weight::from);
         }
         if self.files.stored.is_some() {
             return self.tensor(name, shape).map(Weight::from); // one that was left out
         }
         let weight = self.read(name, shape, DType::F32, &Device::Cpu)?;
         let quantized = quantization.quantize(&weight).map_err(|error| located(&self.weights, name, &error))?;
-        Ok(quantized.map_or_else(|| weight.into(), Weight::from))
+        match quantized {
+            Some(quantized) => quantized.to_device(self.device).map(Weight::from),
+            None => weight.to_device(self.device).map(Weight::from),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::gemm::{Codes, Matrix, Packed};
 use super::int8_matmul::Int8;
 use super::nf4::{Absmax, FourBit};
 use crate::autograd::Tensor;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Shape;
@@ -51,7 +52,26 @@ impl Quantized {
         }
     }
 
-    /// Of a weight of 4 bits the scale of each block.
+    /// The codes of its elements.
+    fn codes(&self) -> &Tensor {
+        match self {
+            Self::Int8(weight) => weight.codes(),
+            Self::FourBit(weight) => weight.codes(),
+        }
+    }
+
+    /// The weight on `device`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        match self {
+            Self::Int8(weight) => weight.to_device(device).map(Self::Int8),
+            Self::FourBit(weight) => weight.to_device(device).map(Self::FourBit),
+        }
+    }
+
+    /// The scale of each block of a weight of 4 bits; none of another's.
     fn scales(&self) -> Result<Cow<'_, [f32]>> {
         match self {
             Self::Int8(_) => Ok(Cow::default()),
@@ -86,12 +106,12 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// All that it consists of.
-    pub(super) fn parts(self) -> Vec<&'a Tensor> {
+    /// What holds its floats or codes.
+    pub(super) fn memory(self) -> &'a Tensor {
         match self {
-            Self::Dense(weight) => vec![weight],
-            Self::Packed(weight) => vec![weight.memory()],
-            Self::Quantized(weight) => weight.parts(),
+            Self::Dense(weight) => weight,
+            Self::Packed(weight) => weight.memory(),
+            Self::Quantized(weight) => weight.codes(),
         }
     }
 
@@ -146,7 +166,7 @@ impl Saved {
 /// A weight as floats, which the CPU widens while it packs them.
 pub(super) struct Floats<'a> {
     weight: Weight<'a>,
-    /// Of a weight of 4 bits the scale of each block.
+    /// The scale of each block of a weight of 4 bits.
     scales: Cow<'a, [f32]>,
 }
 
@@ -169,7 +189,7 @@ impl<'a> Floats<'a> {
             Weight::Packed(weight) => Ok(weight.matrix()),
             Weight::Quantized(weight) => {
                 let codes = match &**weight {
-                    Quantized::Int8(weight) => Codes::int8(weight.codes().slice()?, weight.scales(), shape[1]),
+                    Quantized::Int8(weight) => Codes::int8(weight.codes().slice()?, weight.scales()?, shape[1]),
                     Quantized::FourBit(weight) => Codes::four_bit(weight.view(&self.scales)?),
                 };
                 Ok(Matrix::of_codes(codes, shape))

@@ -62,12 +62,17 @@ fn f32s(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&v| v as f32).collect()
 }
 
-/// A weight, and what the specification makes of it.
+/// A weight on the tested device, and what the specification makes of it.
 fn weight(seed: u64, [n, k]: [usize; 2], method: Method) -> (Int8, Vec<Row>) {
     let mut w = random(seed, n * k, DType::F32);
     w[..k].iter_mut().for_each(|w| *w *= f64::from(seed.is_multiple_of(2)));
     let rows = reference::quantize(&f32s(&w), k, 0.0);
-    (Int8::quantize(&tensor(&w, DType::F32, [n, k]), method).unwrap(), rows)
+    (quantize(&w, [n, k], method), rows)
+}
+
+fn quantize(w: &[f64], shape: [usize; 2], method: Method) -> Int8 {
+    let w = on(&Device::Cpu, || tensor(w, DType::F32, shape));
+    Int8::quantize(&w, method).unwrap().to_device(&device()).unwrap()
 }
 
 fn method(threshold: f32, backward: Backward) -> Method {
@@ -104,6 +109,9 @@ proptest! {
         check("floats", &weight.dequantize(DType::F32).unwrap(), &expected!(R => reference::dequantize::<R>(&rows)))?;
     }
 
+}
+
+on_devices! {
     #[test]
     fn forward_matches_reference(
         (rows, n, k) in shapes(), kinds in kinds(), threshold in thresholds(), dtype in float_dtype(), seed: u64,
@@ -131,6 +139,7 @@ proptest! {
         let (found, w) = dx(Backward::Int8);
         let quantized = reference::quantize_gradient(&f32s(&dy), &w);
         check_rows("dx", &found, &expected!(R => reference::backward::<R>(&quantized, &w, k)))?;
+        if device().to_string() != "cpu" { return Ok(()); }
         let (found, w) = dx(Backward::Dequant);
         let expected = expected!(R => {
             vicugna::reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &reference::dequantize(&w), k).0
@@ -161,38 +170,40 @@ proptest! {
     }
 }
 
-/// What is not finite reaches the result: as an outlier through its own products, without outliers in all of its row.
-#[test]
-fn infinities_and_nans_reach_the_result() {
-    for rows in [2, 40] {
-        let w = tensor(&[1.0, -2.0, 0.5, 1.0, 0.0, 1.0], DType::F32, [2, 3]);
-        for bad in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
-            let mut x = vec![1.0; 3 * rows];
-            x[0] = bad;
-            let x = tensor(&x, DType::F32, [rows, 3]).with_grad();
-            for threshold in [6.0, 0.0] {
-                let y = int8_matmul(&x, &Int8::quantize(&w, method(threshold, Backward::Int8)).unwrap()).unwrap();
-                let y_values = values(&y);
-                let is_kept =
-                    if threshold > 0.0 && bad.is_infinite() { y_values[0] == bad } else { y_values[0].is_nan() };
-                assert!(is_kept && y_values[2..].iter().all(|y| y.is_finite()), "{bad} at {threshold}: {y_values:?}");
-                let mut dy = vec![1.0; 2 * rows];
-                dy[1] = bad;
-                let dx = backward_from([(&y, tensor(&dy, DType::F32, [rows, 2]))]).unwrap();
-                let dx = values(dx.get(&x).unwrap());
-                assert!(dx[..3].iter().all(|dx| dx.is_nan()) && dx[3..].iter().all(|dx| dx.is_finite()), "{dx:?}");
+on_devices! {
+    /// What is not finite reaches the result: as an outlier through its own products, without outliers in all of its row.
+    #[test]
+    fn infinities_and_nans_reach_the_result() {
+        for rows in [2, 40] {
+            let w = [1.0, -2.0, 0.5, 1.0, 0.0, 1.0];
+            for bad in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+                let mut x = vec![1.0; 3 * rows];
+                x[0] = bad;
+                let x = tensor(&x, DType::F32, [rows, 3]).with_grad();
+                for threshold in [6.0, 0.0] {
+                    let y = int8_matmul(&x, &quantize(&w, [2, 3], method(threshold, Backward::Int8))).unwrap();
+                    let y_values = values(&y);
+                    let is_kept =
+                        if threshold > 0.0 && bad.is_infinite() { y_values[0] == bad } else { y_values[0].is_nan() };
+                    assert!(is_kept && y_values[2..].iter().all(|y| y.is_finite()), "{bad} at {threshold}: {y_values:?}");
+                    let mut dy = vec![1.0; 2 * rows];
+                    dy[1] = bad;
+                    let dx = backward_from([(&y, tensor(&dy, DType::F32, [rows, 2]))]).unwrap();
+                    let dx = values(dx.get(&x).unwrap());
+                    assert!(dx[..3].iter().all(|dx| dx.is_nan()) && dx[3..].iter().all(|dx| dx.is_finite()), "{dx:?}");
+                }
             }
         }
     }
-}
 
-#[test]
-fn a_row_of_zeros_or_of_outliers_alone_is_no_nan() {
-    let (weight, _) = weight(3, [5, 4], Method::default());
-    let y = int8_matmul(&tensor(&[0.0; 8], DType::F32, [2, 4]), &weight).unwrap();
-    assert_eq!(values(&y), [0.0; 10]);
-    let y = int8_matmul(&tensor(&[8.0; 80], DType::F32, [20, 4]), &weight).unwrap();
-    assert!(values(&y).iter().all(|y| y.is_finite()));
+    #[test]
+    fn a_row_of_zeros_or_of_outliers_alone_is_no_nan() {
+        let (weight, _) = weight(3, [5, 4], Method::default());
+        let y = int8_matmul(&tensor(&[0.0; 8], DType::F32, [2, 4]), &weight).unwrap();
+        assert_eq!(values(&y), [0.0; 10]);
+        let y = int8_matmul(&tensor(&[8.0; 80], DType::F32, [20, 4]), &weight).unwrap();
+        assert!(values(&y).iter().all(|y| y.is_finite()));
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn shapes() -> impl Strategy<Value = [usize; 4]> {
     prop_oneof![[1..40usize, 1..50usize, 1..70usize, 1..12usize], Just([66, 72, 192, 8])]
 }
 
-proptest! {
+on_devices! {
     /// Base, adapter and residual in one store; both layers' gradients of `x` in one, with each way to them.
     #[test]
     fn int8_layers_carry_adapters(
@@ -77,7 +77,10 @@ proptest! {
         let method = Method { backward: if is_int8 { Backward::Int8 } else { Backward::Dequant }, ..Method::default() };
         let x = tensor(&case.x, dtype, [rows, k]).with_grad();
         let dense = [0, 1].map(|i| tensor(&case.weights[i], DType::F32, [n, k]));
-        let quantized = dense.each_ref().map(|w| Arc::new(Quantized::Int8(Int8::quantize(w, method).unwrap())));
+        let quantized = dense.each_ref().map(|w| {
+            let weight = Int8::quantize(&w.to_device(&Device::Cpu).unwrap(), method).unwrap();
+            Arc::new(Quantized::Int8(weight).to_device(&device()).unwrap())
+        });
         let leaves = [0, 1].map(|i| {
             let r = shape[3];
             let [a, b] = &case.adapters[i];
@@ -89,7 +92,7 @@ proptest! {
             adapter: Some(Adapter { a: &leaves[i][0], b: &leaves[i][1], scaling: SCALINGS[i] as f32 }),
             residual: (i == 0).then_some(&residual),
         });
-        let operands = Operands::of_groups(&Device::Cpu, dtype, &[projections.map(|p| p.adapter).to_vec()]).unwrap();
+        let operands = Operands::of_groups(&device(), dtype, &[projections.map(|p| p.adapter).to_vec()]).unwrap();
         let ys = linears(&x, &projections, &operands[0], key).unwrap();
         let weights: [Vec<Row>; 2] = case.weights.each_ref().map(|w| int8::quantize(&f32s(w), k, 0.0));
         let quantized_x = int8::quantize(&f32s(&case.x), k, 6.0);

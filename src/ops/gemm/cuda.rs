@@ -19,12 +19,12 @@ pub const DROPOUT_KERNELS: Kernels = kernels!("lora");
 /// A matrix in device memory: row after row, or column after column.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    slice: DeviceSlice,
-    dtype: DType,
-    rows: usize,
-    columns: usize,
+    pub(in crate::ops) slice: DeviceSlice,
+    pub(in crate::ops) dtype: DType,
+    pub(in crate::ops) rows: usize,
+    pub(in crate::ops) columns: usize,
     /// Elements from one row of memory to the next: the leading dimension of BLAS.
-    ld: usize,
+    pub(in crate::ops) ld: usize,
     /// Whether the elements lie column after column.
     transposed: bool,
     /// What holds the memory.
@@ -67,6 +67,11 @@ impl<'a> Matrix<'a> {
         Ok(Self { slice: self.slice.after(columns.start * self.dtype.size()), columns: columns.len(), ..self })
     }
 
+    /// Its first `rows` rows; of a matrix that lies row after row and has as many.
+    pub fn first_rows(self, rows: usize) -> Self {
+        Self { rows: rows.min(self.rows), ..self }
+    }
+
     /// Whether the kernels may copy 16 bytes at once: its rows of memory begin on such boundaries, and so does what is
     /// beyond K in them, where K is their direction.
     fn is_aligned(self, is_k_inner: bool) -> bool {
@@ -74,6 +79,17 @@ impl<'a> Matrix<'a> {
         let inner = if self.transposed { self.rows } else { self.columns };
         let begins = self.ld.is_multiple_of(pack) && self.slice.ptr.address().is_multiple_of(16);
         begins && (!is_k_inner || inner.is_multiple_of(pack))
+    }
+
+    /// Whether the kernel that adds slices can take the rows of it, a result.
+    pub(in crate::ops) fn takes_slices(self) -> bool {
+        let takes_rows = self.columns.is_multiple_of(4) && self.ld.is_multiple_of(4) && self.rows < 1 << 16;
+        self.ld == self.columns || takes_rows
+    }
+
+    /// What tells a kernel the dtype of it, a result.
+    pub(in crate::ops) fn is_f32(self) -> Arg {
+        Arg::I32((self.dtype == DType::F32).into())
     }
 }
 
@@ -138,18 +154,14 @@ impl<'a> Product<'a> {
                 .launch(device, &Launch { kernel: "matmul_rows_bf16", grid, block: 256, shared: 0, args: &args });
         }
         let split = self.split(out);
-        if split.slices == 1 {
-            return self.launch_tiles(device, Arg::Output(out.slice), out, &split);
-        }
-        let mut sums =
-            Tensor::uninit(device, DType::F32, [split.slices, (out.rows * out.columns).next_multiple_of(4)])?;
         let alone = Self { alpha: 1.0, addend: None, ..*self };
-        let like = Matrix { dtype: DType::F32, ld: out.columns, ..out };
-        alone.launch_tiles(device, sums.as_output()?, like, &split)?;
-        self.launch_sum(device, out, &sums, split.slices)
+        in_slices(device, out, (self.alpha, self.addend), &split, |to, like| {
+            let product = if split.slices == 1 { self } else { &alone };
+            product.launch_tiles(device, to, like, &split)
+        })
     }
 
-    /// How it is cut: into one slice where the kernel that adds slices cannot take the result's rows one by one.
+    /// How it is cut.
     fn split(&self, out: Matrix<'_>) -> SplitK {
         let (dtype, k) = self.terms.first().map_or((out.dtype, 0), |[a, _]| (a.dtype, a.columns));
         let inner = |[a, b]: &[Matrix<'_>; 2]| a.is_aligned(!a.transposed) && b.is_aligned(b.transposed);
@@ -158,8 +170,7 @@ impl<'a> Product<'a> {
         let draws = |_| numbers.iter().all(|number| number.is_multiple_of(4));
         let is_aligned = self.terms.iter().all(inner) && self.dropout.is_none_or(draws);
         let split = SplitK::new(dtype, is_aligned, out.rows, out.columns, k);
-        let takes_rows = out.columns.is_multiple_of(4) && out.ld.is_multiple_of(4) && out.rows < 1 << 16;
-        if out.ld == out.columns || takes_rows { split } else { split.whole(k) }
+        if out.takes_slices() { split } else { split.whole(k) }
     }
 
     fn launch_tiles(&self, device: &Device, to: Arg, out: Matrix<'_>, split: &SplitK) -> Result<()> {
@@ -184,40 +195,52 @@ impl<'a> Product<'a> {
         kernels.launch(device, &Launch { kernel: &kernel, grid, block, shared, args: &args })
     }
 
-    fn launch_sum(&self, device: &Device, out: Matrix<'_>, sums: &Tensor, slices: usize) -> Result<()> {
-        let (runs, n) = if out.ld == out.columns { (1, out.rows * out.columns) } else { (out.rows, out.columns) };
-        let tensors = [Arg::Output(out.slice), self.addend(), sums.as_input()?];
-        let sizes = [Arg::I64(n as i64), Arg::size(slices)?, Arg::I64(sums.shape().last() as i64), Arg::size(out.ld)?];
-        let args = [&tensors[..], &sizes, &self.rounding(out)].concat();
-        let block = n.div_ceil(4).next_multiple_of(32).clamp(32, 256);
-        let grid = [n.div_ceil(4 * block), runs, 1];
-        KERNELS.launch(device, &Launch { kernel: "matmul_sum", grid, block, shared: 0, args: &args })
-    }
-
     /// In the order of the kernels that multiply; the result goes `to` memory that is laid out as `out`.
     fn arguments(&self, to: Arg, out: Matrix<'_>) -> Result<Vec<Arg>> {
         let mut terms = self.terms.iter().map(|term| (term.map(|matrix| Arg::Input(matrix.slice)), term));
         let (inputs, &[a, b]) = terms.next().ok_or_else(|| Error::shape("gemm", "there is no term"))?;
         let (extension, k2, ld2) =
             terms.next().map_or(([NULL; 2], 0, [0; 2]), |(inputs, [a2, b2])| (inputs, a2.columns, [a2.ld, b2.ld]));
-        let mut args = [&[to, self.addend()][..], &inputs, &extension].concat();
+        let mut args = [&[to, input(self.addend)][..], &inputs, &extension].concat();
         for size in [a.rows, b.columns, a.columns, k2, out.ld, a.ld, b.ld, ld2[0], ld2[1]] {
             args.push(Arg::size(size)?);
         }
-        args.extend(self.rounding(out));
+        args.extend([Arg::F32(self.alpha), out.is_f32()]);
         Ok(args)
-    }
-
-    fn addend(&self) -> Arg {
-        self.addend.map_or(NULL, |addend| Arg::Input(addend.slice))
-    }
-
-    fn rounding(&self, out: Matrix<'_>) -> [Arg; 2] {
-        [Arg::F32(self.alpha), Arg::I32((out.dtype == DType::F32).into())]
     }
 }
 
-const NULL: Arg = Arg::I64(0);
+/// No memory.
+pub(in crate::ops) const NULL: Arg = Arg::I64(0);
+
+/// A matrix that a kernel reads, or none.
+pub(in crate::ops) fn input(matrix: Option<Matrix<'_>>) -> Arg {
+    matrix.map_or(NULL, |matrix| Arg::Input(matrix.slice))
+}
+
+/// Computes `out` by `launch`, which is told where its sums go and how those are laid out: one slice at once, several first
+/// alone in f32 and then `alpha * (sum over slices) + addend`.
+pub(in crate::ops) fn in_slices(
+    device: &Device,
+    out: Matrix<'_>,
+    (alpha, addend): (f32, Option<Matrix<'_>>),
+    split: &SplitK,
+    launch: impl FnOnce(Arg, Matrix<'_>) -> Result<()>,
+) -> Result<()> {
+    if split.slices == 1 {
+        return launch(Arg::Output(out.slice), out);
+    }
+    let stride = (out.rows * out.columns).next_multiple_of(4);
+    let mut sums = Tensor::uninit(device, DType::F32, [split.slices, stride])?;
+    launch(sums.as_output()?, Matrix { dtype: DType::F32, ld: out.columns, ..out })?;
+    let (runs, n) = if out.ld == out.columns { (1, out.rows * out.columns) } else { (out.rows, out.columns) };
+    let tensors = [Arg::Output(out.slice), input(addend), sums.as_input()?];
+    let sizes = [Arg::I64(n as i64), Arg::size(split.slices)?, Arg::I64(stride as i64), Arg::size(out.ld)?];
+    let args = [&tensors[..], &sizes, &[Arg::F32(alpha), out.is_f32()]].concat();
+    let block = n.div_ceil(4).next_multiple_of(32).clamp(32, 256);
+    let grid = [n.div_ceil(4 * block), runs, 1];
+    KERNELS.launch(device, &Launch { kernel: "matmul_sum", grid, block, shared: 0, args: &args })
+}
 
 impl Place {
     fn kernel(self) -> &'static str {

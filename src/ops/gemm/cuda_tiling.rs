@@ -36,7 +36,7 @@ impl Tile {
     }
 
     /// Threads of a block, and its bytes of dynamic shared memory: the launch contract of `cuda/matmul.cu`.
-    pub(super) fn block(self) -> (usize, usize) {
+    pub(in crate::ops) fn block(self) -> (usize, usize) {
         match self {
             Self::Any | Self::Small => (128, 32_768),
             Self::Large => (128, 49_152),
@@ -89,8 +89,17 @@ impl SplitK {
     }
 
     /// This tiling, each of its tiles made by one block.
-    pub(super) fn whole(self, k: usize) -> Self {
+    pub(in crate::ops) fn whole(self, k: usize) -> Self {
         Self { slices: 1, depth: k.next_multiple_of(32).max(32), ..self }
+    }
+
+    /// How the product of int8 matrices `[m, k] · [k, n]` is cut: as one of bf16, into slices of whole steps.
+    ///
+    /// What is multiplied beside them is of `dtype`.
+    pub fn of_int8(dtype: DType, m: usize, n: usize, k: usize) -> Self {
+        let split = Self::new(dtype, true, m, n, k);
+        let depth = split.depth.next_multiple_of(64);
+        Self { slices: k.div_ceil(depth).max(1), depth, ..split }
     }
 }
 
@@ -100,7 +109,12 @@ mod tests {
 
     #[test]
     fn blocks_are_launched_as_the_kernels_contract_says() {
-        let contract = [include_str!("../../../cuda/matmul.cu"), include_str!("../../../cuda/lora.cu")].concat();
+        let contract = [
+            include_str!("../../../cuda/matmul.cu"),
+            include_str!("../../../cuda/lora.cu"),
+            include_str!("../../../cuda/int8_matmul.cu"),
+        ]
+        .concat();
         let shared = contract.lines().filter_map(|line| line.strip_prefix("//   shared "));
         let mut seen = Vec::new();
         for (kernel, bytes) in shared.filter_map(|line| line.split_once(' ')) {
@@ -109,7 +123,7 @@ mod tests {
             assert_eq!(tile.block().1.to_string(), bytes, "{kernel}");
             seen.push(tile);
         }
-        assert_eq!(seen.len(), 18 + 14, "kernels with dynamic shared memory");
+        assert_eq!(seen.len(), 18 + 14 + 7, "kernels with dynamic shared memory");
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn integer(x: f32) -> i32 {
 pub fn dequantize(weight: &Int8, dtype: DType) -> Result<Tensor> {
     let k = weight.shape().last();
     let mut out = Tensor::uninit(&Device::Cpu, dtype, weight.shape())?;
-    let (codes, scales) = (weight.codes().slice::<i8>()?, weight.scales());
+    let (codes, scales) = (weight.codes().slice::<i8>()?, weight.scales()?);
     dispatch_float!(OP, dtype, T => {
         host::par_rows(out.slice_mut::<T>()?, k, #[inline(always)] |first, out| {
             let rows = codes[first * k..].chunks(k.max(1)).zip(&scales[first..]);

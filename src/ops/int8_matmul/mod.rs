@@ -1,8 +1,11 @@
 //! Linear layers with int8 weights: LLM.int8(), a row at a time.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 
 use std::sync::Arc;
+
+pub(crate) use cuda::{KERNELS, QUANTIZE_KERNELS};
 
 use super::check;
 use super::gemm::int8::{self, Addend, Rows, Term};
@@ -39,6 +42,16 @@ pub struct Method {
     pub backward: Backward,
 }
 
+impl Method {
+    /// Refuses a threshold that no element could be held against.
+    pub(in crate::ops) fn refuse_bad_threshold(&self) -> Result<()> {
+        if self.threshold >= 0.0 {
+            return Ok(());
+        }
+        Err(Error::input(OP, format!("the threshold must be 0 or more, got {}", self.threshold)))
+    }
+}
+
 impl Default for Method {
     fn default() -> Self {
         Self { threshold: 6.0, backward: Backward::Int8 }
@@ -48,15 +61,18 @@ impl Default for Method {
 /// A frozen weight `[N, K]` in int8, each row with its absmax.
 #[derive(Clone, Debug)]
 pub struct Int8 {
+    /// On a GPU with rows of whole 16 bytes, zeros behind the last column.
     codes: Tensor,
+    columns: usize,
+    /// On the CPU.
     absmax: Tensor,
-    /// `absmax / 127`.
-    scales: Arc<[f32]>,
+    /// `absmax / 127`, where the codes are.
+    scales: Tensor,
     method: Method,
 }
 
 impl Int8 {
-    /// The weight `codes * absmax / 127`, of `codes` i8 `[N, K]` and `absmax` f32 `[N]`.
+    /// The weight `codes * absmax / 127`, of `codes` i8 `[N, K]` and `absmax` f32 `[N]` on the CPU.
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit each other, or K is so large that sums would not fit an i32;
@@ -78,7 +94,9 @@ impl Int8 {
         if let Some((row, bad)) = host.iter().enumerate().find(|(_, absmax)| !(absmax.is_finite() && **absmax >= 0.0)) {
             return Err(Error::input(OP, format!("the scale of row {row} is {bad}, which no weight has")));
         }
-        Ok(Self { codes, absmax, scales: host.iter().map(|absmax| absmax / 127.0).collect(), method })
+        let scales: Vec<f32> = host.iter().map(|absmax| absmax / 127.0).collect();
+        let scales = Tensor::from_slice(&Device::Cpu, [n], &scales)?;
+        Ok(Self { codes, columns: k, absmax, scales, method })
     }
 
     /// The nearest int8 weight to `weight`, f32 or bf16 `[N, K]` on the CPU.
@@ -94,12 +112,24 @@ impl Int8 {
         Self::new(codes, absmax, method)
     }
 
-    /// `[N, K]`.
-    pub fn shape(&self) -> Shape {
-        self.codes.shape()
+    /// The weight on a GPU, from the CPU, or on the CPU where it is.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let codes = match device {
+            Device::Cpu => self.codes.to_device(device)?,
+            Device::Cuda(_) => cuda::with_whole_rows(&self.codes)?.to_device(device)?,
+        };
+        Ok(Self { codes, scales: self.scales.to_device(device)?, ..self.clone() })
     }
 
-    /// The integers, i8 `[N, K]`.
+    /// `[N, K]`.
+    pub fn shape(&self) -> Shape {
+        [self.codes.shape().rows(), self.columns].into()
+    }
+
+    /// The integers, i8 `[N, K]`; on a GPU with zeros behind each row up to whole 16 bytes.
     pub fn codes(&self) -> &Tensor {
         &self.codes
     }
@@ -114,9 +144,9 @@ impl Int8 {
         self.method
     }
 
-    /// What each row's codes are multiplied by.
-    pub(in crate::ops) fn scales(&self) -> &[f32] {
-        &self.scales
+    /// What each row's codes are multiplied by, if it is on the CPU.
+    pub(in crate::ops) fn scales(&self) -> Result<&[f32]> {
+        self.scales.slice()
     }
 
     /// The weight in floats of `dtype`, on the CPU.
@@ -145,7 +175,7 @@ pub(in crate::ops) fn quantize_rows(x: &Tensor, threshold: f32) -> Result<Rows> 
 /// # Errors
 /// [`Error::DType`] if `dy` is not of floats.
 pub(in crate::ops) fn quantize_gradient(dy: &Tensor, weight: &Int8) -> Result<Rows> {
-    cpu::quantize_rows(dy, Some(weight.scales()), 0.0)
+    cpu::quantize_rows(dy, Some(weight.scales()?), 0.0)
 }
 
 /// `x · weightᵀ`: a linear layer whose weight is int8, LLM.int8() a row at a time.
@@ -160,26 +190,34 @@ pub(in crate::ops) fn quantize_gradient(dy: &Tensor, weight: &Int8) -> Result<Ro
 /// - Source: Dettmers et al. 2022, <https://arxiv.org/abs/2208.07339>, with bitsandbytes' treatment of one row for each row
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` is not `[.., K]`; [`Error::DType`] if it is not of floats; [`Error::Device`] if one of them is not
-/// on the CPU.
+/// [`Error::Shape`] if `x` is not `[.., K]`; [`Error::DType`] if it is not of floats; [`Error::Input`] if the threshold is
+/// not a number or negative; [`Error::Device`] if they are on several devices.
 pub fn int8_matmul(x: &Tensor, weight: &Int8) -> Result<Tensor> {
     let (n, k) = (weight.shape().rows(), weight.shape().last());
     if x.shape().last() != k {
         return Err(Error::shape(OP, format!("x must be [.., {k}], got {}", x.shape())));
     }
-    for (name, tensor) in [("x", x), ("weight", weight.codes())] {
-        check::on_device(OP, name, tensor, &Device::Cpu)?;
-    }
+    check::float(OP, x.dtype())?;
+    check::same_device(OP, "weight", weight.codes(), x)?;
+    weight.method().refuse_bad_threshold()?;
     let shape = with_last(OP, x.shape(), n)?;
-    let rows = quantize_rows(x, weight.method().threshold)?;
-    let terms = [Term::forward(&rows, weight.codes(), weight.scales())?];
-    let y = int8::product(OP, shape, x.dtype(), &terms, Addend::default())?;
+    let y = match x.device() {
+        Device::Cpu => {
+            let rows = quantize_rows(x, weight.method().threshold)?;
+            let terms = [Term::forward(&rows, weight.codes(), weight.scales()?)?];
+            int8::product(OP, shape, x.dtype(), &terms, Addend::default())?
+        }
+        Device::Cuda(_) => cuda::forward(x, weight, shape)?,
+    };
     let (weight, shape) = (weight.clone(), x.shape());
     let [y] = record([x], [y], move |[dy]| Ok([dy.map(|dy| backward_x(&dy, weight, shape)).transpose()?]));
     Ok(y)
 }
 
 fn backward_x(dy: &Tensor, weight: Int8, shape: Shape) -> Result<Tensor> {
+    if let Device::Cuda(_) = dy.device() {
+        return cuda::backward_x(dy, &weight, shape);
+    }
     match weight.method().backward {
         Backward::Int8 => {
             let rows = quantize_gradient(dy, &weight)?;

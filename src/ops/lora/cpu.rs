@@ -54,7 +54,7 @@ fn forward_one(
             Some(known) => quantized.insert(known),
             None => quantized.insert((threshold, quantize_rows(x, threshold)?)),
         };
-        let terms = [Term::forward(rows, weight.codes(), weight.scales())?];
+        let terms = [Term::forward(rows, weight.codes(), weight.scales()?)?];
         let addend = Addend { products: low_rank, residual: residual.as_ref() };
         return int8::product(OP, shape, x.dtype(), &terms, addend);
     }

@@ -14,6 +14,8 @@ use crate::ops::dropout::Dropout;
 use crate::ops::elementwise::cast;
 use crate::ops::gemm::cuda::{Matrix, Place, Product, product};
 use crate::ops::gemm::with_last;
+use crate::ops::int8_matmul::cuda::Rows;
+use crate::ops::int8_matmul::{Backward, Int8};
 use crate::ops::weight::Weight;
 use crate::shape::Shape;
 
@@ -151,19 +153,36 @@ pub fn forward(
         Product { dropout, ..Product::new(&terms) }.run(&device, Matrix::output(OP, &mut product)?)?;
         xa.push(product);
     }
-    let mut ys = Vec::new();
+    let (mut ys, mut quantized) = (Vec::new(), None);
     for (i, Projection { weight, residual, .. }) in projections.iter().enumerate() {
-        let weight = cast(&dense(*weight)?.detach(), dtype)?;
         let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
-        let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
-        if let (Some(Placed { columns, b }), Some(xa)) = (operands.adapter(i), xa.first()) {
-            terms.push([matrix(xa)?.columns(columns.clone())?, matrix(b)?.t()]);
-        }
+        let out = Matrix::output(OP, &mut y)?;
         let addend = residual.map(matrix).transpose()?;
-        Product { addend, ..Product::new(&terms) }.run(&device, Matrix::output(OP, &mut y)?)?;
+        let adapter = match (operands.adapter(i), xa.first()) {
+            (Some(Placed { columns, b }), Some(xa)) => Some([matrix(xa)?.columns(columns.clone())?, matrix(b)?.t()]),
+            _ => None,
+        };
+        if let Some(weight) = weight.int8() {
+            rows_for(x, weight, &mut quantized)?.forward(x, weight, adapter, addend, out)?;
+        } else {
+            let weight = cast(&dense(*weight)?.detach(), dtype)?;
+            let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
+            terms.extend(adapter);
+            Product { addend, ..Product::new(&terms) }.run(&device, out)?;
+        }
         ys.push(y);
     }
     Ok((ys, xa))
+}
+
+/// The rows of `x` as integers for `weight`: those `known` from another weight of the same threshold, or made now.
+fn rows_for<'a>(x: &Tensor, weight: &Int8, known: &'a mut Option<(f32, Rows)>) -> Result<&'a Rows> {
+    let threshold = weight.method().threshold;
+    let (_, rows) = match known.take_if(|(of, _)| *of == threshold) {
+        Some(rows) => known.insert(rows),
+        None => known.insert((threshold, Rows::of(x, threshold)?)),
+    };
+    Ok(rows)
 }
 
 /// The gradients of `x` and of each projection.
@@ -217,17 +236,29 @@ fn backward_x(
     let mut sum: Option<Tensor> = None;
     for (Saved { weight, .. }, dy) in call.projections.iter().zip(dys) {
         let (Some(weight), Some(dy)) = (weight, dy) else { continue };
-        let (device, dtype) = (dy.device(), dy.dtype());
-        let weight = cast(dense(weight.as_weight())?, dtype)?;
-        let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];
+        let (device, dtype, weight) = (dy.device(), dy.dtype(), weight.as_weight());
         let is_first = sum.is_none();
-        if let Some(dxa) = dxa.filter(|_| is_first) {
-            terms.push([matrix(dxa)?, matrix(&operands.a)?]);
-        }
+        let adapters = dxa.filter(|_| is_first).map(|dxa| Ok([matrix(dxa)?, matrix(&operands.a)?])).transpose()?;
         let mut dx = sum.map_or_else(|| Tensor::uninit(&device, dtype, shape), Ok)?;
         let out = Matrix::output(OP, &mut dx)?;
-        let dropout = call.dropout.filter(|_| terms.len() == 2).map(|key| (Place::Extension, key));
-        Product { dropout, addend: (!is_first).then_some(out), ..Product::new(&terms) }.run(&device, out)?;
+        let mut addend = (!is_first).then_some(out);
+        let product = |terms: &[[Matrix<'_>; 2]], addend| {
+            let dropout = call.dropout.filter(|_| terms.len() == 2).map(|key| (Place::Extension, key));
+            Product { dropout, addend, ..Product::new(terms) }.run(&device, out)
+        };
+        if let Some(weight) = weight.int8().filter(|weight| weight.method().backward == Backward::Int8) {
+            if let Some([dxa, a]) = adapters {
+                // Beside a base of no columns.
+                product(&[[dxa.columns(0..0)?, a.first_rows(0)], [dxa, a]], addend)?;
+                addend = Some(out);
+            }
+            Rows::of_gradient(dy, weight)?.backward(weight, addend, out)?;
+        } else {
+            let weight = cast(dense(weight)?, dtype)?;
+            let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];
+            terms.extend(adapters);
+            product(&terms, addend)?;
+        }
         sum = Some(dx);
     }
     Ok(sum)

@@ -194,7 +194,8 @@ fn refuse_misfits(x: &Tensor, projection: &Projection<'_>) -> Result<()> {
     if columns != k {
         return Err(Error::shape(OP, format!("weight must be [{n}, {k}], got {shape}")));
     }
-    weight.parts().into_iter().try_for_each(|part| check::same_device(OP, "weight", part, x))?;
+    check::same_device(OP, "weight", weight.memory(), x)?;
+    weight.int8().map_or(Ok(()), |weight| weight.method().refuse_bad_threshold())?;
     check::residual(OP, *residual, x, n)?;
     let Some(Adapter { a, b, .. }) = adapter else { return Ok(()) };
     let &[r, _] = a.dims() else {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Kind, OP, View, check, cpu};
 use crate::autograd::Tensor;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -59,6 +60,24 @@ impl FourBit {
         part("codes", &codes, DType::U8, numel.div_ceil(2), &codes)?;
         check_absmax(&absmax, numel.div_ceil(blocksize), &codes)?;
         Ok(Self { shape, kind, blocksize, codes, absmax })
+    }
+
+    /// The weight on `device`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let absmax = match &self.absmax {
+            Absmax::Plain(absmax) => Absmax::Plain(absmax.to_device(device)?),
+            Absmax::Nested(Nested { codes, map, absmax, offset, blocksize }) => Absmax::Nested(Nested {
+                codes: codes.to_device(device)?,
+                map: map.to_device(device)?,
+                absmax: absmax.to_device(device)?,
+                offset: *offset,
+                blocksize: *blocksize,
+            }),
+        };
+        Ok(Self { codes: self.codes.to_device(device)?, absmax, ..self.clone() })
     }
 
     /// `[N, K]`.

@@ -1,0 +1,187 @@
+//! Rows as integers, and their products on tensor cores; which columns have outliers only the GPU knows.
+
+use super::{Backward, Int8, OP};
+use crate::autograd::Tensor;
+use crate::device::{Arg, Device, Kernels, Launch};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::ops::gemm::cuda::{Matrix, NULL, in_slices, input};
+use crate::ops::gemm::cuda_tiling::SplitK;
+use crate::ops::pack::pack;
+use crate::shape::Shape;
+
+/// The kernels of products.
+pub const KERNELS: Kernels = kernels!("int8_matmul");
+/// The kernels that make integers.
+pub const QUANTIZE_KERNELS: Kernels = kernels!("quantize");
+
+/// Rows of floats as integers.
+#[derive(Debug)]
+pub struct Rows {
+    /// i8 `[rows, K]`, zeros behind each row up to whole 16 bytes.
+    codes: Tensor,
+    /// What each row's integers are multiplied by, f32 `[rows]`.
+    scales: Tensor,
+    outliers: Option<Outliers>,
+    columns: usize,
+}
+
+/// Where elements stay floats.
+#[derive(Debug)]
+struct Outliers {
+    /// u32 `[K]`: the columns that have one, in order; unspecified behind their number.
+    columns: Tensor,
+    /// u32 `[1]`.
+    count: Tensor,
+    /// The least magnitude of an outlier.
+    limit: f32,
+}
+
+/// `codes` i8 `[N, K]` on the CPU, zeros behind each row up to whole 16 bytes.
+pub fn with_whole_rows(codes: &Tensor) -> Result<Tensor> {
+    let (n, k) = (codes.shape().rows(), codes.shape().last());
+    let stride = k.next_multiple_of(16);
+    if stride == k {
+        return Ok(codes.clone());
+    }
+    let mut whole = Tensor::zeros(&Device::Cpu, DType::I8, [n, stride])?;
+    let rows = whole.slice_mut::<i8>()?.chunks_mut(stride.max(1)).zip(codes.slice::<i8>()?.chunks(k.max(1)));
+    rows.for_each(|(to, from)| to[..k].copy_from_slice(from));
+    Ok(whole)
+}
+
+impl Rows {
+    fn uninit(x: &Tensor) -> Result<Self> {
+        let (device, rows, columns) = (x.device(), x.shape().rows(), x.shape().last());
+        let codes = Tensor::uninit(&device, DType::I8, [rows, columns.next_multiple_of(16)])?;
+        Ok(Self { codes, scales: Tensor::uninit(&device, DType::F32, [rows])?, outliers: None, columns })
+    }
+
+    /// The rows of `x` `[.., K]`, for products with weights of that `threshold`; 0: without outliers.
+    pub fn of(x: &Tensor, threshold: f32) -> Result<Self> {
+        let (device, k, mut rows) = (x.device(), x.shape().last(), Self::uninit(x)?);
+        let limit = if threshold > 0.0 { threshold } else { f32::INFINITY };
+        let mut flags = match limit.is_finite() {
+            true => Some(Tensor::zeros(&device, DType::U32, [k.div_ceil(32)])?),
+            false => None,
+        };
+        let to_flags = flags.as_mut().map_or(Ok(NULL), Tensor::as_output)?;
+        let (codes, scales) = (rows.codes.as_output()?, rows.scales.as_output()?);
+        launch_rows("rows", x, &[codes, scales, to_flags, x.as_input()?], &[Arg::F32(limit)])?;
+        if let Some(flags) = flags {
+            let mut columns = Tensor::uninit(&device, DType::U32, [k])?;
+            let mut count = Tensor::uninit(&device, DType::U32, [1])?;
+            let args = [columns.as_output()?, count.as_output()?, flags.as_input()?, Arg::size(k)?];
+            let launch = Launch { kernel: "outlier_columns", grid: [1; 3], block: 32, shared: 0, args: &args };
+            QUANTIZE_KERNELS.launch(&device, &launch)?;
+            rows.outliers = Some(Outliers { columns, count, limit });
+        }
+        Ok(rows)
+    }
+
+    /// The rows of `dy` `[.., N]`, each element times the scale of its column's row in `weight`.
+    pub fn of_gradient(dy: &Tensor, weight: &Int8) -> Result<Self> {
+        let mut rows = Self::uninit(dy)?;
+        let to = [rows.codes.as_output()?, rows.scales.as_output()?];
+        launch_rows("gradient", dy, &[to[0], to[1], dy.as_input()?, weight.scales.as_input()?], &[])?;
+        Ok(rows)
+    }
+
+    /// `out = x · weightᵀ + xa · bᵀ + addend` of these rows of `x`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        weight: &Int8,
+        adapter: Option<[Matrix<'_>; 2]>,
+        addend: Option<Matrix<'_>>,
+        out: Matrix<'_>,
+    ) -> Result<()> {
+        let n = weight.codes.shape().rows();
+        self.refuse_misfits(out, [n, weight.columns])?;
+        let (device, split) = (x.device(), self.split(x.dtype(), self.columns, out));
+        in_slices(&device, out, (1.0, addend), &split, |to, like| {
+            let addend = if split.slices == 1 { input(addend) } else { NULL };
+            let outliers = self.outliers.as_ref();
+            let list = outliers.map_or(Ok([NULL; 2]), |o| Ok([o.columns.as_input()?, o.count.as_input()?]))?;
+            let mut args = vec![to, addend, self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?];
+            args.extend([weight.scales.as_input()?, x.as_input()?, list[0], list[1]]);
+            args.extend(adapter.map_or([NULL; 2], |matrices| matrices.map(|matrix| input(Some(matrix)))));
+            let (k2, ld2) = adapter.map_or((0, [0; 2]), |[xa, b]| (xa.columns, [xa.ld, b.ld]));
+            let k = self.columns;
+            let lds = [like.ld, self.codes.shape().last(), weight.codes.shape().last(), k, ld2[0], ld2[1]];
+            for size in [out.rows, n, k, k2].into_iter().chain(lds) {
+                args.push(Arg::size(size)?);
+            }
+            args.push(Arg::F32(outliers.map_or(f32::INFINITY, |outliers| outliers.limit)));
+            args.extend([like.is_f32(), Arg::size(split.depth)?]);
+            launch_tiles(&device, &format!("int8_matmul_nt_{}", x.dtype()), &split, &args)
+        })
+    }
+
+    /// `out = dy · weight + addend` of these rows of `dy`.
+    pub fn backward(&self, weight: &Int8, addend: Option<Matrix<'_>>, out: Matrix<'_>) -> Result<()> {
+        let n = weight.codes.shape().rows();
+        self.refuse_misfits(out, [weight.columns, n])?;
+        let (device, split) = (self.codes.device(), self.split(DType::Bf16, n, out));
+        in_slices(&device, out, (1.0, addend), &split, |to, like| {
+            let addend = if split.slices == 1 { input(addend) } else { NULL };
+            let mut args = vec![to, addend, self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?];
+            let lds = [like.ld, self.codes.shape().last(), weight.codes.shape().last()];
+            for size in [out.rows, out.columns, n].into_iter().chain(lds) {
+                args.push(Arg::size(size)?);
+            }
+            args.extend([like.is_f32(), Arg::size(split.depth)?]);
+            launch_tiles(&device, "int8_matmul_nn", &split, &args)
+        })
+    }
+
+    fn split(&self, dtype: DType, k: usize, out: Matrix<'_>) -> SplitK {
+        let split = SplitK::of_int8(dtype, out.rows, out.columns, k);
+        if out.takes_slices() { split } else { split.whole(k) }
+    }
+
+    /// Refuses a product with a weight `[columns of out, K]` that is not these rows'.
+    fn refuse_misfits(&self, out: Matrix<'_>, [columns, k]: [usize; 2]) -> Result<()> {
+        let rows = self.codes.shape().rows();
+        if (out.rows, out.columns, self.columns) == (rows, columns, k) {
+            return Ok(());
+        }
+        let (m, n, own) = (out.rows, out.columns, self.columns);
+        Err(Error::shape(OP, format!("[{rows}, {own}] · [{k}, {columns}] is not [{m}, {n}]")))
+    }
+}
+
+/// A block for each row of `x`, of as many threads as hold it in registers, 16 elements each.
+fn launch_rows(kernel: &str, x: &Tensor, tensors: &[Arg], limit: &[Arg]) -> Result<()> {
+    let (dtype, rows, k) = (x.dtype(), x.shape().rows(), x.shape().last());
+    let held = if pack(k, dtype) == 1 { 1 } else { 16 };
+    let block = k.div_ceil(held).next_multiple_of(32).clamp(32, 1024);
+    let args = [tensors, &[Arg::size(k)?, Arg::size(k.next_multiple_of(16))?], limit].concat();
+    let kernel = format!("quantize_{kernel}_{dtype}");
+    QUANTIZE_KERNELS.launch(&x.device(), &Launch { kernel: &kernel, grid: [rows, 1, 1], block, shared: 0, args: &args })
+}
+
+fn launch_tiles(device: &Device, kernel: &str, split: &SplitK, args: &[Arg]) -> Result<()> {
+    let kernel = format!("{kernel}_{}", split.tile.name());
+    let (block, shared) = split.tile.block();
+    let grid = [split.tiles, split.slices, 1];
+    KERNELS.launch(device, &Launch { kernel: &kernel, grid, block, shared, args })
+}
+
+/// `y = x · weightᵀ`, of `shape`.
+pub fn forward(x: &Tensor, weight: &Int8, shape: Shape) -> Result<Tensor> {
+    let mut y = Tensor::uninit(&x.device(), x.dtype(), shape)?;
+    Rows::of(x, weight.method.threshold)?.forward(x, weight, None, None, Matrix::output(OP, &mut y)?)?;
+    Ok(y)
+}
+
+/// `dx = dy · weight`, of `shape`.
+pub fn backward_x(dy: &Tensor, weight: &Int8, shape: Shape) -> Result<Tensor> {
+    let mut dx = Tensor::uninit(&dy.device(), dy.dtype(), shape)?;
+    match weight.method.backward {
+        Backward::Int8 => Rows::of_gradient(dy, weight)?.backward(weight, None, Matrix::output(OP, &mut dx)?)?,
+        Backward::Dequant => return Err(Error::device(dy.device(), "not yet")),
+    }
+    Ok(dx)
+}
