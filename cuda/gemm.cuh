@@ -11,9 +11,6 @@
 
 constexpr int GROUP = 8;  // rows of tiles that neighbouring blocks go down
 
-// From one slice's n sums to the next's.
-DEVICE int64_t slice_stride(int64_t n) { return (n + 3) / 4 * 4; }
-
 // Where elements are dropped: a or b on their way to the fragments, or the product of the extension, which comes first.
 enum class Dropped { NOTHING, A, B, EXTENSION };
 
@@ -140,18 +137,17 @@ struct Gemm {
         E{result, shared, row0 + warp_id() / WARPS_N * WM, column0 + warp_id() % WARPS_N * WN, M, N}.run(acc);
     }
 
-    DEVICE void run(Result result, const Term<T>& base, const Term<T>& extension, int depth) {
+    DEVICE void run(const Result& result, const Term<T>& base, const Term<T>& extension, int depth) {
         place();
         // A slice takes `depth` of the base's K, the last one the extension too.
         const int first = blockIdx.y * depth, base_depth = least(depth, base.K - first);
         const bool is_last = blockIdx.y + 1 == gridDim.y;
-        result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
 
         Accumulators<WM, WN> acc{};
         const Part of_base = {base, first, (base_depth + A::DEPTH - 1) / A::DEPTH};
         const Part of_extension = {extension, 0, is_last ? (extension.K + A::DEPTH - 1) / A::DEPTH : 0};
         if (DROPPED == Dropped::EXTENSION) mainloop(acc, of_extension, of_base);
         else mainloop(acc, of_base, of_extension);
-        store(result, acc);
+        store(result.slice(M, N), acc);
     }
 };

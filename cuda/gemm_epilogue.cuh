@@ -11,6 +11,12 @@ struct Result {
     int ld;
     float alpha;
     bool is_f32;
+
+    // Where the block's slice of K stores its sums of the [M, N].
+    DEVICE Result slice(int M, int N) const {
+        const int64_t stride = (int64_t(M) * N + 3) / 4 * 4;
+        return {static_cast<float*>(out) + blockIdx.y * stride, addend, ld, alpha, is_f32};
+    }
 };
 
 // Stores N neighbouring elements from `at` on, on a boundary of their size.

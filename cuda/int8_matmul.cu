@@ -3,12 +3,14 @@
 //   int8_matmul_nt   out = b_scale * (a_scale * (a · bᵀ) + outliers(x) · bᵀ) + xa · b2ᵀ + addend    b [N, K]    a layer's
 //                    product with its weight; a is x without its outliers
 //   int8_matmul_nn   out = a_scale * (a · b) + addend    b [K, N]    the gradient of its input (dgrad)
+//   int8_matmul_floats_nn   out = a · (b * b_scale) + addend    b_scale [K]    the same of a gradient that stays floats
 //
 // Pointers: a [M, K] and b int8, rows of memory lda ldb bytes apart, multiples of 16, zeros beyond K (nn: N); a_scale [M],
 //   b_scale [N] f32; x [M, K] in the kernel's dtype, rows ldx apart; columns [K] those in which it has outliers, elements that
 //   are not below `limit` in magnitude, and count how many columns, null for none; xa [M, K2], b2 [N, K2], K2, out and addend
 //   as a2, b2, K2, out and addend of matmul_nt (matmul.cu). The columns of nn's a are in the order of quantize_gradient
-//   (quantize.cu).
+//   (quantize.cu). Of floats_nn a is in the kernel's dtype, rows lda elements apart, b * b_scale rounded to that; but for `any`
+//   lda and K are multiples of 8.
 // Launch: as matmul_nt of the same tile (matmul.cu), `depth` a multiple of 64.
 //   shared int8_matmul_nt_bf16_256 98304
 //   shared int8_matmul_nn_256 98304
@@ -17,10 +19,15 @@
 //   shared int8_matmul_nt_bf16_64 32768
 //   shared int8_matmul_nt_f32_64 32768
 //   shared int8_matmul_nn_64 32768
+//   shared int8_matmul_floats_nn_bf16_256 98304
+//   shared int8_matmul_floats_nn_bf16_128 49152
+//   shared int8_matmul_floats_nn_bf16_64 32768
+//   shared int8_matmul_floats_nn_bf16_any 32768
+//   shared int8_matmul_floats_nn_f32_any 32768
 // Numerics: sums of int8 in int32, exact, then times the scale of their row in f32; to them is added in f32 what the outliers
 //   give in order of their columns, times the codes as floats; all of it times the scale of the column; then the adapter's
 //   part; rounded once when stored. The last of several slices has the outliers and the adapter.
-#include "gemm.cuh"
+#include "gemm_codes.cuh"
 
 // The copies of columns that a list names, ROWS by 32 bf16 or 16 f32 of K a stage: those of x that are not below a limit, or
 // codes.
@@ -125,7 +132,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD> st
         }
     }
 
-    DEVICE void forward(Result result, const Term<int8_t>& term, const float* a_scale, const float* b_scale, int depth,
+    DEVICE void forward(const Result& result, const Term<int8_t>& term, const float* a_scale, const float* b_scale, int depth,
                         const Beside<T>& beside) {
         constexpr int DEPTH = Floats::A::DEPTH;
         const bool is_last = blockIdx.y + 1 == gridDim.y;
@@ -140,20 +147,15 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD> st
             __syncthreads();
             block.mainloop(acc, {beside.adapter, 0, (beside.adapter.K + DEPTH - 1) / DEPTH}, {beside.adapter, 0, 0});
         }
-        block.store(slice_of(result), acc);
+        block.store(result.slice(M, N), acc);
     }
 
-    DEVICE void backward(Result result, const Term<int8_t>& term, const float* a_scale, int depth) {
+    DEVICE void backward(const Result& result, const Term<int8_t>& term, const float* a_scale, int depth) {
         Accumulators<WM, WN> acc;
         integers(acc, term, a_scale, blockIdx.y * depth, depth);
         Floats block{M, N};
         block.row0 = row0, block.column0 = column0;
-        block.template store<true>(slice_of(result), acc);
-    }
-
-    DEVICE Result slice_of(Result result) const {
-        result.out = static_cast<float*>(result.out) + blockIdx.y * slice_stride(int64_t(M) * N);
-        return result;
+        block.template store<true>(result.slice(M, N), acc);
     }
 };
 
@@ -161,8 +163,8 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD> st
     KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
     int8_matmul_nt_##NAME(void* out, const void* addend, const int8_t* a, const int8_t* b, const float* a_scale,       \
                           const float* b_scale, const T* x, const uint32_t* columns, const uint32_t* count,            \
-                          const T* xa, const T* b2, int M, int N, int K, int K2, int ldc, int lda, int ldb, int ldx,   \
-                          int lda2, int ldb2, float limit, int out_f32, int depth) {                                   \
+                          const T* xa, const T* b2, int M, int N, int K, int K2, int ldc, int lda, int ldb, int lda2,  \
+                          int ldb2, int ldx, float limit, int out_f32, int depth) {                                    \
         const Beside<T> beside = {x, columns, count, ldx, limit, {xa, b2, lda2, ldb2, K2}};                            \
         Int8Matmul<T, BM, BN, WARPS_M, WARPS_N, true>{M, N}.forward(                                                   \
             {out, addend, ldc, 1.0f, out_f32 != 0}, {a, b, lda, ldb, K}, a_scale, b_scale, depth, beside);             \
@@ -176,6 +178,15 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD> st
                                                                          {a, b, lda, ldb, K}, a_scale, depth);         \
     }
 
+#define FLOATS_NN(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                          \
+    KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
+    int8_matmul_floats_nn_##NAME(void* out, const void* addend, const T* a, const int8_t* b, const float* b_scale,     \
+                                 int M, int N, int K, int ldc, int lda, int ldb, int out_f32, int depth) {             \
+        decoded_matmul<T, BM, BN, WARPS_M, WARPS_N, false, ALIGNED>({out, addend, ldc, 1.0f, out_f32 != 0},            \
+                                                                    {a, b, lda, ldb, K}, EightBits{b_scale}, M, N,     \
+                                                                    depth, {});                                        \
+    }
+
 NT(bf16, bf16_256, 128, 256, 2, 4)
 NT(bf16, bf16_128, 128, 128, 2, 2)
 NT(bf16, bf16_64, 64, 64, 2, 2)
@@ -183,3 +194,8 @@ NT(float, f32_64, 64, 64, 2, 2)
 NN(256, 128, 256, 2, 4)
 NN(128, 128, 128, 2, 2)
 NN(64, 64, 64, 2, 2)
+FLOATS_NN(bf16, bf16_256, 128, 256, 2, 4, true)
+FLOATS_NN(bf16, bf16_128, 128, 128, 2, 2, true)
+FLOATS_NN(bf16, bf16_64, 64, 64, 2, 2, true)
+FLOATS_NN(bf16, bf16_any, 64, 64, 2, 2, false)
+FLOATS_NN(float, f32_any, 64, 64, 2, 2, false)

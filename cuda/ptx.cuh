@@ -59,6 +59,18 @@ DEVICE void set_bits(uint32_t* word, uint32_t bits) {
     asm volatile("red.global.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
 }
 
+// a * b and a + b, each rounded: the compiler makes no fused multiply-add of them.
+DEVICE float multiply_rounded(float a, float b) {
+    float product;
+    asm("mul.rn.f32 %0, %1, %2;" : "=f"(product) : "f"(a), "f"(b));
+    return product;
+}
+DEVICE float add_rounded(float a, float b) {
+    float sum;
+    asm("add.rn.f32 %0, %1, %2;" : "=f"(sum) : "f"(a), "f"(b));
+    return sum;
+}
+
 // 2^v, 0 for subnormals and -inf.
 DEVICE float ex2(float v) {
     float power;

@@ -115,14 +115,19 @@ impl<'a> Weight<'a> {
         }
     }
 
+    /// The codes, if it is of such.
+    pub(super) fn quantized(self) -> Option<&'a Quantized> {
+        match self {
+            Self::Quantized(weight) => Some(weight),
+            Self::Dense(_) | Self::Packed(_) => None,
+        }
+    }
+
     /// The codes, if they are of int8.
     pub(super) fn int8(self) -> Option<&'a Int8> {
-        match self {
-            Self::Quantized(weight) => match &**weight {
-                Quantized::Int8(weight) => Some(weight),
-                Quantized::FourBit(_) => None,
-            },
-            Self::Dense(_) | Self::Packed(_) => None,
+        match self.quantized() {
+            Some(Quantized::Int8(weight)) => Some(weight),
+            Some(Quantized::FourBit(_)) | None => None,
         }
     }
 

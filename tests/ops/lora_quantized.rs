@@ -9,6 +9,7 @@ use vicugna::dtype::DType;
 use vicugna::ops::dropout::{Dropout, dropout};
 use vicugna::ops::int8_matmul::{Backward, Int8, Method};
 use vicugna::ops::lora::{Adapter, Operands, Projection, linears};
+use vicugna::ops::nf4::{self, Kind};
 use vicugna::ops::weight::{Quantized, Weight};
 use vicugna::reference::elementwise::add;
 use vicugna::reference::int8_matmul::{self as int8, Row};
@@ -58,6 +59,36 @@ fn f32s(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&v| v as f32).collect()
 }
 
+/// How layers hold their weights and multiply by them.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Int8(Backward),
+    FourBit { kind: Kind, blocksize: usize, double: bool },
+}
+
+fn ways() -> impl Strategy<Value = Way> {
+    let four_bits =
+        (prop::sample::select(vec![Kind::Nf4, Kind::Fp4]), prop::sample::select(vec![32, 64]), any::<bool>());
+    prop_oneof![
+        Just(Way::Int8(Backward::Int8)),
+        Just(Way::Int8(Backward::Dequant)),
+        four_bits.prop_map(|(kind, blocksize, double)| Way::FourBit { kind, blocksize, double }),
+    ]
+}
+
+impl Way {
+    fn quantize(self, weight: &Tensor) -> Quantized {
+        match self {
+            Self::Int8(backward) => {
+                Quantized::Int8(Int8::quantize(weight, Method { backward, ..Method::default() }).unwrap())
+            }
+            Self::FourBit { kind, blocksize, double } => {
+                Quantized::FourBit(nf4::quantize(weight, kind, blocksize, double).unwrap())
+            }
+        }
+    }
+}
+
 fn dropouts() -> impl Strategy<Value = Option<Dropout>> {
     let key = (0.0..0.9f32, any::<u64>());
     proptest::option::of(key.prop_map(|(p, seed)| Dropout { p, seed, step: 5, site: 3, first_element: 64 }))
@@ -70,16 +101,21 @@ fn shapes() -> impl Strategy<Value = [usize; 4]> {
 on_devices! {
     /// Base, adapter and residual in one store; both layers' gradients of `x` in one, with each way to them.
     #[test]
-    fn int8_layers_carry_adapters(
-        shape in shapes(), dtype in float_dtype(), key in dropouts(), is_int8: bool, one_is_dense: bool, seed: u64,
+    fn quantized_layers_carry_adapters(
+        shape in shapes(), dtype in float_dtype(), key in dropouts(), way in ways(), one_is_dense: bool, seed: u64,
     ) {
         let ([rows, n, k, _], case) = (shape, Case::new(shape, dtype, key, seed));
-        let method = Method { backward: if is_int8 { Backward::Int8 } else { Backward::Dequant }, ..Method::default() };
         let x = tensor(&case.x, dtype, [rows, k]).with_grad();
         let dense = [0, 1].map(|i| tensor(&case.weights[i], DType::F32, [n, k]));
         let quantized = dense.each_ref().map(|w| {
-            let weight = Int8::quantize(&w.to_device(&Device::Cpu).unwrap(), method).unwrap();
-            Arc::new(Quantized::Int8(weight).to_device(&device()).unwrap())
+            let weight = way.quantize(&w.to_device(&Device::Cpu).unwrap());
+            Arc::new(weight.to_device(&device()).unwrap())
+        });
+        // A GPU multiplies by floats of its activations' dtype.
+        let held = if device().to_string() == "cpu" { DType::F32 } else { dtype };
+        let floats = dense.each_ref().map(|w| {
+            let weight = way.quantize(&w.to_device(&Device::Cpu).unwrap());
+            values(&weight.dequantize(held).unwrap())
         });
         let leaves = [0, 1].map(|i| {
             let r = shape[3];
@@ -99,9 +135,10 @@ on_devices! {
         let is_dense = |i: usize| one_is_dense && i == 1;
         for (i, y) in ys.iter().enumerate() {
             check("y", y, &expected!(R => {
-                let base = match is_dense(i) {
-                    true => reference::matmul::forward::<R>(&cast(&case.x), &cast(&case.weights[i]), k),
-                    false => int8::forward::<R>(&quantized_x, &weights[i]),
+                let base = match way {
+                    _ if is_dense(i) => reference::matmul::forward::<R>(&cast(&case.x), &cast(&case.weights[i]), k),
+                    Way::Int8(_) => int8::forward::<R>(&quantized_x, &weights[i]),
+                    Way::FourBit { .. } => reference::matmul::forward::<R>(&cast(&case.x), &cast(&floats[i]), k),
                 };
                 let y = add::<R>(&base, &case.lora::<R>(i).forward(&cast(&case.x), k));
                 if i == 0 { add::<R>(&y, &cast(&case.residual)) } else { y }
@@ -111,10 +148,13 @@ on_devices! {
         let gradients = backward_from([(&ys[0], dy(0)), (&ys[1], dy(1))]).unwrap();
         check("dx", gradients.get(&x).unwrap(), &expected!(R => {
             let [first, second] = [0, 1].map(|i| {
-                let floats = if is_dense(i) { cast(&case.weights[i]) } else { int8::dequantize::<R>(&weights[i]) };
-                let base = match is_int8 && !is_dense(i) {
-                    true => int8::backward::<R>(&int8::quantize_gradient(&f32s(&case.dys[i]), &weights[i]), &weights[i], k),
-                    false => reference::matmul::backward::<R>(&cast(&case.dys[i]), &cast(&case.x), &floats, k).0,
+                let floats = if is_dense(i) { cast(&case.weights[i]) } else { cast::<R>(&floats[i]) };
+                let base = match way {
+                    Way::Int8(Backward::Int8) if !is_dense(i) => {
+                        let dy = int8::quantize_gradient(&f32s(&case.dys[i]), &weights[i]);
+                        int8::backward::<R>(&dy, &weights[i], k)
+                    }
+                    _ => reference::matmul::backward::<R>(&cast(&case.dys[i]), &cast(&case.x), &floats, k).0,
                 };
                 let [dx, ..] = case.lora::<R>(i).backward(&cast(&case.dys[i]), &cast(&case.x), k);
                 add::<R>(&base, &dx)

@@ -74,7 +74,7 @@ impl<'a> Matrix<'a> {
 
     /// Whether the kernels may copy 16 bytes at once: its rows of memory begin on such boundaries, and so does what is
     /// beyond K in them, where K is their direction.
-    fn is_aligned(self, is_k_inner: bool) -> bool {
+    pub(in crate::ops) fn is_aligned(self, is_k_inner: bool) -> bool {
         let pack = 16 / self.dtype.size();
         let inner = if self.transposed { self.rows } else { self.columns };
         let begins = self.ld.is_multiple_of(pack) && self.slice.ptr.address().is_multiple_of(16);

@@ -93,6 +93,12 @@ impl SplitK {
         Self { slices: 1, depth: k.next_multiple_of(32).max(32), ..self }
     }
 
+    /// How the product `[m, k] · [k, n]` with a matrix of codes that become floats of `dtype` is cut; in f32 its operands may
+    /// begin anywhere.
+    pub fn of_codes(dtype: DType, is_aligned: bool, [m, n, k]: [usize; 3]) -> Self {
+        Self::new(dtype, is_aligned && dtype == DType::Bf16, m, n, k)
+    }
+
     /// How the product of int8 matrices `[m, k] · [k, n]` is cut: as one of bf16, into slices of whole steps.
     ///
     /// What is multiplied beside them is of `dtype`.
@@ -113,6 +119,7 @@ mod tests {
             include_str!("../../../cuda/matmul.cu"),
             include_str!("../../../cuda/lora.cu"),
             include_str!("../../../cuda/int8_matmul.cu"),
+            include_str!("../../../cuda/nf4_matmul.cu"),
         ]
         .concat();
         let shared = contract.lines().filter_map(|line| line.strip_prefix("//   shared "));
@@ -123,7 +130,7 @@ mod tests {
             assert_eq!(tile.block().1.to_string(), bytes, "{kernel}");
             seen.push(tile);
         }
-        assert_eq!(seen.len(), 18 + 14 + 7, "kernels with dynamic shared memory");
+        assert_eq!(seen.len(), 18 + 14 + 12 + 10, "kernels with dynamic shared memory");
     }
 
     #[test]

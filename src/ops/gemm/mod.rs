@@ -7,6 +7,7 @@
 mod block;
 mod codes;
 pub mod cuda;
+pub mod cuda_codes;
 pub mod cuda_tiling;
 mod few;
 pub mod int8;

@@ -6,7 +6,8 @@ use crate::device::{Arg, Device, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::ops::gemm::cuda::{Matrix, NULL, in_slices, input};
+use crate::ops::gemm::cuda::{Matrix, NULL};
+use crate::ops::gemm::cuda_codes::CodesProduct;
 use crate::ops::gemm::cuda_tiling::SplitK;
 use crate::ops::pack::pack;
 use crate::shape::Shape;
@@ -97,48 +98,42 @@ impl Rows {
         addend: Option<Matrix<'_>>,
         out: Matrix<'_>,
     ) -> Result<()> {
-        let n = weight.codes.shape().rows();
-        self.refuse_misfits(out, [n, weight.columns])?;
-        let (device, split) = (x.device(), self.split(x.dtype(), self.columns, out));
-        in_slices(&device, out, (1.0, addend), &split, |to, like| {
-            let addend = if split.slices == 1 { input(addend) } else { NULL };
-            let outliers = self.outliers.as_ref();
-            let list = outliers.map_or(Ok([NULL; 2]), |o| Ok([o.columns.as_input()?, o.count.as_input()?]))?;
-            let mut args = vec![to, addend, self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?];
-            args.extend([weight.scales.as_input()?, x.as_input()?, list[0], list[1]]);
-            args.extend(adapter.map_or([NULL; 2], |matrices| matrices.map(|matrix| input(Some(matrix)))));
-            let (k2, ld2) = adapter.map_or((0, [0; 2]), |[xa, b]| (xa.columns, [xa.ld, b.ld]));
-            let k = self.columns;
-            let lds = [like.ld, self.codes.shape().last(), weight.codes.shape().last(), k, ld2[0], ld2[1]];
-            for size in [out.rows, n, k, k2].into_iter().chain(lds) {
-                args.push(Arg::size(size)?);
-            }
-            args.push(Arg::F32(outliers.map_or(f32::INFINITY, |outliers| outliers.limit)));
-            args.extend([like.is_f32(), Arg::size(split.depth)?]);
-            launch_tiles(&device, &format!("int8_matmul_nt_{}", x.dtype()), &split, &args)
-        })
+        self.refuse_misfits(out, [weight.codes.shape().rows(), weight.columns])?;
+        let outliers = self.outliers.as_ref();
+        let list = outliers.map_or(Ok([NULL; 2]), |list| Ok([list.columns.as_input()?, list.count.as_input()?]))?;
+        let limit = Arg::F32(outliers.map_or(f32::INFINITY, |outliers| outliers.limit));
+        let mut tensors = vec![self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?];
+        tensors.extend([weight.scales.as_input()?, x.as_input()?, list[0], list[1]]);
+        let product = CodesProduct {
+            kernels: KERNELS,
+            kernel: format!("int8_matmul_nt_{}", x.dtype()),
+            split: SplitK::of_int8(x.dtype(), out.rows, out.columns, self.columns),
+            k: self.columns,
+            lds: [self.codes.shape().last(), weight.codes.shape().last()],
+            tensors,
+            adapter: Some(adapter),
+            scalars: vec![Arg::size(self.columns)?, limit],
+            addend,
+        };
+        product.run(&x.device(), out)
     }
 
     /// `out = dy · weight + addend` of these rows of `dy`.
-    pub fn backward(&self, weight: &Int8, addend: Option<Matrix<'_>>, out: Matrix<'_>) -> Result<()> {
+    fn backward(&self, weight: &Int8, addend: Option<Matrix<'_>>, out: Matrix<'_>) -> Result<()> {
         let n = weight.codes.shape().rows();
         self.refuse_misfits(out, [weight.columns, n])?;
-        let (device, split) = (self.codes.device(), self.split(DType::Bf16, n, out));
-        in_slices(&device, out, (1.0, addend), &split, |to, like| {
-            let addend = if split.slices == 1 { input(addend) } else { NULL };
-            let mut args = vec![to, addend, self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?];
-            let lds = [like.ld, self.codes.shape().last(), weight.codes.shape().last()];
-            for size in [out.rows, out.columns, n].into_iter().chain(lds) {
-                args.push(Arg::size(size)?);
-            }
-            args.extend([like.is_f32(), Arg::size(split.depth)?]);
-            launch_tiles(&device, "int8_matmul_nn", &split, &args)
-        })
-    }
-
-    fn split(&self, dtype: DType, k: usize, out: Matrix<'_>) -> SplitK {
-        let split = SplitK::of_int8(dtype, out.rows, out.columns, k);
-        if out.takes_slices() { split } else { split.whole(k) }
+        let product = CodesProduct {
+            kernels: KERNELS,
+            kernel: "int8_matmul_nn".into(),
+            split: SplitK::of_int8(DType::Bf16, out.rows, out.columns, n),
+            k: n,
+            lds: [self.codes.shape().last(), weight.codes.shape().last()],
+            tensors: vec![self.codes.as_input()?, weight.codes.as_input()?, self.scales.as_input()?],
+            adapter: None,
+            scalars: vec![],
+            addend,
+        };
+        product.run(&self.codes.device(), out)
     }
 
     /// Refuses a product with a weight `[columns of out, K]` that is not these rows'.
@@ -162,13 +157,6 @@ fn launch_rows(kernel: &str, x: &Tensor, tensors: &[Arg], limit: &[Arg]) -> Resu
     QUANTIZE_KERNELS.launch(&x.device(), &Launch { kernel: &kernel, grid: [rows, 1, 1], block, shared: 0, args: &args })
 }
 
-fn launch_tiles(device: &Device, kernel: &str, split: &SplitK, args: &[Arg]) -> Result<()> {
-    let kernel = format!("{kernel}_{}", split.tile.name());
-    let (block, shared) = split.tile.block();
-    let grid = [split.tiles, split.slices, 1];
-    KERNELS.launch(device, &Launch { kernel: &kernel, grid, block, shared, args })
-}
-
 /// `y = x · weightᵀ`, of `shape`.
 pub fn forward(x: &Tensor, weight: &Int8, shape: Shape) -> Result<Tensor> {
     let mut y = Tensor::uninit(&x.device(), x.dtype(), shape)?;
@@ -176,12 +164,22 @@ pub fn forward(x: &Tensor, weight: &Int8, shape: Shape) -> Result<Tensor> {
     Ok(y)
 }
 
-/// `dx = dy · weight`, of `shape`.
-pub fn backward_x(dy: &Tensor, weight: &Int8, shape: Shape) -> Result<Tensor> {
-    let mut dx = Tensor::uninit(&dy.device(), dy.dtype(), shape)?;
-    match weight.method.backward {
-        Backward::Int8 => Rows::of_gradient(dy, weight)?.backward(weight, None, Matrix::output(OP, &mut dx)?)?,
-        Backward::Dequant => return Err(Error::device(dy.device(), "not yet")),
+/// `out = dy · weight + addend`, as the weight says how.
+pub fn backward_x(dy: &Tensor, weight: &Int8, addend: Option<Matrix<'_>>, out: Matrix<'_>) -> Result<()> {
+    if weight.method.backward == Backward::Int8 {
+        return Rows::of_gradient(dy, weight)?.backward(weight, addend, out);
     }
-    Ok(dx)
+    let (matrix, n, stride) = (Matrix::new(OP, dy)?, weight.codes.shape().rows(), weight.codes.shape().last());
+    let product = CodesProduct {
+        kernels: KERNELS,
+        kernel: format!("int8_matmul_floats_nn_{}", dy.dtype()),
+        split: SplitK::of_codes(dy.dtype(), matrix.is_aligned(true), [out.rows, out.columns, n]),
+        k: n,
+        lds: [matrix.ld, stride],
+        tensors: vec![dy.as_input()?, weight.codes.as_input()?, weight.scales.as_input()?],
+        adapter: None,
+        scalars: vec![],
+        addend,
+    };
+    product.run(&dy.device(), out)
 }

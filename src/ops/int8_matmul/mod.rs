@@ -9,7 +9,7 @@ pub(crate) use cuda::{KERNELS, QUANTIZE_KERNELS};
 
 use super::check;
 use super::gemm::int8::{self, Addend, Rows, Term};
-use super::gemm::{Matrix, product, with_last};
+use super::gemm::{self, Matrix, product, with_last};
 use super::weight::{Floats, Quantized, Weight};
 use crate::autograd::{Tensor, record};
 use crate::device::Device;
@@ -216,7 +216,9 @@ pub fn int8_matmul(x: &Tensor, weight: &Int8) -> Result<Tensor> {
 
 fn backward_x(dy: &Tensor, weight: Int8, shape: Shape) -> Result<Tensor> {
     if let Device::Cuda(_) = dy.device() {
-        return cuda::backward_x(dy, &weight, shape);
+        let mut dx = Tensor::uninit(&dy.device(), dy.dtype(), shape)?;
+        cuda::backward_x(dy, &weight, None, gemm::cuda::Matrix::output(OP, &mut dx)?)?;
+        return Ok(dx);
     }
     match weight.method().backward {
         Backward::Int8 => {

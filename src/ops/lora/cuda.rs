@@ -15,8 +15,9 @@ use crate::ops::elementwise::cast;
 use crate::ops::gemm::cuda::{Matrix, Place, Product, product};
 use crate::ops::gemm::with_last;
 use crate::ops::int8_matmul::cuda::Rows;
-use crate::ops::int8_matmul::{Backward, Int8};
-use crate::ops::weight::Weight;
+use crate::ops::int8_matmul::{self, Int8};
+use crate::ops::nf4;
+use crate::ops::weight::{Quantized, Weight};
 use crate::shape::Shape;
 
 pub use crate::ops::gemm::cuda::DROPOUT_KERNELS as KERNELS;
@@ -162,13 +163,17 @@ pub fn forward(
             (Some(Placed { columns, b }), Some(xa)) => Some([matrix(xa)?.columns(columns.clone())?, matrix(b)?.t()]),
             _ => None,
         };
-        if let Some(weight) = weight.int8() {
-            rows_for(x, weight, &mut quantized)?.forward(x, weight, adapter, addend, out)?;
-        } else {
-            let weight = cast(&dense(*weight)?.detach(), dtype)?;
-            let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
-            terms.extend(adapter);
-            Product { addend, ..Product::new(&terms) }.run(&device, out)?;
+        match weight.quantized() {
+            Some(Quantized::Int8(weight)) => {
+                rows_for(x, weight, &mut quantized)?.forward(x, weight, adapter, addend, out)?;
+            }
+            Some(Quantized::FourBit(weight)) => nf4::cuda::forward(x, weight, adapter, addend, out)?,
+            None => {
+                let weight = cast(&dense(*weight)?.detach(), dtype)?;
+                let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
+                terms.extend(adapter);
+                Product { addend, ..Product::new(&terms) }.run(&device, out)?;
+            }
         }
         ys.push(y);
     }
@@ -246,18 +251,20 @@ fn backward_x(
             let dropout = call.dropout.filter(|_| terms.len() == 2).map(|key| (Place::Extension, key));
             Product { dropout, addend, ..Product::new(terms) }.run(&device, out)
         };
-        if let Some(weight) = weight.int8().filter(|weight| weight.method().backward == Backward::Int8) {
-            if let Some([dxa, a]) = adapters {
-                // Beside a base of no columns.
-                product(&[[dxa.columns(0..0)?, a.first_rows(0)], [dxa, a]], addend)?;
-                addend = Some(out);
+        if let (Some(_), Some([dxa, a])) = (weight.quantized(), adapters) {
+            // Beside a base of no columns.
+            product(&[[dxa.columns(0..0)?, a.first_rows(0)], [dxa, a]], addend)?;
+            addend = Some(out);
+        }
+        match weight.quantized() {
+            Some(Quantized::Int8(weight)) => int8_matmul::cuda::backward_x(dy, weight, addend, out)?,
+            Some(Quantized::FourBit(weight)) => nf4::cuda::backward_x(dy, weight, addend, out)?,
+            None => {
+                let weight = cast(dense(weight)?, dtype)?;
+                let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];
+                terms.extend(adapters);
+                product(&terms, addend)?;
             }
-            Rows::of_gradient(dy, weight)?.backward(weight, addend, out)?;
-        } else {
-            let weight = cast(dense(weight)?, dtype)?;
-            let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];
-            terms.extend(adapters);
-            product(&terms, addend)?;
         }
         sum = Some(dx);
     }
@@ -300,7 +307,7 @@ fn backward_weight(dy: &Tensor, x: &Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 fn dense(weight: Weight<'_>) -> Result<&Tensor> {
-    weight.dense().ok_or_else(|| Error::dtype(OP, "quantized weights are multiplied on the CPU alone"))
+    weight.dense().ok_or_else(|| Error::dtype(OP, "a weight that was packed for the CPU is on a GPU"))
 }
 
 fn matrix(x: &Tensor) -> Result<Matrix<'_>> {

@@ -2,12 +2,14 @@
 //! themselves in 8 bits where they are nested.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod lookup;
 mod mean;
 mod parts;
 mod table;
 mod view;
 
+pub(crate) use cuda::KERNELS;
 pub use parts::{Absmax, FourBit, NESTED_BLOCKSIZE, Nested};
 pub use table::{Kind, dynamic_map};
 pub use view::View;

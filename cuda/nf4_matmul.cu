@@ -1,0 +1,81 @@
+// Products with a weight of 4 bits, nf4 or fp4, that is never there as floats. Dettmers et al. 2023,
+// https://arxiv.org/abs/2305.14314
+//
+//   nf4_matmul_nt   out = a · bᵀ + xa · b2ᵀ + addend    b [N, K]    a layer's product with its weight
+//   nf4_matmul_nn   out = a · b + addend                b [K, N]    the gradient of its input (dgrad)
+//
+// Pointers: a, xa [M, K2], b2 [N, K2], K2, out, addend and their rows as a, a2, b2, K2, out, addend of matmul_nt (matmul.cu); b the
+//   codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a scale for each block of
+//   2^shift elements. Where `nested` is not null that of block i is map[nested[i]] * absmax[i / 256] + offset. Elements are fp4's
+//   if is_fp4. But for `any`, rows of a and b are multiples of 8 elements.
+// Launch: as matmul_nt of the same tile.
+//   shared nf4_matmul_nt_bf16_256 98304
+//   shared nf4_matmul_nn_bf16_256 98304
+//   shared nf4_matmul_nt_bf16_128 49152
+//   shared nf4_matmul_nn_bf16_128 49152
+//   shared nf4_matmul_nt_bf16_64 32768
+//   shared nf4_matmul_nn_bf16_64 32768
+//   shared nf4_matmul_nt_bf16_any 32768
+//   shared nf4_matmul_nn_bf16_any 32768
+//   shared nf4_matmul_nt_f32_any 32768
+//   shared nf4_matmul_nn_f32_any 32768
+// Numerics: an element is its code's value times its block's scale in f32, rounded to the kernel's dtype; the rest as matmul_nt.
+#include "gemm_codes.cuh"
+
+// What the codes stand for, in 16 banks of shared memory: lanes that look up different ones do not wait for each other.
+DEVICE const float* values_of(bool is_fp4) {
+    __shared__ float values[16];
+    const auto set = [&](int code, float nf4, float fp4) {
+        if (threadIdx.x == code) values[code] = is_fp4 ? fp4 : nf4;
+    };
+    set(0, -1.0f, 0.0f);
+    set(1, -0.6961928f, 0.0625f / 12);
+    set(2, -0.52507305f, 8.0f / 12);
+    set(3, -0.3949175f, 1.0f);
+    set(4, -0.28444138f, 4.0f / 12);
+    set(5, -0.18477343f, 0.5f);
+    set(6, -0.091050036f, 2.0f / 12);
+    set(7, 0.0f, 0.25f);
+    set(8, 0.0795803f, 0.0f);
+    set(9, 0.1609302f, -0.0625f / 12);
+    set(10, 0.2461123f, -8.0f / 12);
+    set(11, 0.33791524f, -1.0f);
+    set(12, 0.44070983f, -4.0f / 12);
+    set(13, 0.562617f, -0.5f);
+    set(14, 0.72295684f, -2.0f / 12);
+    set(15, 1.0f, -0.25f);
+    __syncthreads();
+    return values;
+}
+
+#define NT(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                                 \
+    KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
+    nf4_matmul_nt_##NAME(void* out, const void* addend, const T* a, const uint8_t* b, const float* absmax,             \
+                         const uint8_t* nested, const float* map, const T* xa, const T* b2, int M, int N, int K,       \
+                         int K2, int ldc, int lda, int ldb, int lda2, int ldb2, float offset, int shift, int is_fp4,   \
+                         int out_f32, int depth) {                                                                     \
+        const FourBits codes = {values_of(is_fp4 != 0), absmax, map, nested, offset, shift};                                          \
+        decoded_matmul<T, BM, BN, WARPS_M, WARPS_N, true, ALIGNED>({out, addend, ldc, 1.0f, out_f32 != 0},             \
+                                                                   {a, b, lda, ldb, K}, codes, M, N, depth,            \
+                                                                   {xa, b2, lda2, ldb2, K2});                          \
+    }
+
+#define NN(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                                 \
+    KERNEL(32 * WARPS_M * WARPS_N, 1)                                                                                  \
+    nf4_matmul_nn_##NAME(void* out, const void* addend, const T* a, const uint8_t* b, const float* absmax,             \
+                         const uint8_t* nested, const float* map, int M, int N, int K, int ldc, int lda, int ldb,      \
+                         float offset, int shift, int is_fp4, int out_f32, int depth) {                                \
+        const FourBits codes = {values_of(is_fp4 != 0), absmax, map, nested, offset, shift};                                          \
+        decoded_matmul<T, BM, BN, WARPS_M, WARPS_N, false, ALIGNED>({out, addend, ldc, 1.0f, out_f32 != 0},            \
+                                                                    {a, b, lda, ldb, K}, codes, M, N, depth, {});      \
+    }
+
+#define BOTH(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                               \
+    NT(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                                     \
+    NN(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)
+
+BOTH(bf16, bf16_256, 128, 256, 2, 4, true)
+BOTH(bf16, bf16_128, 128, 128, 2, 2, true)
+BOTH(bf16, bf16_64, 64, 64, 2, 2, true)
+BOTH(bf16, bf16_any, 64, 64, 2, 2, false)
+BOTH(float, f32_any, 64, 64, 2, 2, false)
