@@ -7,5 +7,6 @@ mod frozen;
 mod launches;
 mod memory;
 mod quantized;
+mod quantized_training;
 mod smollm2;
 mod tiny;

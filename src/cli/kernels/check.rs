@@ -1,5 +1,7 @@
 //! One random case of each op: its results on a device, and what its specification says they are.
 
+use std::sync::Arc;
+
 use half::bf16;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +14,9 @@ use crate::expected;
 use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::dropout::Dropout;
+use crate::ops::int8_matmul::{Backward, Int8, Method};
+use crate::ops::lora::{Operands, Projection};
+use crate::ops::weight::{Quantized, Weight};
 use crate::reference::lora::Lora;
 use crate::reference::tolerance::{Errors, Expected};
 use crate::reference::{self, Real};
@@ -205,6 +210,53 @@ pub(super) fn lora(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
         results.push(Found { dtype, ..gradient(name, gradients.get(leaf), backward)? });
     }
     Ok(results)
+}
+
+/// Activations of which one in fifty is an outlier, and every way of the gradient.
+pub(super) fn int8_matmul(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, rows, n, k) = (draw.dtype, draw.size(200), draw.size(200), draw.size(1500));
+    let (mut x, w, dy) = (draw.values(rows * k, dtype), draw.values(n * k, DType::F32), draw.values(rows * n, dtype));
+    let first = draw.size(50) - 1;
+    x.iter_mut().skip(first).step_by(50).for_each(|x| *x = round(*x + 8f64.copysign(*x), dtype));
+    let backward = if draw.random.random() { Backward::Int8 } else { Backward::Dequant };
+    let method = Method { backward, ..Method::default() };
+    let on_cpu = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+    let weight = Int8::quantize(&Tensor::from_slice(&Device::Cpu, [n, k], &on_cpu(&w))?, method)?;
+    let tx = draw.tensor(&x, dtype, [rows, k])?.with_grad();
+    let y = ops::int8_matmul::int8_matmul(&tx, &weight.to_device(draw.device)?)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
+    let rows_of = |values: &[f64], threshold| reference::int8_matmul::quantize(&on_cpu(values), k, threshold);
+    let (qx, qw) = (rows_of(&x, method.threshold), rows_of(&w, 0.0));
+    let forward = expected!(R => reference::int8_matmul::forward::<R>(&qx, &qw));
+    let qdy = reference::int8_matmul::quantize_gradient(&on_cpu(&dy), &qw);
+    let floats = reference::int8_matmul::dequantize::<f64>(&qw).iter().map(|w| round(*w, dtype)).collect::<Vec<_>>();
+    let backward = expected!(R => match backward {
+        Backward::Int8 => reference::int8_matmul::backward::<R>(&qdy, &qw, k),
+        Backward::Dequant => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&floats), k).0,
+    });
+    Ok(vec![found("y", &y, forward)?, gradient("dx", gradients.get(&tx), backward)?])
+}
+
+/// A layer of either kind, with nested scales or plain.
+pub(super) fn nf4(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
+    let (dtype, rows, n, k) = (draw.dtype, draw.size(200), draw.size(200), draw.size(1500));
+    let (x, w, dy) = (draw.values(rows * k, dtype), draw.values(n * k, DType::F32), draw.values(rows * n, dtype));
+    let kind = if draw.random.random() { ops::nf4::Kind::Nf4 } else { ops::nf4::Kind::Fp4 };
+    let w: Vec<f32> = w.iter().map(|&w| w as f32).collect();
+    let weight =
+        ops::nf4::quantize(&Tensor::from_slice(&Device::Cpu, [n, k], &w)?, kind, 64, draw.random.random())?;
+    let floats: Vec<f64> =
+        weight.dequantize(DType::F32)?.to_vec::<f32>()?.iter().map(|&w| round(w.into(), dtype)).collect();
+    let weight = Arc::new(Quantized::FourBit(weight.to_device(draw.device)?));
+    let tx = draw.tensor(&x, dtype, [rows, k])?.with_grad();
+    let layer = Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None };
+    let operands = Operands::of_groups(draw.device, dtype, &[vec![None]])?;
+    let none = || Error::input("kernels check", "a layer without output");
+    let y = ops::lora::linears(&tx, &[layer], operands.first().ok_or_else(none)?, None)?.pop().ok_or_else(none)?;
+    let gradients = backward_from([(&y, draw.tensor(&dy, dtype, [rows, n])?)])?;
+    let forward = expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&floats), k));
+    let backward = expected!(R => reference::matmul::backward::<R>(&cast(&dy), &cast(&x), &cast(&floats), k).0);
+    Ok(vec![found("y", &y, forward)?, gradient("dx", gradients.get(&tx), backward)?])
 }
 
 fn cast_layer<R: Real>(Lora { w, a, b, scaling, mask }: &Lora<f64>) -> Lora<R> {

@@ -71,6 +71,13 @@ const OPS: &[Op] = &[
         check: check::lora,
         profile: profile::lora,
     },
+    Op {
+        name: "int8_matmul",
+        kernels: &[ops::int8_matmul::KERNELS, ops::int8_matmul::QUANTIZE_KERNELS],
+        check: check::int8_matmul,
+        profile: profile::int8_matmul,
+    },
+    Op { name: "nf4", kernels: &[ops::nf4::KERNELS], check: check::nf4, profile: profile::nf4 },
     Op { name: "attention", kernels: &[ops::attention::KERNELS], check: check::attention, profile: profile::attention },
     Op { name: "embedding", kernels: &[ops::embedding::KERNELS], check: check::embedding, profile: profile::embedding },
     Op {
@@ -122,7 +129,12 @@ struct Listed {
 
 fn list(report: &Report) -> Result<()> {
     let mut rows = Vec::new();
-    for kernels in OPS.iter().filter_map(|op| op.kernels.first()) {
+    let mut files: Vec<&Kernels> = Vec::new();
+    for kernels in OPS.iter().flat_map(|op| op.kernels) {
+        if files.iter().any(|listed| listed.name == kernels.name) {
+            continue;
+        }
+        files.push(kernels);
         let listed = |(kernel, params)| Listed { op: kernels.name, kernel, params };
         rows.extend(kernels.signatures()?.into_iter().map(listed));
     }
