@@ -4,35 +4,34 @@
 #include "gemm.cuh"
 
 // A weight in 4 bits, flattened: two codes a byte, that of an even element in its upper half. A scale for each block of
-// 2^shift elements; nested: in 8 bits, map[nested[i]] * absmax[i / 256] + offset.
+// 2^shift elements; nested: in 8 bits, map[nested[i]] * absmax[i / 256] + offset. Values and map lie in shared memory.
 struct FourBits {
     using Source = uint8_t;
-    const float *values, *absmax, *map;
+    const float *values, *map, *absmax;
     const uint8_t* nested;
     float offset;
     int shift;
 
-    DEVICE float scale(int64_t element) const {
+    // What a scale is made of.
+    struct Scale {
+        float absmax;
+        uint32_t code;
+    };
+    DEVICE Scale fetch_scale(int64_t element) const {
         const int64_t block = element >> shift;
-        return nested ? add_rounded(multiply_rounded(map[nested[block]], absmax[block / 256]), offset) : absmax[block];
+        return {absmax[nested ? block / 256 : block], nested ? nested[block] : 0u};
     }
-    // N elements from one on, those from `count` on zeros; N are within one block if the first is a multiple of N.
+    DEVICE float scale(const Scale& of) const {
+        return nested ? add_rounded(multiply_rounded(map[of.code], of.absmax), offset) : of.absmax;
+    }
+    // N elements from one on, those from `count` on zeros.
     template <typename T, int N>
     DEVICE Pack<T, N> elements(const uint8_t* codes, int, int64_t first, int count) const {
         float v[N];
-        if (first % N == 0 && count >= N) {
-            const float s = scale(first);
-            uint32_t word;
-            if constexpr (N == 8) word = *reinterpret_cast<const uint32_t*>(codes + first / 2);
-            else word = *reinterpret_cast<const uint16_t*>(codes + first / 2);
 #pragma unroll
-            for (int j = 0; j < N; ++j) v[j] = values[word >> (j / 2 * 8 + (j % 2 ? 0 : 4)) & 15] * s;
-        } else {
-#pragma unroll
-            for (int j = 0; j < N; ++j) {
-                const int64_t i = first + j;
-                v[j] = j < count ? values[codes[i / 2] >> (i % 2 ? 0 : 4) & 15] * scale(i) : 0.0f;
-            }
+        for (int j = 0; j < N; ++j) {
+            const int64_t i = first + j;
+            v[j] = j < count ? values[codes[i / 2] >> (i % 2 ? 0 : 4) & 15] * scale(fetch_scale(i)) : 0.0f;
         }
         return rounded<T>(v);
     }
@@ -85,13 +84,76 @@ template <typename T, typename CODES, int ROWS, bool INNER, int THREADS> struct 
     }
 };
 
+// A thread's share of a stage of 4 bits that become bf16, of a weight whose rows are multiples of 32 elements: 32 neighbours,
+// which have one scale. Their 16 bytes are asked for a stage ahead, and wait in registers.
+//
+// K not inner: neighbouring threads have neighbouring chunks of a row of the stage, four each, and store them in different
+// orders, so that 8 threads at once meet no bank twice.
+template <int ROWS, bool INNER, int THREADS> struct DecodedRuns {
+    using Source = uint8_t;
+    using L = Layout<bf16, ROWS, INNER>;
+    static constexpr int RUN = 32, RUNS = INNER ? 1 : ROWS / RUN;  // of a row
+    static_assert(L::DEPTH == RUN && ROWS <= THREADS, "a run for a thread");
+
+    FourBits codes;
+    const uint8_t* from;
+    int64_t element;  // the first that is asked for next
+    int ld, to, chunk, turn;  // its row in the stage, its first chunk there, the number of the chunk that it stores first
+    int left;  // of K, from that element on; none for what lies beyond the operand's rows
+    uint4 words;
+    FourBits::Scale scale;
+
+    DEVICE void begin(const uint8_t* operand, int leading, int row0, int k0, int rows, int K) {
+        const int r = threadIdx.x / RUNS, run = threadIdx.x % RUNS;
+        const int row = INNER ? row0 + r : row0 + run * RUN, k = INNER ? k0 : k0 + r;
+        from = operand, ld = leading;
+        element = INNER ? int64_t(row) * ld + k : int64_t(k) * ld + row;
+        to = r * L::ROW_BYTES, chunk = INNER ? r / 2 % 4 : run * 4 ^ r % 8, turn = run / 2 * (8 / RUNS);
+        left = row < rows && threadIdx.x < ROWS ? K - k : 0;
+        words = {}, scale = {};
+        fetch();
+    }
+    DEVICE void fetch() {
+        if (left <= 0) return;
+        words = *reinterpret_cast<const uint4*>(from + element / 2);
+        scale = codes.fetch_scale(element);
+    }
+    DEVICE void copy(uint32_t stage) {
+        const float s = codes.scale(scale);
+        bf16* target = reinterpret_cast<bf16*>(gemm_shared + (stage - shared_address(gemm_shared)) + to);
+        if (threadIdx.x < ROWS) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const int c = INNER ? j : j ^ turn;
+                const uint32_t word = c & 2 ? c & 1 ? words.w : words.z : c & 1 ? words.y : words.x;
+                float v[8];
+#pragma unroll
+                for (int i = 0; i < 8; ++i) v[i] = codes.values[word >> (i / 2 * 8 + (i % 2 ? 0 : 4)) & 15] * s;
+                store(target + (chunk ^ c) * 8, left > 0 ? rounded<bf16>(v) : Pack<bf16, 8>{});
+            }
+        }
+        left -= RUN;
+        element += INNER ? RUN : int64_t(ld) * RUN;
+        fetch();
+    }
+};
+
+// How an operand of CODES is copied.
+template <typename T, typename CODES, int ROWS, bool INNER, int THREADS, bool ALIGNED> struct DecodedCopies {
+    using type = Decoded<T, CODES, ROWS, INNER, THREADS>;
+};
+template <int ROWS, bool INNER, int THREADS> struct DecodedCopies<bf16, FourBits, ROWS, INNER, THREADS, true> {
+    using type = DecodedRuns<ROWS, INNER, THREADS>;
+};
+
 // out = a · b + adapter + addend of a block, b [N, K] (FORWARD) or [K, N] of codes; the last of several slices has the adapter.
 template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, bool FORWARD, bool ALIGNED, typename CODES>
 DEVICE void decoded_matmul(const Result& result, const Term<T, typename CODES::Source>& base, const CODES& codes, int M,
                            int N, int depth, const Term<T>& adapter) {
     constexpr int THREADS = WARPS_M * WARPS_N * WARP;
     using Base = Gemm<T, BM, BN, WARPS_M, WARPS_N, true, FORWARD, ALIGNED, Dropped::NOTHING,
-                      Copies<T, BM, true, THREADS, ALIGNED>, Decoded<T, CODES, BN, FORWARD, THREADS>>;
+                      Copies<T, BM, true, THREADS, ALIGNED>,
+                      typename DecodedCopies<T, CODES, BN, FORWARD, THREADS, ALIGNED>::type>;
     constexpr int DEPTH = Base::A::DEPTH;
     const int first = blockIdx.y * depth;
     Accumulators<Base::WM, Base::WN> acc{};

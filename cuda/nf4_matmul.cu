@@ -4,10 +4,10 @@
 //   nf4_matmul_nt   out = a · bᵀ + xa · b2ᵀ + addend    b [N, K]    a layer's product with its weight
 //   nf4_matmul_nn   out = a · b + addend                b [K, N]    the gradient of its input (dgrad)
 //
-// Pointers: a, xa [M, K2], b2 [N, K2], K2, out, addend and their rows as a, a2, b2, K2, out, addend of matmul_nt (matmul.cu); b the
-//   codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a scale for each block of
-//   2^shift elements. Where `nested` is not null that of block i is map[nested[i]] * absmax[i / 256] + offset. Elements are fp4's
-//   if is_fp4. But for `any`, rows of a and b are multiples of 8 elements.
+// Pointers: a, xa [M, K2], b2 [N, K2], K2, out, addend and their rows as a, a2, b2, K2, out, addend of matmul_nt
+//   (matmul.cu); b the codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a scale
+//   for each block of 2^shift elements. Where `nested` is not null that of block i is map[nested[i]] * absmax[i / 256] +
+//   offset, map [256]. Codes are fp4's if is_fp4. But for `any`, rows of a are multiples of 8 elements, those of b of 32.
 // Launch: as matmul_nt of the same tile.
 //   shared nf4_matmul_nt_bf16_256 98304
 //   shared nf4_matmul_nn_bf16_256 98304
@@ -22,9 +22,12 @@
 // Numerics: an element is its code's value times its block's scale in f32, rounded to the kernel's dtype; the rest as matmul_nt.
 #include "gemm_codes.cuh"
 
-// What the codes stand for, in 16 banks of shared memory: lanes that look up different ones do not wait for each other.
-DEVICE const float* values_of(bool is_fp4) {
-    __shared__ float values[16];
+// Puts what codes stand for into shared memory. The values lie in 16 banks: lanes that look up different ones do not wait
+// for each other.
+DEVICE FourBits with_tables(FourBits codes, bool is_fp4) {
+    __shared__ float values[16], map[256];
+    if (codes.nested)
+        for (int i = threadIdx.x; i < 256; i += blockDim.x) map[i] = codes.map[i];
     const auto set = [&](int code, float nf4, float fp4) {
         if (threadIdx.x == code) values[code] = is_fp4 ? fp4 : nf4;
     };
@@ -45,7 +48,8 @@ DEVICE const float* values_of(bool is_fp4) {
     set(14, 0.72295684f, -2.0f / 12);
     set(15, 1.0f, -0.25f);
     __syncthreads();
-    return values;
+    codes.values = values, codes.map = map;
+    return codes;
 }
 
 #define NT(T, NAME, BM, BN, WARPS_M, WARPS_N, ALIGNED)                                                                 \
@@ -54,7 +58,7 @@ DEVICE const float* values_of(bool is_fp4) {
                          const uint8_t* nested, const float* map, const T* xa, const T* b2, int M, int N, int K,       \
                          int K2, int ldc, int lda, int ldb, int lda2, int ldb2, float offset, int shift, int is_fp4,   \
                          int out_f32, int depth) {                                                                     \
-        const FourBits codes = {values_of(is_fp4 != 0), absmax, map, nested, offset, shift};                                          \
+        const FourBits codes = with_tables({nullptr, map, absmax, nested, offset, shift}, is_fp4 != 0);                \
         decoded_matmul<T, BM, BN, WARPS_M, WARPS_N, true, ALIGNED>({out, addend, ldc, 1.0f, out_f32 != 0},             \
                                                                    {a, b, lda, ldb, K}, codes, M, N, depth,            \
                                                                    {xa, b2, lda2, ldb2, K2});                          \
@@ -65,7 +69,7 @@ DEVICE const float* values_of(bool is_fp4) {
     nf4_matmul_nn_##NAME(void* out, const void* addend, const T* a, const uint8_t* b, const float* absmax,             \
                          const uint8_t* nested, const float* map, int M, int N, int K, int ldc, int lda, int ldb,      \
                          float offset, int shift, int is_fp4, int out_f32, int depth) {                                \
-        const FourBits codes = {values_of(is_fp4 != 0), absmax, map, nested, offset, shift};                                          \
+        const FourBits codes = with_tables({nullptr, map, absmax, nested, offset, shift}, is_fp4 != 0);                \
         decoded_matmul<T, BM, BN, WARPS_M, WARPS_N, false, ALIGNED>({out, addend, ldc, 1.0f, out_f32 != 0},            \
                                                                     {a, b, lda, ldb, K}, codes, M, N, depth, {});      \
     }

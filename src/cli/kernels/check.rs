@@ -243,8 +243,7 @@ pub(super) fn nf4(draw: &mut Draw<'_>) -> Result<Vec<Found>> {
     let (x, w, dy) = (draw.values(rows * k, dtype), draw.values(n * k, DType::F32), draw.values(rows * n, dtype));
     let kind = if draw.random.random() { ops::nf4::Kind::Nf4 } else { ops::nf4::Kind::Fp4 };
     let w: Vec<f32> = w.iter().map(|&w| w as f32).collect();
-    let weight =
-        ops::nf4::quantize(&Tensor::from_slice(&Device::Cpu, [n, k], &w)?, kind, 64, draw.random.random())?;
+    let weight = ops::nf4::quantize(&Tensor::from_slice(&Device::Cpu, [n, k], &w)?, kind, 64, draw.random.random())?;
     let floats: Vec<f64> =
         weight.dequantize(DType::F32)?.to_vec::<f32>()?.iter().map(|&w| round(w.into(), dtype)).collect();
     let weight = Arc::new(Quantized::FourBit(weight.to_device(draw.device)?));

@@ -13,6 +13,10 @@ use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::attention::{Heads, Segments};
 use crate::ops::cross_entropy::IGNORE_INDEX;
 use crate::ops::dropout::Dropout;
+use crate::ops::int8_matmul::{Backward, Int8, Method};
+use crate::ops::lora::{Operands, Projection};
+use crate::ops::matmul::SplitK;
+use crate::ops::weight::{Quantized, Weight};
 
 /// Runs an op on a device; the bytes that each of its launches must ask for, in their order: every operand once, and what
 /// all rows share once for each block.
@@ -181,10 +185,68 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     Ok([&[operands][..], &forward, &backward, &of_adapter].concat().concat())
 }
 
+/// A layer's product in int8, and its input's gradient in int8 and as floats.
+pub(super) fn int8_matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let ([m, n, k], mut costs) = ([ROWS, NKV * D, H], Vec::new());
+    for backward in [Backward::Int8, Backward::Dequant] {
+        let method = Method { backward, ..Method::default() };
+        let weight = Int8::quantize(&tensor(&Device::Cpu, DType::F32, [n, k])?, method)?.to_device(device)?;
+        let x = tensor(device, dtype, [m, k])?.with_grad();
+        let y = ops::int8_matmul::int8_matmul(&x, &weight)?;
+        backward_from([(&y, y.detach())])?;
+        // Rows are read and made once; the flags of no column are read, and that there is none is stored.
+        let rows = |width: usize| m * width * (dtype.size() + 1) + m * 4;
+        costs.extend([rows(k), k / 8 + 4]);
+        let split = SplitK::of_int8(dtype, m, n, k);
+        costs.push(tiles(split, [m, n, k], [8, 8], dtype) + split.tiles * split.slices * scales(split));
+        let split = match backward {
+            Backward::Int8 => {
+                costs.push(rows(n) + m * n * 4); // each row by the scales of the columns
+                SplitK::of_int8(DType::Bf16, m, k, n)
+            }
+            Backward::Dequant => SplitK::of_codes(dtype, true, [m, k, n]),
+        };
+        let left = if backward == Backward::Int8 { 8 } else { 8 * dtype.size() };
+        costs.push(tiles(split, [m, k, n], [left, 8], dtype));
+    }
+    Ok(costs)
+}
+
+/// Bytes of the scales of a tile's rows and columns.
+fn scales(split: SplitK) -> usize {
+    split.tile.size().iter().sum::<usize>() * 4
+}
+
+/// A layer's product with a weight of 4 bits, and its input's gradient.
+pub(super) fn nf4(device: &Device, dtype: DType) -> Result<Vec<usize>> {
+    let (m, n, k) = (ROWS, NKV * D, H);
+    let weight = ops::nf4::quantize(&tensor(&Device::Cpu, DType::F32, [n, k])?, ops::nf4::Kind::Nf4, 64, false)?;
+    let weight = Arc::new(Quantized::FourBit(weight.to_device(device)?));
+    let x = tensor(device, dtype, [m, k])?.with_grad();
+    let layer = Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None };
+    let operands = Operands::of_groups(device, dtype, &[vec![None]])?;
+    for y in operands.iter().map(|operands| ops::lora::linears(&x, &[layer], operands, None)) {
+        y?.iter().try_for_each(|y| backward_from([(y, y.detach())]).map(|_| ()))?;
+    }
+    // Half a byte an element, and of 64 the scale.
+    let cost = |m, n, k| {
+        tiles(SplitK::of_codes(dtype, true, [m, n, k]), [m, n, k], [8 * dtype.size(), 4], dtype)
+            + n * k * m.div_ceil(64) * 4 / 64
+    };
+    Ok(vec![cost(m, n, k), cost(m, k, n)])
+}
+
+/// The bytes of a launch of `[m, k]` by `[k, n]`, whose elements are of so many bits, in tiles.
+fn tiles(split: SplitK, [m, n, k]: [usize; 3], bits: [usize; 2], out: DType) -> usize {
+    let [rows, columns] = split.tile.size();
+    let results = if split.slices == 1 { out.size() } else { 4 * split.slices };
+    (m * n.div_ceil(columns) * bits[0] + n * m.div_ceil(rows) * bits[1]) * k / 8 + m * n * results
+}
+
 /// The bytes of each launch of `[m, k]` by `[k, n]`, and `[m, k2]` by `[k2, n]` on top, in tiles: each reads its rows and its columns; slices of K
 /// are stored apart, then added.
 fn product([dtype, out]: [DType; 2], m: usize, n: usize, [k, k2]: [usize; 2]) -> Vec<usize> {
-    let split = ops::matmul::SplitK::new(dtype, true, m, n, k);
+    let split = SplitK::new(dtype, true, m, n, k);
     let [rows, columns] = split.tile.size();
     let (out, sums) = (m * n * out.size(), split.slices * m * n * 4);
     let operands = (m * n.div_ceil(columns) + n * m.div_ceil(rows)) * (k + k2) * dtype.size();

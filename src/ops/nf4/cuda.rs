@@ -32,7 +32,7 @@ pub fn backward_x(dy: &Tensor, weight: &FourBit, addend: Option<Matrix<'_>>, out
 
 fn product(layout: &str, a: &Tensor, weight: &FourBit, k: usize, out: Matrix<'_>) -> Result<CodesProduct<'static>> {
     let ([_, columns], matrix) = (weight.shape(), Matrix::new(OP, a)?);
-    let is_aligned = matrix.is_aligned(true) && columns.is_multiple_of(8);
+    let is_aligned = matrix.is_aligned(true) && columns.is_multiple_of(32);
     let (absmax, offset) = match weight.absmax() {
         Absmax::Plain(absmax) => ([absmax.as_input()?, NULL, NULL], 0.0),
         Absmax::Nested(nested) => {

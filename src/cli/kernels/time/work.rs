@@ -1,6 +1,8 @@
 //! What is timed: each op at the widths of Llama-3-8B. `scripts/gpu_check.py` does the same with PyTorch, by the same names.
 
-use super::{Bench, Cost};
+use std::sync::Arc;
+
+use super::{Bench, Cost, random};
 use crate::autograd::{Tensor, backward, backward_from, no_grad};
 use crate::device::Device;
 use crate::dtype::DType;
@@ -9,6 +11,9 @@ use crate::ops;
 use crate::ops::adamw::{AdamWOptions, AdamWUpdate};
 use crate::ops::attention::{Heads, Segments};
 use crate::ops::dropout::Dropout;
+use crate::ops::int8_matmul::{Int8, Method};
+use crate::ops::lora::{Operands, Projection};
+use crate::ops::weight::{Quantized, Weight};
 
 type Work = fn(&mut Bench) -> Result<()>;
 
@@ -19,6 +24,8 @@ pub(super) const OPS: &[(&str, Work)] = &[
     ("attention", attention),
     ("matmul", matmul),
     ("lora", lora),
+    ("int8_matmul", int8_matmul),
+    ("nf4", nf4),
     ("cross_entropy", cross_entropy),
     ("embedding", embedding),
     ("elementwise", elementwise),
@@ -108,6 +115,62 @@ fn lora(bench: &mut Bench) -> Result<()> {
     let forward = Cost::Operations(base + adapter);
     let y = bench.step("lora forward", forward, || ops::lora::lora(&x, &weight, &a, &b, 2.0, None, None))?;
     bench.step("lora backward", Cost::Operations(base + 2 * adapter), || backward_from([(&y, y.detach())]))?;
+    Ok(())
+}
+
+/// A frozen layer in int8, without outliers, and with them in one column of a hundred and in one of ten.
+fn int8_matmul(bench: &mut Bench) -> Result<()> {
+    let (k, n) = (bench.width(H), bench.width(I));
+    let floats = random(&Device::Cpu, DType::F32, [n, k].into(), 1.0, 1)?;
+    let weight = Int8::quantize(&floats, Method::default())?.to_device(&bench.device)?;
+    let operations = Cost::Operations(2 * bench.rows * n * k);
+    for (name, every) in [("", None), (" 1% outliers", Some(100)), (" 10% outliers", Some(10))] {
+        let scale = |column: usize| if every.is_some_and(|every| column.is_multiple_of(every)) { 20.0 } else { 1.0 };
+        let x = with_columns(bench, &(0..k).map(scale).collect::<Vec<_>>())?.with_grad();
+        let y = bench
+            .step(format!("int8_matmul {k} to {n}{name}"), operations, || ops::int8_matmul::int8_matmul(&x, &weight))?;
+        if name.is_empty() {
+            bench.step(format!("int8_matmul {k} to {n} dx"), operations, || backward_from([(&y, y.detach())]))?;
+        }
+    }
+    let (row, bytes) = (bench.tensor([1, k])?, Cost::Bytes(n * k));
+    bench.step(format!("int8_matmul {k} to {n} one row"), bytes, || ops::int8_matmul::int8_matmul(&row, &weight))?;
+    Ok(())
+}
+
+/// Random rows, each column times its scale.
+fn with_columns(bench: &Bench, scale: &[f32]) -> Result<Tensor> {
+    const OWN: usize = 64;
+    let k = scale.len();
+    let mut values = random(&Device::Cpu, DType::F32, [OWN, k].into(), 1.0, 2)?;
+    for row in values.slice_mut::<f32>()?.chunks_mut(k) {
+        row.iter_mut().zip(scale).for_each(|(x, scale)| *x *= scale);
+    }
+    let own = ops::elementwise::cast(&values, bench.dtype)?.to_device(&bench.device)?;
+    let mut x = Tensor::uninit(&bench.device, bench.dtype, [bench.rows, k])?;
+    for first in (0..bench.rows).step_by(OWN) {
+        x.write_rows(first, &own.copy_rows(0..OWN.min(bench.rows - first))?)?;
+    }
+    Ok(x)
+}
+
+/// A frozen layer in 4 bits.
+fn nf4(bench: &mut Bench) -> Result<()> {
+    let (k, n) = (bench.width(H), bench.width(I));
+    let floats = random(&Device::Cpu, DType::F32, [n, k].into(), 1.0, 1)?;
+    let weight = ops::nf4::quantize(&floats, ops::nf4::Kind::Nf4, 64, false)?.to_device(&bench.device)?;
+    let weight = Arc::new(Quantized::FourBit(weight));
+    let layer = [Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None }];
+    let operands = Operands::of_groups(&bench.device, bench.dtype, &[vec![None]])?;
+    let Some(operands) = operands.first() else { return Ok(()) };
+    let operations = Cost::Operations(2 * bench.rows * n * k);
+    let x = bench.tensor([bench.rows, k])?.with_grad();
+    let run = || ops::lora::linears(&x, &layer, operands, None);
+    for y in bench.step(format!("nf4 {k} to {n}"), operations, run)? {
+        bench.step(format!("nf4 {k} to {n} dx"), operations, || backward_from([(&y, y.detach())]))?;
+    }
+    let (row, bytes) = (bench.tensor([1, k])?, Cost::Bytes(n * k / 2));
+    bench.step(format!("nf4 {k} to {n} one row"), bytes, || ops::lora::linears(&row, &layer, operands, None))?;
     Ok(())
 }
 
