@@ -24,6 +24,17 @@ struct FourBits {
     DEVICE float scale(const Scale& of) const {
         return nested ? add_rounded(multiply_rounded(map[of.code], of.absmax), offset) : of.absmax;
     }
+    // The elements of a word of codes.
+    DEVICE Pack<bf16, 8> eight(uint32_t word, float scale) const {
+        float v[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = values[word >> (i / 2 * 8 + (i % 2 ? 0 : 4)) & 15] * scale;
+        return rounded<bf16>(v);
+    }
+    // Eight elements from a multiple of 8 on, which have one scale.
+    DEVICE Pack<bf16, 8> eight(const uint8_t* codes, int64_t first) const {
+        return eight(*reinterpret_cast<const uint32_t*>(codes + first / 2), scale(fetch_scale(first)));
+    }
     // N elements from one on, those from `count` on zeros.
     template <typename T, int N>
     DEVICE Pack<T, N> elements(const uint8_t* codes, int, int64_t first, int count) const {
@@ -126,10 +137,7 @@ template <int ROWS, bool INNER, int THREADS> struct DecodedRuns {
             for (int j = 0; j < 4; ++j) {
                 const int c = INNER ? j : j ^ turn;
                 const uint32_t word = c & 2 ? c & 1 ? words.w : words.z : c & 1 ? words.y : words.x;
-                float v[8];
-#pragma unroll
-                for (int i = 0; i < 8; ++i) v[i] = codes.values[word >> (i / 2 * 8 + (i % 2 ? 0 : 4)) & 15] * s;
-                store(target + (chunk ^ c) * 8, left > 0 ? rounded<bf16>(v) : Pack<bf16, 8>{});
+                store(target + (chunk ^ c) * 8, left > 0 ? codes.eight(word, s) : Pack<bf16, 8>{});
             }
         }
         left -= RUN;

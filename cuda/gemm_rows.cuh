@@ -21,9 +21,10 @@ template <bool ALIGNED> DEVICE Pack<bf16, 8> load_eight(const bf16* matrix, int 
     }
 }
 
-// sums += the warp's share of K: every ROWS_WARPS-th stretch. HALVES of a: 8 rows each.
-template <int HALVES, bool ALIGNED>
-DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
+// sums += the warp's share of K: every ROWS_WARPS-th stretch. HALVES of a: 8 rows each. `weight` gives eight elements of a
+// row of b.
+template <int HALVES, bool ALIGNED, typename T, typename WEIGHT>
+DEVICE void accumulate(float (&sums)[2][4], const Term<bf16, T>& term, int n0, int M, const WEIGHT& weight) {
     constexpr int UNROLL = ALIGNED ? 4 : 1, STRETCH = 32 * UNROLL;
     const int r = lane_id() / 4;
 #pragma unroll 1
@@ -33,8 +34,7 @@ DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int 
         for (int u = 0; u < UNROLL; ++u) {
             const int k = k0 + u * 32 + lane_id() % 4 * 8;
 #pragma unroll
-            for (int half = 0; half < 2; ++half)
-                w[u][half] = load_eight<ALIGNED>(term.b, term.ldb, n0 + half * 8 + r, N, k, term.K);
+            for (int half = 0; half < 2; ++half) w[u][half] = weight(n0 + half * 8 + r, k);
 #pragma unroll
             for (int half = 0; half < HALVES; ++half)
                 x[u][half] = load_eight<ALIGNED>(term.a, term.lda, half * 8 + r, M, k, term.K);
@@ -53,33 +53,47 @@ DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int 
     }
 }
 
-DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<bf16>& extension, int M, int N) {
-    const int n0 = blockIdx.x * ROWS_TILE;
-    float sums[2][4] = {};
-#pragma unroll 1
-    for (int i = 0; i < 2; ++i) {
-        const Term<bf16> term = i == 0 ? base : extension;
-        if ((term.K | term.lda | term.ldb) % 8 != 0) accumulate<2, false>(sums, term, n0, M, N);
-        else if (M > 8) accumulate<2, true>(sums, term, n0, M, N);
-        else accumulate<1, true>(sums, term, n0, M, N);
-    }
+// The product with a weight of floats.
+DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
+    const auto aligned = [&](int r, int k) { return load_eight<true>(term.b, term.ldb, r, N, k, term.K); };
+    const auto any = [&](int r, int k) { return load_eight<false>(term.b, term.ldb, r, N, k, term.K); };
+    if ((term.K | term.lda | term.ldb) % 8 != 0) accumulate<2, false>(sums, term, n0, M, any);
+    else if (M > 8) accumulate<2, true>(sums, term, n0, M, aligned);
+    else accumulate<1, true>(sums, term, n0, M, aligned);
+}
+
+// The sum over the warps of element (m, n) that the thread stores, m = threadIdx.x / ROWS_TILE, n the rest.
+template <typename S> DEVICE S sum_of_warps(const S (&sums)[2][4]) {
     // Element (m, n) of a warp's sums, so that neither writing pairs of m nor reading rows of n meets a bank twice.
     const auto at = [](int warp, int half, int n, int m) {
         return ((warp * 2 + half) * ROWS_TILE + n) * 8 + (m ^ n / 4 * 2);
     };
-    __shared__ alignas(16) float shared[ROWS_WARPS * 2 * ROWS_TILE * 8];
+    __shared__ alignas(16) S shared[ROWS_WARPS * 2 * ROWS_TILE * 8];
 #pragma unroll
     for (int half = 0; half < 2; ++half)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            float* to = shared + at(warp_id(), half, i * 8 + lane_id() / 4, lane_id() % 4 * 2);
+            S* to = shared + at(warp_id(), half, i * 8 + lane_id() / 4, lane_id() % 4 * 2);
             store_shared(to, sums[half][2 * i], sums[half][2 * i + 1]);
         }
     __syncthreads();
     const int m = threadIdx.x / ROWS_TILE, n = threadIdx.x % ROWS_TILE;
-    if (m >= M || n0 + n >= N) return;
-    float sum = 0.0f;
+    S sum{};
 #pragma unroll
     for (int warp = 0; warp < ROWS_WARPS; ++warp) sum += shared[at(warp, m / 8, n, m % 8)];
-    store_result(result, int64_t(m) * result.ld + n0 + n, Pack<float, 1>{sum});
+    return sum;
+}
+
+// Stores the thread's sum, in the block's 16 columns from n0 on.
+DEVICE void store_sum(const Result& result, float sum, int n0, int M, int N) {
+    const int m = threadIdx.x / ROWS_TILE, n = n0 + threadIdx.x % ROWS_TILE;
+    if (m < M && n < N) store_result(result, int64_t(m) * result.ld + n, Pack<float, 1>{sum});
+}
+
+DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<bf16>& extension, int M, int N) {
+    const int n0 = blockIdx.x * ROWS_TILE;
+    float sums[2][4] = {};
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) accumulate(sums, i == 0 ? base : extension, n0, M, N);
+    store_sum(result, sum_of_warps(sums), n0, M, N);
 }

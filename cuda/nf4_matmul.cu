@@ -3,12 +3,13 @@
 //
 //   nf4_matmul_nt   out = a · bᵀ + xa · b2ᵀ + addend    b [N, K]    a layer's product with its weight
 //   nf4_matmul_nn   out = a · b + addend                b [K, N]    the gradient of its input (dgrad)
+//   nf4_matmul_rows as nf4_matmul_nt, for M up to 16
 //
 // Pointers: a, xa [M, K2], b2 [N, K2], K2, out, addend and their rows as a, a2, b2, K2, out, addend of matmul_nt
 //   (matmul.cu); b the codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a scale
 //   for each block of 2^shift elements. Where `nested` is not null that of block i is map[nested[i]] * absmax[i / 256] +
 //   offset, map [256]. Codes are fp4's if is_fp4. But for `any`, rows of a are multiples of 8 elements, those of b of 32.
-// Launch: as matmul_nt of the same tile.
+// Launch: as matmul_nt of the same tile; rows as matmul_rows.
 //   shared nf4_matmul_nt_bf16_256 98304
 //   shared nf4_matmul_nn_bf16_256 98304
 //   shared nf4_matmul_nt_bf16_128 49152
@@ -21,6 +22,7 @@
 //   shared nf4_matmul_nn_f32_any 32768
 // Numerics: an element is its code's value times its block's scale in f32, rounded to the kernel's dtype; the rest as matmul_nt.
 #include "gemm_codes.cuh"
+#include "gemm_rows.cuh"
 
 // Puts what codes stand for into shared memory. The values lie in 16 banks: lanes that look up different ones do not wait
 // for each other.
@@ -83,3 +85,24 @@ BOTH(bf16, bf16_128, 128, 128, 2, 2, true)
 BOTH(bf16, bf16_64, 64, 64, 2, 2, true)
 BOTH(bf16, bf16_any, 64, 64, 2, 2, false)
 BOTH(float, f32_any, 64, 64, 2, 2, false)
+
+KERNEL(256)
+nf4_matmul_rows_bf16(void* out, const void* addend, const bf16* a, const uint8_t* b, const float* absmax,
+                     const uint8_t* nested, const float* map, const bf16* xa, const bf16* b2, int M, int N, int K, int K2,
+                     int ldc, int lda, int ldb, int lda2, int ldb2, float offset, int shift, int is_fp4, int out_f32) {
+    const FourBits codes = with_tables({nullptr, map, absmax, nested, offset, shift}, is_fp4 != 0);
+    const int n0 = blockIdx.x * ROWS_TILE;
+    const Term<bf16, uint8_t> base = {a, b, lda, ldb, K};
+    float sums[2][4] = {};
+    if (K % 8 == 0 && lda % 8 == 0) {
+        accumulate<2, true>(sums, base, n0, M, [&](int r, int k) {
+            return r < N && k < K ? codes.eight(b, int64_t(r) * ldb + k) : Pack<bf16, 8>{};
+        });
+    } else {
+        accumulate<2, false>(sums, base, n0, M, [&](int r, int k) {
+            return r < N && k < K ? codes.elements<bf16, 8>(b, r, int64_t(r) * ldb + k, K - k) : Pack<bf16, 8>{};
+        });
+    }
+    accumulate(sums, {xa, b2, lda2, ldb2, K2}, n0, M, N);
+    store_sum({out, addend, ldc, 1.0f, out_f32 != 0}, sum_of_warps(sums), n0, M, N);
+}

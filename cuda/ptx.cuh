@@ -110,6 +110,9 @@ DEVICE void store_shared(float* p, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(p)), "f"(first), "f"(second) : "memory");
 }
 
+DEVICE void store_shared(int* p, int first, int second) {
+    asm volatile("st.shared.v2.s32 [%0], {%1, %2};" ::"r"(shared_address(p)), "r"(first), "r"(second) : "memory");
+}
 DEVICE void store_shared(float* p, float first, float second, float third, float fourth) {
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)), "f"(first), "f"(second), "f"(third),
                  "f"(fourth)

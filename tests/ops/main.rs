@@ -15,6 +15,7 @@ mod lora;
 mod lora_quantized;
 mod matmul;
 mod nf4;
+mod quantized_counters;
 mod rmsnorm;
 mod rope;
 mod swiglu;

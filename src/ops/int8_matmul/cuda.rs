@@ -107,6 +107,7 @@ impl Rows {
         let product = CodesProduct {
             kernels: KERNELS,
             kernel: format!("int8_matmul_nt_{}", x.dtype()),
+            rows_kernel: Some(format!("int8_matmul_rows_{}", x.dtype())),
             split: SplitK::of_int8(x.dtype(), out.rows, out.columns, self.columns),
             k: self.columns,
             lds: [self.codes.shape().last(), weight.codes.shape().last()],
@@ -125,6 +126,7 @@ impl Rows {
         let product = CodesProduct {
             kernels: KERNELS,
             kernel: "int8_matmul_nn".into(),
+            rows_kernel: None,
             split: SplitK::of_int8(DType::Bf16, out.rows, out.columns, n),
             k: n,
             lds: [self.codes.shape().last(), weight.codes.shape().last()],
@@ -173,6 +175,7 @@ pub fn backward_x(dy: &Tensor, weight: &Int8, addend: Option<Matrix<'_>>, out: M
     let product = CodesProduct {
         kernels: KERNELS,
         kernel: format!("int8_matmul_floats_nn_{}", dy.dtype()),
+        rows_kernel: None,
         split: SplitK::of_codes(dy.dtype(), matrix.is_aligned(true), [out.rows, out.columns, n]),
         k: n,
         lds: [matrix.ld, stride],

@@ -3,6 +3,7 @@
 use super::{Absmax, FourBit, Kind, OP};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Kernels};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
 use crate::ops::gemm::cuda::{Matrix, NULL};
@@ -21,7 +22,9 @@ pub fn forward(
     out: Matrix<'_>,
 ) -> Result<()> {
     let [_, k] = weight.shape();
-    CodesProduct { adapter: Some(adapter), addend, ..product("nt", x, weight, k, out)? }.run(&x.device(), out)
+    let rows_kernel = (x.dtype() == DType::Bf16).then(|| "nf4_matmul_rows_bf16".into());
+    CodesProduct { adapter: Some(adapter), addend, rows_kernel, ..product("nt", x, weight, k, out)? }
+        .run(&x.device(), out)
 }
 
 /// `out = dy · weight + addend`.
@@ -43,6 +46,7 @@ fn product(layout: &str, a: &Tensor, weight: &FourBit, k: usize, out: Matrix<'_>
     Ok(CodesProduct {
         kernels: KERNELS,
         kernel: format!("nf4_matmul_{layout}_{}", a.dtype()),
+        rows_kernel: None,
         split: SplitK::of_codes(a.dtype(), is_aligned, [out.rows, out.columns, k]),
         k,
         lds: [matrix.ld, columns],
