@@ -13,34 +13,7 @@
 //   block 32.
 // Numerics: f32, in this order. A row whose absmax is below 127 / the largest f32 counts as one of zeros. What is not a
 //   number is an outlier. Where `limit` is infinite, the scale of a row that is not finite is not a number, its q zeros.
-#include "span.cuh"
-
-template <int N> constexpr int HELD = N == 1 ? 1 : 16 / N;
-template <int N> using Row = Spans<N, HELD<N>>;
-
-constexpr float LEAST = 127.0f / 0x1.fffffep127f;
-
-// Where the code of column c lies among those of its row.
-template <bool TURNED> DEVICE int place(int c) {
-    return TURNED ? c & ~14 | (c & 6) << 1 | (c & 8) >> 2 : c;
-}
-
-// The codes of N neighbours from column c on.
-template <int N, bool TURNED> DEVICE void store_codes(int8_t* row, int c, const int (&codes)[N]) {
-    int8_t* to = row + c;
-    Pack<uint32_t, (N + 3) / 4> words{};
-    if constexpr (N == 1) {
-        row[place<TURNED>(c)] = int8_t(codes[0]);
-    } else if constexpr (TURNED) {
-#pragma unroll
-        for (int j = 0; j < N; j += 2)
-            *reinterpret_cast<uint16_t*>(row + place<TURNED>(c + j)) = codes[j] & 0xff | (codes[j + 1] & 0xff) << 8;
-    } else {
-#pragma unroll
-        for (int j = 0; j < N; ++j) words.v[j / 4] |= (uint32_t(codes[j]) & 0xff) << j % 4 * 8;
-        store(reinterpret_cast<uint32_t*>(to), words);
-    }
-}
+#include "quantize.cuh"
 
 // The thread's packs of a span of x, times the factors of their columns.
 template <int N, bool FACTORS, typename T>
@@ -52,76 +25,44 @@ DEVICE void fetch(float (&v)[HELD<N>][N], const T* x, const float* factor, int s
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const int c = Row<N>::column(span, i) + j;
-            v[i][j] = FACTORS && c < K ? held[i][j] * factor[c] : held[i][j];
+            v[i][j] = FACTORS && c < K ? held[i][j] * factor[c] : held[i][j];  // zero beyond K
         }
 }
 
 template <int N, bool FACTORS, typename T>
-DEVICE void quantize(int8_t* q, float* scale, uint32_t* flags, const T* x, const float* factor, int K, int stride,
-                     float limit) {
-    const int64_t row = blockIdx.x;
-    q += row * stride, x += row * K;
-    const bool has_limit = is_finite(limit);
+DEVICE void quantize(const Int8Rows& to, const T* x, const float* factor, int K) {
+    x += int64_t(blockIdx.x) * K;
     float v[HELD<N>][N];
-
     float most = 0.0f;
 #pragma unroll 1
     for (int span = 0; span < K; span += Row<N>::width()) {
         fetch<N, FACTORS>(v, x, factor, span, K);
-#pragma unroll
-        for (int i = 0; i < HELD<N>; ++i)
-#pragma unroll
-            for (int j = 0; j < N; ++j) {
-                const float magnitude = fabsf(v[i][j]), outside = has_limit ? 0.0f : limit;
-                most = fmaxf(most, magnitude < limit ? magnitude : outside);
-            }
+        most = fmaxf(most, largest_inside<N>(v, to.limit));
     }
-    const float absmax = block_max(most);
-    const bool is_number = is_finite(absmax);
-    const float factor_of_row = is_number && absmax >= LEAST ? 127.0f / absmax : 0.0f;
-    if (threadIdx.x == 0) scale[row] = !is_number ? NOT_A_NUMBER : absmax >= LEAST ? absmax / 127.0f : 0.0f;
-
+    const float factor_of_row = to.begin(block_max(most));
 #pragma unroll 1
     for (int span = Row<N>::last(K); span >= 0; span -= Row<N>::width()) {
         if (span != Row<N>::last(K)) fetch<N, FACTORS>(v, x, factor, span, K);
-#pragma unroll
-        for (int i = 0; i < HELD<N>; ++i) {
-            const int c = Row<N>::column(span, i);
-            if (c >= K) break;
-            int codes[N];
-            uint32_t outliers = 0;
-#pragma unroll
-            for (int j = 0; j < N; ++j) {
-                const bool inside = fabsf(v[i][j]) < limit;
-                // At most 127 and a rounding, so never beyond 127.
-                codes[j] = inside ? round_to_int(v[i][j] * factor_of_row) : 0;
-                outliers |= uint32_t(!inside) << j;
-            }
-            if (has_limit && outliers) set_bits(flags + c / 32, outliers << c % 32);
-            store_codes<N, FACTORS>(q, c, codes);
-        }
+        to.store<N, FACTORS>(v, span, factor_of_row);
     }
-    const int beyond = K + int(threadIdx.x);
-    if (beyond < stride) q[place<FACTORS>(beyond)] = 0;
 }
 
 template <bool FACTORS, typename T>
-DEVICE void quantize_any(int8_t* q, float* scale, uint32_t* flags, const T* x, const float* factor, int K, int stride,
-                         float limit) {
-    if (K % PACK<T> == 0) quantize<PACK<T>, FACTORS>(q, scale, flags, x, factor, K, stride, limit);
-    else quantize<1, FACTORS>(q, scale, flags, x, factor, K, stride, limit);
+DEVICE void quantize_any(const Int8Rows& to, const T* x, const float* factor, int K) {
+    if (K % PACK<T> == 0) quantize<PACK<T>, FACTORS>(to, x, factor, K);
+    else quantize<1, FACTORS>(to, x, factor, K);
 }
 
 #define KERNELS(T, DTYPE)                                                                                              \
     KERNEL(1024)                                                                                                       \
     quantize_rows_##DTYPE(int8_t* __restrict__ q, float* __restrict__ scale, uint32_t* __restrict__ flags,             \
                           const T* __restrict__ x, int K, int stride, float limit) {                                   \
-        quantize_any<false>(q, scale, flags, x, nullptr, K, stride, limit);                                            \
+        quantize_any<false>({q, scale, flags, stride, limit}, x, nullptr, K);                                          \
     }                                                                                                                  \
     KERNEL(1024)                                                                                                       \
     quantize_gradient_##DTYPE(int8_t* __restrict__ q, float* __restrict__ scale, const T* __restrict__ x,              \
                               const float* __restrict__ factor, int K, int stride) {                                   \
-        quantize_any<true>(q, scale, nullptr, x, factor, K, stride, __uint_as_float(0x7f800000));                      \
+        quantize_any<true>({q, scale, nullptr, stride, NO_LIMIT}, x, factor, K);                                       \
     }
 
 KERNELS(float, f32)

@@ -2,6 +2,7 @@
 //
 //   rmsnorm_fwd             rstd = 1 / sqrt(mean(x²) + eps) over a row, y = x * rstd * weight
 //   rmsnorm_residual_fwd    sum = x + residual, then the same of sum
+//   rmsnorm_fwd_int8, rmsnorm_residual_fwd_int8    the same, and y as quantize_rows makes it (quantize.cu)
 //   rmsnorm_bwd_x           dx = rstd * (dy * weight - x * rstd² * mean(dy * weight * x))
 //   rmsnorm_residual_bwd_x  the same + dsum, where x is the saved sum: the gradient of both x and residual
 //   rmsnorm_bwd_weight      partial = sum over a slice of rows of dy * x * rstd
@@ -10,17 +11,12 @@
 // Pointers: x residual sum y dx dy dsum [rows, H] and weight dweight [H] in the kernel's dtype; rstd [rows] and
 //   partial [slices, H] in f32.
 // Launch: fwd, bwd_x: grid rows, block a multiple of 32 up to 1024; a row is read once where 16 * block >= H and H is
-//   a multiple of 16 bytes. bwd_weight: grid (ceil(H / (32 N)), slices) with N = 8 (bf16) or 4 (f32) where H is a
+//   a multiple of 16 bytes; int8: it must be so; q, scale, flags and stride as quantize_rows takes them. bwd_weight: grid (ceil(H / (32 N)), slices) with N = 8 (bf16) or 4 (f32) where H is a
 //   multiple of 16 bytes, else 1; slices = ceil(rows / rows_per_slice); block 256. bwd_weight_sum: grid ceil(H / 256),
 //   block 256.
 // Numerics: f32 throughout, sums as trees over lanes and warps; rounds when it stores. `sum` is rounded before it is
 //   normalised and dx before dsum is added, so the fused kernels give the bits of the separate ones.
-#include "span.cuh"
-
-// Where one span is not the whole row, the way back reads again, from the end, what the cache still has.
-template <int N> constexpr int HELD = N == 1 ? 1 : 16 / N;
-
-template <int N> using Row = Spans<N, HELD<N>>;
+#include "quantize.cuh"
 
 // The thread's packs of a span; zeros beyond the row.
 template <int N, typename T> DEVICE void fetch(Pack<T, N> (&held)[HELD<N>], const T* row, int span, int H) {
@@ -43,12 +39,10 @@ DEVICE void add_residual(Pack<T, N> (&held)[HELD<N>], T* sum, const T* residual,
     }
 }
 
+// Holds the thread's packs of x, or of x + residual, of the row's last span; returns 1 / sqrt(mean of squares + eps).
 template <int N, bool RESIDUAL, typename T>
-DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, const T* weight, int H, float eps) {
-    const int64_t row = blockIdx.x;
-    y += row * H, sum += row * H, x += row * H, residual += row * H;
-    Pack<T, N> held[HELD<N>];
-
+DEVICE float fetch_and_scale(Pack<T, N> (&held)[HELD<N>], T* sum, float* rstd, const T* x, const T* residual, int H,
+                             float eps) {
     float squares = 0.0f;
 #pragma unroll 1
     for (int span = 0; span < H; span += Row<N>::width()) {
@@ -60,8 +54,16 @@ DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, co
             for (int j = 0; j < N; ++j) squares += held[i][j] * held[i][j];
     }
     const float scale = 1.0f / sqrtf(block_sum(squares) / H + eps);
-    if (threadIdx.x == 0) rstd[row] = scale;
+    if (threadIdx.x == 0) rstd[blockIdx.x] = scale;
+    return scale;
+}
 
+template <int N, bool RESIDUAL, typename T>
+DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, const T* weight, int H, float eps) {
+    const int64_t row = blockIdx.x;
+    y += row * H, sum += row * H, x += row * H, residual += row * H;
+    Pack<T, N> held[HELD<N>];
+    const float scale = fetch_and_scale<N, RESIDUAL>(held, sum, rstd, x, residual, H, eps);
 #pragma unroll 1
     for (int span = Row<N>::last(H); span >= 0; span -= Row<N>::width()) {
         if (span != Row<N>::last(H)) fetch(held, RESIDUAL ? sum : x, span, H);
@@ -76,6 +78,27 @@ DEVICE void forward(T* y, T* sum, float* rstd, const T* x, const T* residual, co
             store(y + c, rounded<T>(v));
         }
     }
+}
+
+// The same of a row of one span, in packs, which is quantized too.
+template <bool RESIDUAL, typename T>
+DEVICE void forward_int8(T* y, T* sum, float* rstd, const Int8Rows& to, const T* x, const T* residual, const T* weight,
+                         int H, float eps) {
+    constexpr int N = PACK<T>;
+    const int64_t row = blockIdx.x;
+    y += row * H, sum += row * H, x += row * H, residual += row * H;
+    Pack<T, N> held[HELD<N>];
+    const float scale = fetch_and_scale<N, RESIDUAL>(held, sum, rstd, x, residual, H, eps);
+    float v[HELD<N>][N];
+#pragma unroll
+    for (int i = 0; i < HELD<N>; ++i) {
+        const int c = Row<N>::column(0, i);
+        const Pack<T, N> w = c < H ? load<N>(weight + c) : Pack<T, N>{};
+#pragma unroll
+        for (int j = 0; j < N; ++j) v[i][j] = round_to<T>(held[i][j] * scale * w[j]);
+        if (c < H) store(y + c, rounded<T>(v[i]));
+    }
+    to.store<N, false>(v, 0, to.begin(block_max(largest_inside<N>(v, to.limit))));
 }
 
 // Holds the thread's packs of x and of g = dy * weight; returns the thread's part of their dot product.
@@ -183,6 +206,19 @@ template <typename T> DEVICE void backward_weight_sum(T* dweight, const float* p
                                  const T* __restrict__ weight, int H, float eps) {                                     \
         if (H % PACK<T> == 0) forward<PACK<T>, true>(y, sum, rstd, x, residual, weight, H, eps);                       \
         else forward<1, true>(y, sum, rstd, x, residual, weight, H, eps);                                              \
+    }                                                                                                                  \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_fwd_int8_##DTYPE(T* __restrict__ y, float* __restrict__ rstd, int8_t* __restrict__ q,                      \
+                             float* __restrict__ scale, uint32_t* __restrict__ flags, const T* __restrict__ x,         \
+                             const T* __restrict__ weight, int H, float eps, int stride, float limit) {                \
+        forward_int8<false, T>(y, nullptr, rstd, {q, scale, flags, stride, limit}, x, nullptr, weight, H, eps);        \
+    }                                                                                                                  \
+    KERNEL(1024)                                                                                                       \
+    rmsnorm_residual_fwd_int8_##DTYPE(T* __restrict__ y, T* __restrict__ sum, float* __restrict__ rstd,                \
+                                      int8_t* __restrict__ q, float* __restrict__ scale, uint32_t* __restrict__ flags, \
+                                      const T* __restrict__ x, const T* __restrict__ residual,                         \
+                                      const T* __restrict__ weight, int H, float eps, int stride, float limit) {       \
+        forward_int8<true>(y, sum, rstd, {q, scale, flags, stride, limit}, x, residual, weight, H, eps);               \
     }                                                                                                                  \
     KERNEL(1024)                                                                                                       \
     rmsnorm_bwd_x_##DTYPE(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ x,                       \

@@ -10,9 +10,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::elementwise::{add, cast};
 use crate::ops::embedding::embedding;
-use crate::ops::lora::{Operands, Projection, linears};
+use crate::ops::int8_matmul::MadeRows;
+use crate::ops::lora::{Operands, Projection, linears_of_rows};
 use crate::ops::matmul::matmul;
-use crate::ops::rmsnorm::{rmsnorm, rmsnorm_residual};
+use crate::ops::rmsnorm::{rmsnorm_int8, rmsnorm_residual_int8};
+use crate::ops::weight::Quantized;
 
 /// `x Wᵀ`, with a bias and an adapter or without.
 #[derive(Debug)]
@@ -63,6 +65,14 @@ impl Linear {
     }
 }
 
+/// The threshold of the first of some layers that is in int8.
+pub fn int8_threshold(layers: &[Linear]) -> Option<f32> {
+    layers.iter().find_map(|layer| match &**layer.weight.quantized()? {
+        Quantized::Int8(weight) => Some(weight.method().threshold),
+        Quantized::FourBit(_) => None,
+    })
+}
+
 /// The adapters of layers, as their products read them: of each group of layers that share an input. One launch for all.
 ///
 /// # Errors
@@ -77,17 +87,19 @@ pub fn operands(groups: &[&[Linear]], dtype: DType, device: &Device) -> Result<V
     Operands::of_groups(device, dtype, &adapters)
 }
 
-/// The outputs of layers that share the input `x`: `[rows, in]` → `[rows, out]` each, plus `residual`.
+/// The outputs of layers that share the input `x`: `[rows, in]` → `[rows, out]` each, plus `residual`; with `x` its rows as
+/// integers, if they were made with it.
 ///
 /// # Errors
-/// As [`linears`].
+/// As [`linears_of_rows`].
 pub fn project<const N: usize>(
     layers: [&Linear; N],
-    x: &Tensor,
+    x: (&Tensor, Option<&MadeRows>),
     residual: Option<&Tensor>,
     operands: &Operands,
     pass: &Pass,
 ) -> Result<[Tensor; N]> {
+    let (x, rows) = x;
     let mut held = Vec::with_capacity(N);
     for layer in layers {
         let weight = layer.weight.parameter().map(|parameter| cast(&parameter.get(), x.dtype())).transpose()?;
@@ -101,7 +113,7 @@ pub fn project<const N: usize>(
         projections.push(Projection { weight, adapter, residual: residual.as_ref() });
     }
     let dropout = layers.iter().find_map(|layer| layer.lora()).and_then(|lora| lora.key(x, pass.dropout));
-    let ys = linears(x, &projections, operands, dropout)?;
+    let ys = linears_of_rows(x, rows, &projections, operands, dropout)?;
     ys.try_into().map_err(|_| Error::shape("linear", "one output a layer"))
 }
 
@@ -115,14 +127,19 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `[rows, H]` → `[rows, H]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rmsnorm(x, &cast(&self.weight.get(), x.dtype())?, self.eps)
+    /// `[rows, H]` → `[rows, H]`, and the rows of the result for int8 weights of that `threshold`.
+    pub fn forward(&self, x: &Tensor, threshold: Option<f32>) -> Result<(Tensor, Option<MadeRows>)> {
+        rmsnorm_int8(x, &cast(&self.weight.get(), x.dtype())?, self.eps, threshold)
     }
 
-    /// The norm of `x + residual`, and that sum.
-    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<(Tensor, Tensor)> {
-        rmsnorm_residual(x, residual, &cast(&self.weight.get(), x.dtype())?, self.eps)
+    /// The norm of `x + residual`, that sum, and the rows of the norm for int8 weights of that `threshold`.
+    pub fn forward_residual(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        threshold: Option<f32>,
+    ) -> Result<(Tensor, Tensor, Option<MadeRows>)> {
+        rmsnorm_residual_int8(x, residual, &cast(&self.weight.get(), x.dtype())?, self.eps, threshold)
     }
 }
 

@@ -11,7 +11,7 @@ mod weight;
 pub use batch::{Batch, DropoutSeed, Pass, Sequence};
 pub use hook::{BlockFn, BlockHook, Checkpoint, Plain};
 pub use kv_cache::{KvCache, LayerCache};
-pub use layers::{Embedding, Linear, RmsNorm, operands, project};
+pub use layers::{Embedding, Linear, RmsNorm, int8_threshold, operands, project};
 pub use lora::{Lora, LoraInit};
 pub use parameter::{Parameter, Visitor};
 pub use weight::Weight;

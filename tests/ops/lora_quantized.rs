@@ -171,3 +171,24 @@ on_devices! {
         }
     }
 }
+
+on_devices! {
+    #[test]
+    fn runs_are_bit_equal(shape in shapes(), dtype in float_dtype(), way in ways(), seed: u64) {
+        let [rows, n, k, r] = shape;
+        let case = Case::new(shape, dtype, None, seed);
+        let weight = way.quantize(&on(&Device::Cpu, || tensor(&case.weights[0], DType::F32, [n, k])));
+        check_runs(|| {
+            let weight = Arc::new(weight.to_device(&device()).unwrap());
+            let [a, b] = [(0, [r, k]), (1, [n, r])].map(|(i, shape)| tensor(&case.adapters[0][i], DType::F32, shape).with_grad());
+            let x = tensor(&case.x, dtype, [rows, k]).with_grad();
+            let adapter = Some(Adapter { a: &a, b: &b, scaling: 2.0 });
+            let operands = Operands::of_groups(&device(), dtype, &[vec![adapter]]).unwrap();
+            let layer = Projection { weight: Weight::Quantized(&weight), adapter, residual: None };
+            let y = linears(&x, &[layer], &operands[0], None).unwrap().remove(0);
+            let gradients = backward_from([(&y, tensor(&case.dys[0], dtype, [rows, n]))]).unwrap();
+            let of = |leaf| gradients.get(leaf).unwrap().clone();
+            [y.detach(), of(&x), of(&a), of(&b)]
+        })?;
+    }
+}

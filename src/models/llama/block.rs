@@ -3,11 +3,11 @@
 use super::{LlamaConfig, Load};
 use crate::autograd::Tensor;
 use crate::error::Result;
-use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm, project};
+use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm, int8_threshold, project};
 use crate::ops::attention::{Heads, attention};
 use crate::ops::lora::Operands;
 use crate::ops::rope::rope;
-use crate::ops::swiglu::swiglu;
+use crate::ops::swiglu::swiglu_int8;
 
 /// How many inputs the linear layers of a block have.
 pub(super) const GROUPS: usize = 4;
@@ -48,8 +48,9 @@ impl Block {
     ) -> Result<Tensor> {
         let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] = &self.linears;
         let [of_qkv, of_o, of_gate_up, of_down] = adapters;
-        let normed = self.input_layernorm.forward(x)?;
-        let [q, k, v] = project([q_proj, k_proj, v_proj], &normed, None, of_qkv, pass)?;
+        let [qkv, _, gate_up, down] = self.groups().map(int8_threshold);
+        let (normed, rows) = self.input_layernorm.forward(x, qkv)?;
+        let [q, k, v] = project([q_proj, k_proj, v_proj], (&normed, rows.as_ref()), None, of_qkv, pass)?;
         let (q, k) = rope(q, k, &pass.rope, &pass.positions)?;
         let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
         let (k, v) = match cache {
@@ -57,10 +58,11 @@ impl Block {
             Some(cache) => cache.append(&k, &v)?,
         };
         let attended = attention(&q, k, v, &pass.segments, self.heads, scale)?;
-        let [projected] = project([o_proj], &attended, None, of_o, pass)?;
-        let (normed, x) = self.post_attention_layernorm.forward_residual(&projected, x)?;
-        let [gate, up] = project([gate_proj, up_proj], &normed, None, of_gate_up, pass)?;
-        let [y] = project([down_proj], &swiglu(&gate, &up)?, Some(&x), of_down, pass)?;
+        let [projected] = project([o_proj], (&attended, None), None, of_o, pass)?;
+        let (normed, x, rows) = self.post_attention_layernorm.forward_residual(&projected, x, gate_up)?;
+        let [gate, up] = project([gate_proj, up_proj], (&normed, rows.as_ref()), None, of_gate_up, pass)?;
+        let (gated, rows) = swiglu_int8(&gate, &up, down)?;
+        let [y] = project([down_proj], (&gated, rows.as_ref()), Some(&x), of_down, pass)?;
         Ok(y)
     }
 

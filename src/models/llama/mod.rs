@@ -119,7 +119,7 @@ impl Llama {
             let (block, pass) = (block.clone(), pass.clone());
             x = hook.run(i, &x, Arc::new(move |x| block.forward(x, &pass, &adapters, None)))?;
         }
-        self.norm.forward(&x)
+        self.norm.forward(&x, None).map(|(y, _)| y)
     }
 
     /// The sum of the losses of all rows with a target, divided by `normalizer`; a scalar.
@@ -181,7 +181,7 @@ impl Llama {
             x = block.forward(&x, &pass, &adapters, Some(layer))?;
         }
         cache.advance(rows);
-        self.norm.forward(&x)
+        self.norm.forward(&x, None).map(|(y, _)| y)
     }
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order; `lm_head`

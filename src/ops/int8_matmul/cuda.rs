@@ -1,6 +1,8 @@
 //! Rows as integers, and their products on tensor cores; which columns have outliers only the GPU knows.
 
-use super::{Backward, Int8, OP};
+use std::sync::Arc;
+
+use super::{Backward, Int8, MadeRows, OP};
 use crate::autograd::Tensor;
 use crate::device::{Arg, Device, Kernels, Launch};
 use crate::dtype::DType;
@@ -53,40 +55,58 @@ pub fn with_whole_rows(codes: &Tensor) -> Result<Tensor> {
 }
 
 impl Rows {
-    fn uninit(x: &Tensor) -> Result<Self> {
-        let (device, rows, columns) = (x.device(), x.shape().rows(), x.shape().last());
-        let codes = Tensor::uninit(&device, DType::I8, [rows, columns.next_multiple_of(16)])?;
-        Ok(Self { codes, scales: Tensor::uninit(&device, DType::F32, [rows])?, outliers: None, columns })
+    fn uninit(device: &Device, [rows, columns]: [usize; 2]) -> Result<Self> {
+        let codes = Tensor::uninit(device, DType::I8, [rows, columns.next_multiple_of(16)])?;
+        Ok(Self { codes, scales: Tensor::uninit(device, DType::F32, [rows])?, outliers: None, columns })
     }
 
-    /// The rows of `x` `[.., K]`, for products with weights of that `threshold`; 0: without outliers.
-    pub fn of(x: &Tensor, threshold: f32) -> Result<Self> {
-        let (device, k, mut rows) = (x.device(), x.shape().last(), Self::uninit(x)?);
+    /// Rows that `launch` makes, for products with weights of that `threshold`; 0: without outliers. It is given what its
+    /// kernel takes of them: q, scale and flags; stride and limit.
+    pub fn made_by(
+        device: &Device,
+        shape: [usize; 2],
+        threshold: f32,
+        launch: impl FnOnce([Arg; 3], [Arg; 2]) -> Result<()>,
+    ) -> Result<Self> {
+        let (mut rows, [_, k]) = (Self::uninit(device, shape)?, shape);
         let limit = if threshold > 0.0 { threshold } else { f32::INFINITY };
-        let mut flags = match limit.is_finite() {
-            true => Some(Tensor::zeros(&device, DType::U32, [k.div_ceil(32)])?),
-            false => None,
-        };
+        let flags = || Tensor::zeros(device, DType::U32, [k.div_ceil(32)]);
+        let mut flags = limit.is_finite().then(flags).transpose()?;
         let to_flags = flags.as_mut().map_or(Ok(NULL), Tensor::as_output)?;
-        let (codes, scales) = (rows.codes.as_output()?, rows.scales.as_output()?);
-        launch_rows("rows", x, &[codes, scales, to_flags, x.as_input()?], &[Arg::F32(limit)])?;
+        let tensors = [rows.codes.as_output()?, rows.scales.as_output()?, to_flags];
+        launch(tensors, [Arg::size(rows.codes.shape().last())?, Arg::F32(limit)])?;
         if let Some(flags) = flags {
-            let mut columns = Tensor::uninit(&device, DType::U32, [k])?;
-            let mut count = Tensor::uninit(&device, DType::U32, [1])?;
+            let mut columns = Tensor::uninit(device, DType::U32, [k])?;
+            let mut count = Tensor::uninit(device, DType::U32, [1])?;
             let args = [columns.as_output()?, count.as_output()?, flags.as_input()?, Arg::size(k)?];
             let launch = Launch { kernel: "outlier_columns", grid: [1; 3], block: 32, shared: 0, args: &args };
-            QUANTIZE_KERNELS.launch(&device, &launch)?;
+            QUANTIZE_KERNELS.launch(device, &launch)?;
             rows.outliers = Some(Outliers { columns, count, limit });
         }
         Ok(rows)
     }
 
+    /// The rows of `x` `[.., K]`, for products with weights of that `threshold`; 0: without outliers.
+    pub fn of(x: &Tensor, threshold: f32) -> Result<Self> {
+        let shape = [x.shape().rows(), x.shape().last()];
+        Self::made_by(&x.device(), shape, threshold, |to, [stride, limit]| {
+            launch_rows("rows", x, &to, &[x.as_input()?, Arg::size(shape[1])?, stride, limit])
+        })
+    }
+
     /// The rows of `dy` `[.., N]`, each element times the scale of its column's row in `weight`.
     pub fn of_gradient(dy: &Tensor, weight: &Int8) -> Result<Self> {
-        let mut rows = Self::uninit(dy)?;
+        let mut rows = Self::uninit(&dy.device(), [dy.shape().rows(), dy.shape().last()])?;
         let to = [rows.codes.as_output()?, rows.scales.as_output()?];
-        launch_rows("gradient", dy, &[to[0], to[1], dy.as_input()?, weight.scales.as_input()?], &[])?;
+        let sizes = [Arg::size(rows.columns)?, Arg::size(rows.codes.shape().last())?];
+        launch_rows("gradient", dy, &to, &[dy.as_input()?, weight.scales.as_input()?, sizes[0], sizes[1]])?;
         Ok(rows)
+    }
+
+    /// Whether they are those of `x` for products with weights of that `threshold`.
+    pub fn are_for(&self, x: &Tensor, threshold: f32) -> bool {
+        let own = self.outliers.as_ref().map_or(0.0, |outliers| outliers.limit);
+        own == threshold && (self.codes.shape().rows(), self.columns) == (x.shape().rows(), x.shape().last())
     }
 
     /// `out = x · weightᵀ + xa · bᵀ + addend` of these rows of `x`.
@@ -149,13 +169,31 @@ impl Rows {
     }
 }
 
+impl MadeRows {
+    /// What `launch` makes of rows like those of `x`: beside its result the rows for weights of that `threshold`, if there is
+    /// one and a block holds a row in packs. It is given what its kernel takes of them, as [`Rows::made_by`] says.
+    pub(in crate::ops) fn beside(
+        x: &Tensor,
+        threshold: Option<f32>,
+        launch: impl FnOnce(Option<([Arg; 3], [Arg; 2])>) -> Result<()>,
+    ) -> Result<Option<Self>> {
+        const MOST: usize = 16 * 1024;
+        let shape = [x.shape().rows(), x.shape().last()];
+        let fits = shape[1] <= MOST && pack(shape[1], x.dtype()) > 1;
+        let Some(threshold) = threshold.filter(|threshold| fits && *threshold >= 0.0) else {
+            return launch(None).map(|()| None);
+        };
+        let rows = Rows::made_by(&x.device(), shape, threshold, |to, scalars| launch(Some((to, scalars))))?;
+        Ok(Some(Self(Arc::new(rows))))
+    }
+}
+
 /// A block for each row of `x`, of as many threads as hold it in registers, 16 elements each.
-fn launch_rows(kernel: &str, x: &Tensor, tensors: &[Arg], limit: &[Arg]) -> Result<()> {
+fn launch_rows(kernel: &str, x: &Tensor, to: &[Arg], args: &[Arg]) -> Result<()> {
     let (dtype, rows, k) = (x.dtype(), x.shape().rows(), x.shape().last());
     let held = if pack(k, dtype) == 1 { 1 } else { 16 };
     let block = k.div_ceil(held).next_multiple_of(32).clamp(32, 1024);
-    let args = [tensors, &[Arg::size(k)?, Arg::size(k.next_multiple_of(16))?], limit].concat();
-    let kernel = format!("quantize_{kernel}_{dtype}");
+    let (kernel, args) = (format!("quantize_{kernel}_{dtype}"), [to, args].concat());
     QUANTIZE_KERNELS.launch(&x.device(), &Launch { kernel: &kernel, grid: [rows, 1, 1], block, shared: 0, args: &args })
 }
 

@@ -158,6 +158,10 @@ impl Int8 {
     }
 }
 
+/// The rows of an activation as integers on a GPU, made by the op that made the activation. Cloning shares the memory.
+#[derive(Clone, Debug)]
+pub struct MadeRows(pub(in crate::ops) Arc<cuda::Rows>);
+
 /// The rows of `x` `[.., K]` as integers and outliers, for products with weights of that `threshold`.
 ///
 /// Each row has the scale `max |x| / 127` over its elements below the threshold in magnitude; those are rounded, half to

@@ -9,13 +9,14 @@ use crate::ops::dropout::{Dropout, dropout};
 use crate::ops::elementwise::{add, cast};
 use crate::ops::gemm::int8::{self, Addend, Rows, Term};
 use crate::ops::gemm::{Matrix, add_product, product, with_last};
-use crate::ops::int8_matmul::{Backward, quantize_gradient, quantize_rows};
+use crate::ops::int8_matmul::{Backward, MadeRows, quantize_gradient, quantize_rows};
 use crate::ops::weight::{self, Floats};
 use crate::shape::Shape;
 
 /// `y = x · weightᵀ + xa · bᵀ + residual` of each projection; `xa = scaling * dropout(x) · aᵀ` `[rows, R]` of each adapter.
 pub fn forward(
     x: &Tensor,
+    _rows: Option<&MadeRows>,
     projections: &[Projection<'_>],
     _operands: &Operands,
     key: Option<Dropout>,

@@ -15,7 +15,7 @@ use crate::ops::elementwise::cast;
 use crate::ops::gemm::cuda::{Matrix, Place, Product, product};
 use crate::ops::gemm::with_last;
 use crate::ops::int8_matmul::cuda::Rows;
-use crate::ops::int8_matmul::{self, Int8};
+use crate::ops::int8_matmul::{self, Int8, MadeRows};
 use crate::ops::nf4;
 use crate::ops::weight::{Quantized, Weight};
 use crate::shape::Shape;
@@ -140,6 +140,7 @@ impl Operands {
 /// `y = [x | xa] · [weight | b]ᵀ + residual` of each projection, and `xa = dropout(x) · aᵀ` `[rows, S]` of all.
 pub fn forward(
     x: &Tensor,
+    rows: Option<&MadeRows>,
     projections: &[Projection<'_>],
     operands: &super::Operands,
     dropout: Option<Dropout>,
@@ -154,7 +155,7 @@ pub fn forward(
         Product { dropout, ..Product::new(&terms) }.run(&device, Matrix::output(OP, &mut product)?)?;
         xa.push(product);
     }
-    let (mut ys, mut quantized) = (Vec::new(), None);
+    let (mut ys, mut quantized) = (Vec::new(), rows.map(|rows| rows.0.clone()));
     for (i, Projection { weight, residual, .. }) in projections.iter().enumerate() {
         let mut y = Tensor::uninit(&device, dtype, with_last(OP, x.shape(), weight.shape().rows())?)?;
         let out = Matrix::output(OP, &mut y)?;
@@ -180,14 +181,13 @@ pub fn forward(
     Ok((ys, xa))
 }
 
-/// The rows of `x` as integers for `weight`: those `known` from another weight of the same threshold, or made now.
-fn rows_for<'a>(x: &Tensor, weight: &Int8, known: &'a mut Option<(f32, Rows)>) -> Result<&'a Rows> {
+/// The rows of `x` as integers for `weight`: those that are `known`, if they are for weights of its threshold, or made now.
+fn rows_for<'a>(x: &Tensor, weight: &Int8, known: &'a mut Option<Arc<Rows>>) -> Result<&'a Rows> {
     let threshold = weight.method().threshold;
-    let (_, rows) = match known.take_if(|(of, _)| *of == threshold) {
+    Ok(match known.take_if(|rows| rows.are_for(x, threshold)) {
         Some(rows) => known.insert(rows),
-        None => known.insert((threshold, Rows::of(x, threshold)?)),
-    };
-    Ok(rows)
+        None => known.insert(Arc::new(Rows::of(x, threshold)?)),
+    })
 }
 
 /// The gradients of `x` and of each projection.

@@ -7,6 +7,7 @@ pub(crate) use cuda::KERNELS;
 
 use super::check;
 use super::dropout::Dropout;
+use super::int8_matmul::MadeRows;
 use super::weight;
 use super::weight::Weight;
 use crate::autograd::{Tensor, record_all};
@@ -113,9 +114,23 @@ pub fn linears(
     operands: &Operands,
     dropout: Option<Dropout>,
 ) -> Result<Vec<Tensor>> {
+    linears_of_rows(x, None, projections, operands, dropout)
+}
+
+/// [`linears`] of an `x` whose `rows` are there as integers already.
+///
+/// # Errors
+/// As [`linears`].
+pub fn linears_of_rows(
+    x: &Tensor,
+    rows: Option<&MadeRows>,
+    projections: &[Projection<'_>],
+    operands: &Operands,
+    dropout: Option<Dropout>,
+) -> Result<Vec<Tensor>> {
     projections.iter().try_for_each(|projection| refuse_misfits(x, projection))?;
     let dropout = dropout.map(Dropout::active).transpose()?.flatten();
-    let (ys, xas) = on_device!(x, forward(&x.detach(), projections, operands, dropout))?;
+    let (ys, xas) = on_device!(x, forward(&x.detach(), rows, projections, operands, dropout))?;
     let saved: Vec<Saved> = projections.iter().map(|projection| Saved::new(projection, x.is_tracked())).collect();
     let needs_x = saved.iter().any(|projection| projection.wanted[0] || projection.wanted[1]);
     let call = Call {

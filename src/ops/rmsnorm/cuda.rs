@@ -5,29 +5,50 @@ use crate::device::{Arg, Kernels, Launch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels;
+use crate::ops::int8_matmul::MadeRows;
 use crate::ops::pack::pack;
 
 pub const KERNELS: Kernels = kernels!("rmsnorm");
 
-/// `y` like `x`, `rstd` `[rows]`.
-pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+/// `y` like `x`, `rstd` `[rows]`; the rows of `y` for int8 weights of that `threshold`.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    threshold: Option<f32>,
+) -> Result<(Tensor, Tensor, Option<MadeRows>)> {
     let mut y = Tensor::uninit(&x.device(), x.dtype(), x.shape())?;
     let mut rstd = Tensor::uninit(&x.device(), DType::F32, [x.shape().rows()])?;
     let (h, eps) = (Arg::size(x.shape().last())?, Arg::F32(eps));
-    launch_rows("fwd", x, &[y.as_output()?, rstd.as_output()?, x.as_input()?, weight.as_input()?, h, eps])?;
-    Ok((y, rstd))
+    let (outputs, inputs) = ([y.as_output()?, rstd.as_output()?], [x.as_input()?, weight.as_input()?, h, eps]);
+    let rows = MadeRows::beside(x, threshold, |rows| match rows {
+        None => launch_rows("fwd", x, &[&outputs[..], &inputs].concat()),
+        Some((to, scalars)) => launch_rows("fwd_int8", x, &[&outputs[..], &to, &inputs, &scalars].concat()),
+    })?;
+    Ok((y, rstd, rows))
 }
 
-/// `y`, `sum = x + residual` like `x`, `rstd` `[rows]`.
-pub fn residual_forward(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)> {
+/// `y` and its rows for int8 weights of that `threshold`, `sum = x + residual` like `x`, `rstd` `[rows]`.
+pub fn residual_forward(
+    x: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    threshold: Option<f32>,
+) -> Result<((Tensor, Option<MadeRows>), Tensor, Tensor)> {
     let [mut y, mut sum] =
         [Tensor::uninit(&x.device(), x.dtype(), x.shape())?, Tensor::uninit(&x.device(), x.dtype(), x.shape())?];
     let mut rstd = Tensor::uninit(&x.device(), DType::F32, [x.shape().rows()])?;
     let outputs = [y.as_output()?, sum.as_output()?, rstd.as_output()?];
     let inputs = [x.as_input()?, residual.as_input()?, weight.as_input()?];
     let scalars = [Arg::size(x.shape().last())?, Arg::F32(eps)];
-    launch_rows("residual_fwd", x, &[&outputs[..], &inputs, &scalars].concat())?;
-    Ok((y, sum, rstd))
+    let rows = MadeRows::beside(x, threshold, |rows| match rows {
+        None => launch_rows("residual_fwd", x, &[&outputs[..], &inputs, &scalars].concat()),
+        Some((to, more)) => {
+            launch_rows("residual_fwd_int8", x, &[&outputs[..], &to, &inputs, &scalars, &more].concat())
+        }
+    })?;
+    Ok(((y, rows), sum, rstd))
 }
 
 /// `dx = rstd * (dy * w - x * rstd² * mean(dy * w * x))`, and `dsum` where it is given.

@@ -6,7 +6,9 @@ mod cuda;
 pub(crate) use cuda::KERNELS;
 
 use super::check;
+use super::int8_matmul::MadeRows;
 use crate::autograd::{Tensor, record};
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 const OP: &str = "rmsnorm";
@@ -22,8 +24,24 @@ const OP: &str = "rmsnorm";
 /// [`Error::Shape`] if `weight` is not `[H]` or H is 0;
 /// [`Error::DType`] if the dtypes differ.
 pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    rmsnorm_int8(x, weight, eps, None).map(|(y, _)| y)
+}
+
+/// [`rmsnorm`], and on a GPU the rows of its result for int8 weights of that `threshold`, if there is one, in the same pass.
+///
+/// # Errors
+/// As [`rmsnorm`].
+pub fn rmsnorm_int8(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    threshold: Option<f32>,
+) -> Result<(Tensor, Option<MadeRows>)> {
     refuse_misfits(x, weight)?;
-    let (y, rstd) = on_device!(x, forward(x, weight, eps))?;
+    let (y, rstd, rows) = match x.device() {
+        Device::Cpu => cpu::forward(x, weight, eps).map(|(y, rstd)| (y, rstd, None))?,
+        Device::Cuda(_) => cuda::forward(x, weight, eps, threshold)?,
+    };
     let (saved_x, saved_weight) = (x.detach(), weight.detach());
     let (want_dx, want_dw) = (x.is_tracked(), weight.is_tracked());
     let [y] = record([x, weight], [y], move |[dy]| {
@@ -32,7 +50,7 @@ pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
         let dw = want_dw.then(|| on_device!(dy, backward_weight(&dy, &saved_x, &rstd))).transpose()?;
         Ok([dx, dw])
     });
-    Ok(y)
+    Ok((y, rows))
 }
 
 /// [`rmsnorm`] of `x + residual`, together with that sum.
@@ -44,10 +62,28 @@ pub fn rmsnorm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
 /// # Errors
 /// As [`rmsnorm`]; also if `residual` is not like `x`.
 pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+    rmsnorm_residual_int8(x, residual, weight, eps, None).map(|(y, sum, _)| (y, sum))
+}
+
+/// [`rmsnorm_residual`], and on a GPU the rows of `y` for int8 weights of that `threshold`, if there is one, in the same
+/// pass.
+///
+/// # Errors
+/// As [`rmsnorm_residual`].
+pub fn rmsnorm_residual_int8(
+    x: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    threshold: Option<f32>,
+) -> Result<(Tensor, Tensor, Option<MadeRows>)> {
     refuse_misfits(x, weight)?;
     check::shape(OP, "residual", residual, x.shape())?;
     check::alike(OP, "residual", residual, x)?;
-    let (y, sum, rstd) = on_device!(x, residual_forward(x, residual, weight, eps))?;
+    let ((y, rows), sum, rstd) = match x.device() {
+        Device::Cpu => cpu::residual_forward(x, residual, weight, eps).map(|(y, sum, rstd)| ((y, None), sum, rstd))?,
+        Device::Cuda(_) => cuda::residual_forward(x, residual, weight, eps, threshold)?,
+    };
     let (saved_sum, saved_weight) = (sum.clone(), weight.detach());
     let want_dw = weight.is_tracked();
     let [y, sum] = record([x, residual, weight], [y, sum], move |[dy, dsum]| {
@@ -56,7 +92,7 @@ pub fn rmsnorm_residual(x: &Tensor, residual: &Tensor, weight: &Tensor, eps: f32
         let dw = want_dw.then(|| on_device!(dy, backward_weight(&dy, &saved_sum, &rstd))).transpose()?;
         Ok([Some(dx.clone()), Some(dx), dw])
     });
-    Ok((y, sum))
+    Ok((y, sum, rows))
 }
 
 fn refuse_misfits(x: &Tensor, weight: &Tensor) -> Result<()> {
