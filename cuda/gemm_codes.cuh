@@ -120,7 +120,7 @@ template <int ROWS, bool INNER, int THREADS> struct DecodedRuns {
         from = operand, ld = leading;
         element = INNER ? int64_t(row) * ld + k : int64_t(k) * ld + row;
         to = r * L::ROW_BYTES, chunk = INNER ? r / 2 % 4 : run * 4 ^ r % 8, turn = run / 2 * (8 / RUNS);
-        left = row < rows && threadIdx.x < ROWS ? K - k : 0;
+        left = row < rows && (ROWS == THREADS || threadIdx.x < ROWS) ? K - k : 0;
         words = {}, scale = {};
         fetch();
     }
@@ -132,7 +132,7 @@ template <int ROWS, bool INNER, int THREADS> struct DecodedRuns {
     DEVICE void copy(uint32_t stage) {
         const float s = codes.scale(scale);
         bf16* target = reinterpret_cast<bf16*>(gemm_shared + (stage - shared_address(gemm_shared)) + to);
-        if (threadIdx.x < ROWS) {
+        if (ROWS == THREADS || threadIdx.x < ROWS) {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const int c = INNER ? j : j ^ turn;

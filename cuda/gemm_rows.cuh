@@ -24,7 +24,8 @@ template <bool ALIGNED> DEVICE Pack<bf16, 8> load_eight(const bf16* matrix, int 
 // sums += the warp's share of K: every ROWS_WARPS-th stretch. HALVES of a: 8 rows each. `weight` gives eight elements of a
 // row of b.
 template <int HALVES, bool ALIGNED, typename T, typename WEIGHT>
-DEVICE void accumulate(float (&sums)[2][4], const Term<bf16, T>& term, int n0, int M, const WEIGHT& weight) {
+DEVICE void accumulate(float (&sums)[2][4], const Term<bf16, T>& term, int n0, int M, int N,
+                       WEIGHT weight) {
     constexpr int UNROLL = ALIGNED ? 4 : 1, STRETCH = 32 * UNROLL;
     const int r = lane_id() / 4;
 #pragma unroll 1
@@ -34,7 +35,7 @@ DEVICE void accumulate(float (&sums)[2][4], const Term<bf16, T>& term, int n0, i
         for (int u = 0; u < UNROLL; ++u) {
             const int k = k0 + u * 32 + lane_id() % 4 * 8;
 #pragma unroll
-            for (int half = 0; half < 2; ++half) w[u][half] = weight(n0 + half * 8 + r, k);
+            for (int half = 0; half < 2; ++half) w[u][half] = weight(term, n0 + half * 8 + r, N, k);
 #pragma unroll
             for (int half = 0; half < HALVES; ++half)
                 x[u][half] = load_eight<ALIGNED>(term.a, term.lda, half * 8 + r, M, k, term.K);
@@ -53,13 +54,16 @@ DEVICE void accumulate(float (&sums)[2][4], const Term<bf16, T>& term, int n0, i
     }
 }
 
-// The product with a weight of floats.
+// Eight elements of a row of a weight of floats.
+template <bool ALIGNED> struct Floats {
+    DEVICE Pack<bf16, 8> operator()(const Term<bf16>& term, int r, int N, int k) const {
+        return load_eight<ALIGNED>(term.b, term.ldb, r, N, k, term.K);
+    }
+};
 DEVICE void accumulate(float (&sums)[2][4], const Term<bf16>& term, int n0, int M, int N) {
-    const auto aligned = [&](int r, int k) { return load_eight<true>(term.b, term.ldb, r, N, k, term.K); };
-    const auto any = [&](int r, int k) { return load_eight<false>(term.b, term.ldb, r, N, k, term.K); };
-    if ((term.K | term.lda | term.ldb) % 8 != 0) accumulate<2, false>(sums, term, n0, M, any);
-    else if (M > 8) accumulate<2, true>(sums, term, n0, M, aligned);
-    else accumulate<1, true>(sums, term, n0, M, aligned);
+    if ((term.K | term.lda | term.ldb) % 8 != 0) accumulate<2, false>(sums, term, n0, M, N, Floats<false>{});
+    else if (M > 8) accumulate<2, true>(sums, term, n0, M, N, Floats<true>{});
+    else accumulate<1, true>(sums, term, n0, M, N, Floats<true>{});
 }
 
 // The sum over the warps of element (m, n) that the thread stores, m = threadIdx.x / ROWS_TILE, n the rest.
@@ -94,6 +98,9 @@ DEVICE void gemm_rows(const Result& result, const Term<bf16>& base, const Term<b
     const int n0 = blockIdx.x * ROWS_TILE;
     float sums[2][4] = {};
 #pragma unroll 1
-    for (int i = 0; i < 2; ++i) accumulate(sums, i == 0 ? base : extension, n0, M, N);
+    for (int i = 0; i < 2; ++i) {
+        const Term<bf16> term = i == 0 ? base : extension;
+        accumulate(sums, term, n0, M, N);
+    }
     store_sum(result, sum_of_warps(sums), n0, M, N);
 }

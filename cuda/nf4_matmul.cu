@@ -95,12 +95,13 @@ nf4_matmul_rows_bf16(void* out, const void* addend, const bf16* a, const uint8_t
     const Term<bf16, uint8_t> base = {a, b, lda, ldb, K};
     float sums[2][4] = {};
     if (K % 8 == 0 && lda % 8 == 0) {
-        accumulate<2, true>(sums, base, n0, M, [&](int r, int k) {
-            return r < N && k < K ? codes.eight(b, int64_t(r) * ldb + k) : Pack<bf16, 8>{};
+        accumulate<2, true>(sums, base, n0, M, N, [=](const auto& term, int r, int N, int k) {
+            return r < N && k < term.K ? codes.eight(term.b, int64_t(r) * term.ldb + k) : Pack<bf16, 8>{};
         });
     } else {
-        accumulate<2, false>(sums, base, n0, M, [&](int r, int k) {
-            return r < N && k < K ? codes.elements<bf16, 8>(b, r, int64_t(r) * ldb + k, K - k) : Pack<bf16, 8>{};
+        accumulate<2, false>(sums, base, n0, M, N, [=](const auto& term, int r, int N, int k) {
+            return r < N && k < term.K ? codes.elements<bf16, 8>(term.b, r, int64_t(r) * term.ldb + k, term.K - k)
+                                       : Pack<bf16, 8>{};
         });
     }
     accumulate(sums, {xa, b2, lda2, ldb2, K2}, n0, M, N);

@@ -24,7 +24,7 @@ template <int N, bool TURNED> DEVICE Pack<uint32_t, N / 4> words_of(const int (&
     for (int j = 0; j < N; ++j) words.v[j / 4] |= (uint32_t(codes[j]) & 0xff) << j % 4 * 8;
     const int odd = lane_id() % 2;
     if constexpr (TURNED && N == 8) {
-        const uint32_t other = shfl(words.v[!odd], lane_id() ^ 1);
+        const uint32_t other = shfl(odd ? words.v[0] : words.v[1], lane_id() ^ 1);
         const uint32_t low = odd ? other : words.v[0], high = odd ? words.v[1] : other;
         words.v[0] = permute_bytes(low, high, 0x5410), words.v[1] = permute_bytes(low, high, 0x7632);
     } else if constexpr (TURNED) {

@@ -119,7 +119,7 @@ def follow(at, code, labels, reconverge):
     if op.name == "BSYNC":
         after = reconverge.get(op.operands[0])
         return ([after], False) if after is not None and after > op.address else ([], True)
-    if op.name in ("BRA", "JMP"):
+    if op.name in ("BRA", "JMP") or ".NOINC" in op.op:  # a call without a return is how sm_80 leaves a loop
         if ".DIV" in op.op:
             return [], True
         conditional = op.guard not in ("", "@PT", "@UPT") or len(op.operands) > 1

@@ -204,13 +204,3 @@ fn a_weight_that_is_not_finite_is_not_quantized() {
         }
     }
 }
-
-#[test]
-fn gpus_do_not_multiply_by_codes() {
-    let files = ModelFiles::open(&fixture("quantized/nf4")).unwrap();
-    let error = files.load(DType::F32, &Device::emulated()).err().unwrap();
-    assert_eq!(error.to_string(), "emulated: does not multiply by weights in nf4");
-    assert_eq!(error.hint(), Some("use --device cpu, or --quantize none"));
-    let floats = files.quantized(&Choice { scheme: Some(Scheme::None), ..Choice::default() }).unwrap();
-    floats.load(DType::F32, &Device::emulated()).unwrap();
-}

@@ -16,6 +16,36 @@ fn model(case: &str, scheme: Scheme) -> Llama {
     files.quantized(&choice).unwrap().load(DType::F32, &Device::Cpu).unwrap()
 }
 
+/// Folders that bitsandbytes wrote, and codes made now.
+#[test]
+fn a_gpu_gives_the_logits_of_the_cpu() {
+    for (case, scheme) in [
+        ("quantized/int8", None),
+        ("quantized/nf4", None),
+        ("quantized/nf4_double", None),
+        ("quantized/fp4_bf16_storage", None),
+        ("gqa", Some(Scheme::Int8)),
+        ("gqa", Some(Scheme::Fp4)),
+    ] {
+        let logits = |device: &Device| {
+            let files = ModelFiles::open(&fixture::folder(case)).unwrap();
+            let files = files.quantized(&Choice { scheme, ..Choice::default() }).unwrap();
+            let model = files.load(DType::F32, device).unwrap();
+            let input_ids: Vec<u32> = (0..40).map(|i| i * i % 61 + 3).collect();
+            let sequence = Sequence { labels: vec![-100; input_ids.len()], input_ids };
+            let hidden = model.hidden(&Batch::new([&sequence], device).unwrap(), None, &Plain).unwrap();
+            model.logits(&hidden).unwrap().to_vec::<f32>().unwrap()
+        };
+        let distance = fixture::relative(&logits(&Device::emulated()), &logits(&Device::Cpu));
+        println!("{case} {scheme:?}: {distance:e}");
+        // A difference in the last bit of an activation is one of a whole code in int8.
+        assert!(
+            distance < if case.contains("int8") || scheme == Some(Scheme::Int8) { 5e-3 } else { 1e-5 },
+            "{case}: {distance:e}"
+        );
+    }
+}
+
 /// The most likely token, and how far the next one is below it.
 fn top(logits: &[f32]) -> (usize, f32) {
     let mut order: Vec<usize> = (0..logits.len()).collect();

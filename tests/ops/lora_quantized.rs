@@ -8,8 +8,10 @@ use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::ops::dropout::{Dropout, dropout};
 use vicugna::ops::int8_matmul::{Backward, Int8, Method};
-use vicugna::ops::lora::{Adapter, Operands, Projection, linears};
+use vicugna::ops::lora::{Adapter, Operands, Projection, linears, linears_of_rows};
 use vicugna::ops::nf4::{self, Kind};
+use vicugna::ops::rmsnorm::{rmsnorm, rmsnorm_int8, rmsnorm_residual, rmsnorm_residual_int8};
+use vicugna::ops::swiglu::{swiglu, swiglu_int8};
 use vicugna::ops::weight::{Quantized, Weight};
 use vicugna::reference::elementwise::add;
 use vicugna::reference::int8_matmul::{self as int8, Row};
@@ -190,5 +192,42 @@ on_devices! {
             let of = |leaf| gradients.get(leaf).unwrap().clone();
             [y.detach(), of(&x), of(&a), of(&b)]
         })?;
+    }
+}
+
+/// Widths that a block holds in packs, and others.
+fn widths() -> impl Strategy<Value = usize> {
+    prop_oneof![1..300usize, (1..80usize).prop_map(|packs| 8 * packs), Just(4096), Just(16_392)]
+}
+
+on_devices! {
+    /// The products with them have the bits of those with rows that are made of the activation on its own.
+    #[test]
+    fn rows_made_with_an_activation_are_its_rows(
+        rows in 1..20usize, k in widths(), threshold in prop_oneof![Just(2.0f32), Just(0.0)], dtype in float_dtype(),
+        seed: u64,
+    ) {
+        let random = |i: u64, n: usize| random(seed ^ i, n, dtype);
+        let x = |i| tensor(&random(i, rows * k), dtype, [rows, k]);
+        let norm = tensor(&random(1, k).iter().map(|w| round(3.0 * w, dtype)).collect::<Vec<_>>(), dtype, [k]);
+        let w = on(&Device::Cpu, || tensor(&random(2, 24 * k), dtype, [24, k]));
+        let weight = Int8::quantize(&w, Method { threshold, ..Method::default() }).unwrap();
+        let weight = Arc::new(Quantized::Int8(weight).to_device(&device()).unwrap());
+        let layer = [Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None }];
+        let operands = Operands::of_groups(&device(), dtype, &[vec![None]]).unwrap();
+        let (normed, of_norm) = rmsnorm_int8(&x(3), &norm, 1e-5, Some(threshold)).unwrap();
+        let (of_sum, sum, of_residual) = rmsnorm_residual_int8(&x(3), &x(4), &norm, 1e-5, Some(threshold)).unwrap();
+        let (gated, of_gate) = swiglu_int8(&x(5), &x(6), Some(threshold)).unwrap();
+        check_bits("norm", &normed, &rmsnorm(&x(3), &norm, 1e-5).unwrap())?;
+        let apart = rmsnorm_residual(&x(3), &x(4), &norm, 1e-5).unwrap();
+        check_bits("norm of a sum", &of_sum, &apart.0)?;
+        check_bits("sum", &sum, &apart.1)?;
+        check_bits("gate", &gated, &swiglu(&x(5), &x(6)).unwrap())?;
+        let is_held = device().to_string() != "cpu" && k <= 16_384 && k.is_multiple_of(16 / dtype.size());
+        for (what, x, made) in [("norm", normed, of_norm), ("sum", of_sum, of_residual), ("gate", gated, of_gate)] {
+            prop_assert_eq!(made.is_some(), is_held, "{}", what);
+            let with = linears_of_rows(&x, made.as_ref(), &layer, &operands[0], None).unwrap();
+            check_bits(what, &with[0], &linears(&x, &layer, &operands[0], None).unwrap()[0])?;
+        }
     }
 }

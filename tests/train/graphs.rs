@@ -6,10 +6,15 @@ use crate::run::{Place, Sequence, results};
 
 const NOTE: &str = "note: emulated has no CUDA graphs and runs kernels one by one";
 
-/// Adapters with dropout, all weights with checkpoints, and steps of several batches; and how many of the steps have a
+/// Adapters with dropout, adapters on int8 with outliers, all weights with checkpoints, and steps of several batches; and how many of the steps have a
 /// shape that was seen before.
-const KINDS: [(&str, &[&str], u64); 3] = [
+const KINDS: [(&str, &[&str], u64); 4] = [
     ("mha", &["--target-modules", "all-linear", "--lora-dropout", "0.1", "--eval-every", "3"], 13),
+    (
+        "gqa",
+        &["--quantize", "int8", "--int8-threshold", "2", "--target-modules", "all-linear", "--eval-every", "3"],
+        13,
+    ),
     ("gqa", &["--full", "--activation-checkpointing", "--max-grad-norm", "0.5", "--dtype", "f32"], 13),
     ("gqa", &["--gradient-accumulation-steps", "2", "--lora-dropout", "0.1", "--save-every", "2"], 4),
 ];
