@@ -9,7 +9,7 @@ use vicugna::io::model::ModelFiles;
 use vicugna::io::quantized::{Choice, Scheme};
 use vicugna::io::safetensors::MODEL;
 
-use crate::files::{copy_of, fixture, set};
+use crate::files::{copy_of, set};
 use crate::raw::Raw;
 
 const Q: &str = "model.layers.0.self_attn.q_proj";
