@@ -200,9 +200,9 @@ DEVICE void int8_matmul_rows(const Result& result, const Term<int8_t>& term, con
     int sums[2][4] = {};
     accumulate(sums, term, n0, M, N);
     float sum = float(sum_of_warps(sums));
+    const int count = beside.count ? load_for_warp(beside.count) : 0;
     if (m < M && n < N) {
         sum *= a_scale[m];
-        const int count = beside.count ? int(*beside.count) : 0;
 #pragma unroll 1
         for (int i = 0; i < count; ++i) {
             const uint32_t c = beside.columns[i];

@@ -21,12 +21,17 @@ DEVICE void fetch(float (&v)[HELD<N>][N], const T* x, const float* factor, int s
     Pack<T, N> held[HELD<N>];
     Row<N>::fetch(held, x, span, K, Pack<T, N>{});
 #pragma unroll
-    for (int i = 0; i < HELD<N>; ++i)
+    for (int i = 0; i < HELD<N>; ++i) {
+        const int c = Row<N>::column(span, i);
+        constexpr int WIDTH = N == 1 ? 1 : 4;
 #pragma unroll
-        for (int j = 0; j < N; ++j) {
-            const int c = Row<N>::column(span, i) + j;
-            v[i][j] = FACTORS && c < K ? held[i][j] * factor[c] : held[i][j];  // zero beyond K
+        for (int j = 0; j < N; j += WIDTH) {
+            Pack<float, WIDTH> factors{};  // zeros beyond K
+            if (FACTORS && c < K) factors = load<WIDTH>(factor + c + j);
+#pragma unroll
+            for (int l = 0; l < WIDTH; ++l) v[i][j + l] = FACTORS ? held[i][j + l] * factors[l] : held[i][j + l];
         }
+    }
 }
 
 template <int N, bool FACTORS, typename T>

@@ -33,6 +33,10 @@ const I: usize = 14_336;
 const NH: usize = 32;
 const NKV: usize = 8;
 const D: usize = 128;
+/// Elements below it become integers.
+const THRESHOLD: f32 = 6.0;
+/// Tokens of a product that has a kernel for few.
+const FEW: usize = 8;
 /// A cut of its vocabulary.
 const V: usize = 1024;
 
@@ -119,12 +123,17 @@ pub(super) fn rmsnorm(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     backward_from([(&y, y.detach())])?;
     let (y, sum) = ops::rmsnorm::rmsnorm_residual(&x, &residual, &weight.detach(), 1e-5)?;
     backward_from([(&y, y.detach()), (&sum, sum.detach())])?;
+    let (x, weight) = (x.detach(), weight.detach());
+    ops::rmsnorm::rmsnorm_int8(&x, &weight, 1e-5, Some(THRESHOLD))?;
+    ops::rmsnorm::rmsnorm_residual_int8(&x, &residual, &weight, 1e-5, Some(THRESHOLD))?;
     // Every block reads the weight; each slice of 64 rows makes a row of partial sums.
     let (tensor, weights, rstd) = (ROWS * H * dtype.size(), ROWS * H * dtype.size(), ROWS * 4);
     let (column_blocks, partial) = (H / (32 * 16 / dtype.size()), ROWS.div_ceil(64) * H * 4);
     let by_row = |tensors: usize| tensors * tensor + rstd + weights;
     let bwd_weight = 2 * tensor + column_blocks * rstd + partial;
-    Ok(vec![by_row(2), by_row(3), bwd_weight, partial + H * dtype.size(), by_row(4), by_row(4)])
+    let int8 = ROWS * (H + 4);
+    let forward = [by_row(2), by_row(3), bwd_weight, partial + H * dtype.size(), by_row(4), by_row(4)];
+    Ok([&forward[..], &[by_row(2) + int8, by_row(4) + int8]].concat())
 }
 
 pub(super) fn rope(device: &Device, dtype: DType) -> Result<Vec<usize>> {
@@ -139,13 +148,14 @@ pub(super) fn swiglu(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let [gate, up] = [tensor(device, dtype, [ROWS, I])?.with_grad(), tensor(device, dtype, [ROWS, I])?.with_grad()];
     let y = ops::swiglu::swiglu(&gate, &up)?;
     backward_from([(&y, y.detach())])?;
-    Ok([3, 5].map(|tensors| tensors * ROWS * I * dtype.size()).into())
+    ops::swiglu::swiglu_int8(&gate.detach(), &up.detach(), Some(THRESHOLD))?;
+    let [fwd, bwd] = [3, 5].map(|tensors| tensors * ROWS * I * dtype.size());
+    Ok(vec![fwd, bwd, fwd + ROWS * (I + 4)])
 }
 
 /// A layer's product with its weight and both gradients, then the product of a few rows, then as many rows as make tiles
 /// of 128 without slices of K.
 pub(super) fn matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
-    const FEW: usize = 8;
     let (n, k) = (NKV * D, H);
     let mut costs = layer(device, dtype, [ROWS, n, k])?;
     ops::matmul::matmul(&tensor(device, dtype, [FEW, k])?, &tensor(device, dtype, [n, k])?)?;
@@ -185,7 +195,7 @@ pub(super) fn lora(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     Ok([&[operands][..], &forward, &backward, &of_adapter].concat().concat())
 }
 
-/// A layer's product in int8, and its input's gradient in int8 and as floats.
+/// A layer's product in int8, and its input's gradient in int8 and as floats; then the product of a few rows.
 pub(super) fn int8_matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let ([m, n, k], mut costs) = ([ROWS, NKV * D, H], Vec::new());
     for backward in [Backward::Int8, Backward::Dequant] {
@@ -209,6 +219,10 @@ pub(super) fn int8_matmul(device: &Device, dtype: DType) -> Result<Vec<usize>> {
         let left = if backward == Backward::Int8 { 8 } else { 8 * dtype.size() };
         costs.push(tiles(split, [m, k, n], [left, 8], dtype));
     }
+    let weight = Int8::quantize(&tensor(&Device::Cpu, DType::F32, [n, k])?, Method::default())?.to_device(device)?;
+    ops::int8_matmul::int8_matmul(&tensor(device, dtype, [FEW, k])?, &weight)?;
+    let rows = n / 16 * FEW * k + n * k + FEW * n * (dtype.size() + 8); // with both scales of each result
+    costs.extend([FEW * k * (dtype.size() + 1) + FEW * 4, k / 8 + 4, rows]);
     Ok(costs)
 }
 
@@ -217,7 +231,7 @@ fn scales(split: SplitK) -> usize {
     split.tile.size().iter().sum::<usize>() * 4
 }
 
-/// A layer's product with a weight of 4 bits, and its input's gradient.
+/// A layer's product with a weight of 4 bits, and its input's gradient; then the product of a few rows.
 pub(super) fn nf4(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let (m, n, k) = (ROWS, NKV * D, H);
     let weight = ops::nf4::quantize(&tensor(&Device::Cpu, DType::F32, [n, k])?, ops::nf4::Kind::Nf4, 64, false)?;
@@ -225,15 +239,22 @@ pub(super) fn nf4(device: &Device, dtype: DType) -> Result<Vec<usize>> {
     let x = tensor(device, dtype, [m, k])?.with_grad();
     let layer = Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None };
     let operands = Operands::of_groups(device, dtype, &[vec![None]])?;
-    for y in operands.iter().map(|operands| ops::lora::linears(&x, &[layer], operands, None)) {
-        y?.iter().try_for_each(|y| backward_from([(y, y.detach())]).map(|_| ()))?;
+    for operands in &operands {
+        for y in ops::lora::linears(&x, &[layer], operands, None)? {
+            backward_from([(&y, y.detach())])?;
+        }
+        ops::lora::linears(&tensor(device, dtype, [FEW, k])?, &[layer], operands, None)?;
     }
     // Half a byte an element, and of 64 the scale.
     let cost = |m, n, k| {
         tiles(SplitK::of_codes(dtype, true, [m, n, k]), [m, n, k], [8 * dtype.size(), 4], dtype)
             + n * k * m.div_ceil(64) * 4 / 64
     };
-    Ok(vec![cost(m, n, k), cost(m, k, n)])
+    let few = match dtype {
+        DType::Bf16 => (n / 16 * FEW * k + FEW * n) * 2 + n * k / 2 + n * k / 64 * 4,
+        _ => cost(FEW, n, k),
+    };
+    Ok(vec![cost(m, n, k), cost(m, k, n), few])
 }
 
 /// The bytes of a launch of `[m, k]` by `[k, n]`, whose elements are of so many bits, in tiles.
