@@ -18,10 +18,14 @@ pub fn cases() -> Vec<Case> {
     for kind in [F32, Bf16] {
         let pack = 16 / kind.bytes();
         // A block of 64 holds 1024 columns in packs, 64 alone: within one span, in two, and in three.
-        for columns in [2 * 1024 + pack, 1024 + 5 * pack, 16, 3 * pack, 2 * BLOCK + 3, BLOCK + 33, 5] {
+        // In packs a thread's last one may be any of those that it holds.
+        let packed = [2 * 1024 + pack, 1024 + 5 * pack, (2 * BLOCK + 5) * pack, (3 * BLOCK + 5) * pack, 3 * pack, 16];
+        for columns in packed.into_iter().chain([2 * BLOCK + 3, BLOCK + 33, 5]) {
             let x = Rows::new(kind, columns);
             cases.extend([x.rows(LIMIT), x.rows(f32::INFINITY), x.gradient()]);
         }
+        let x = Rows::with_peaks(kind);
+        cases.extend([x.rows(LIMIT), x.gradient()]);
     }
     cases.extend([(5, 1), (1000, 3), (33 * 32 + 5, 4), (32 * 32, 1), (64, 100)].map(|(k, each)| outliers(k, each)));
     cases
@@ -61,6 +65,22 @@ impl Rows {
         Self { kind, columns, x: rows.iter().map(|row| row.iter().map(|&x| x as f32).collect()).collect() }
     }
 
+    /// Rows beyond a span, each with its largest element and its outlier at other places of those that a thread holds.
+    fn with_peaks(kind: Kind) -> Self {
+        let pack = 16 / kind.bytes();
+        let columns = 1024 + 5 * pack;
+        let at = |thread: usize, place: usize| (place % 16 / pack * BLOCK + thread) * pack + place % pack;
+        let row = |place: usize| {
+            let mut row: Vec<f32> = draw(kind, place as u64, columns).iter().map(|&x| x as f32 / 4.0).collect();
+            row[at(9, place)] = -1.875;
+            row[at(40, place + 1)] = 3.0;
+            row
+        };
+        let mut x: Vec<Vec<f32>> = (0..17).map(row).collect();
+        x[16][columns - 1] = 3.0;
+        Self { kind, columns, x }
+    }
+
     fn case(&self, op: &str) -> Case {
         let shape = format!("{} x {}", self.x.len(), self.columns);
         Case::new(QUANTIZE, &name(op, self.kind), &shape, [self.x.len() as u32, 1, 1], BLOCK as u32)
@@ -97,7 +117,7 @@ impl Rows {
     }
 
     fn gradient(&self) -> Case {
-        let factors = draw(F32, 8, self.columns);
+        let factors: Vec<f64> = draw(F32, 8, self.columns).iter().map(|x| F32.rounded(x.abs() + 0.5)).collect();
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         for row in &self.x {
             let products: Vec<f32> = row.iter().zip(&factors).map(|(x, &factor)| x * factor as f32).collect();
