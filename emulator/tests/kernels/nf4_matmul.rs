@@ -80,24 +80,33 @@ fn products(is_forward: bool, kind: Kind, tile: &'static str) -> Vec<Product> {
         let sizes = [m, n, k, if is_forward { k2 } else { 0 }];
         Product { is_forward, kind, tile, sizes, out, added, depth, gap: 0, codes }
     };
+    let long = pipeline + 8;
     let mut products = vec![
-        product([m + 8, n + 8, pipeline + 8, 8], Bf16, Added::Nothing, 512, codes(false, true, 3)),
+        product([m + 8, n + 8, long, 8], Bf16, Added::Nothing, 512, codes(false, true, 3)),
         product([m + 1, n + 8, 40, 8], F32, Added::Itself, 512, codes(true, false, 6)),
     ];
     if matches!(tile, "64" | "any") {
+        let gap = |gap, product| Product { gap, ..product };
         products.extend([
             product([m + 8, 8, 136, 8], F32, Added::Nothing, 64, codes(false, false, 6)),
+            product([9, 16, long, long], Bf16, Added::Other, 512, codes(true, false, 6)),
             product([9 * m, 8, 8, 0], Bf16, Added::Other, 32, codes(true, true, 4)),
-            Product { gap: 8, ..product([24, 16, 72, 40], Bf16, Added::Other, 512, codes(false, true, 5)) },
-            Product { gap: 1, ..product([m + 1, n + 8, 16, 0], F32, Added::Itself, 512, codes(false, false, 6)) },
-            Product { gap: 1, ..product([9, 8, 16, 0], Bf16, Added::Nothing, 512, codes(true, true, 3)) },
+            gap(8, product([24, 16, 72, 40], Bf16, Added::Other, 512, codes(false, true, 5))),
+            gap(1, product([m + 1, n + 8, 16, 0], F32, Added::Itself, 512, codes(false, false, 6))),
+            gap(1, product([9, 8, 16, 0], Bf16, Added::Nothing, 512, codes(true, true, 3))),
+            gap(1, product([9, 8, 16, 0], F32, Added::Nothing, 512, codes(true, true, 3))),
+            gap(1, product([9, 8, 16, 0], Bf16, Added::Other, 512, codes(true, true, 3))),
         ]);
     }
     if tile == "any" {
+        // The last chunk has one element, and no byte is half a row's.
+        let ragged = |m, [n, k]: [usize; 2], k2| if is_forward { [m, n + 1, k, k2] } else { [m, n, k + 1, k2] };
         products.extend([
-            product([m + 1, n + 1, pipeline + 3, 3], Bf16, Added::Other, 512, codes(false, true, 3)),
+            product(ragged(m + 1, [n + 1, pipeline + 1], long + 3), Bf16, Added::Other, 512, codes(false, true, 3)),
+            product(ragged(9, [n + 1, pipeline + 1], 1), F32, Added::Other, 512, codes(false, false, 3)),
+            product(ragged(6, [9, 9], 0), F32, Added::Nothing, 512, codes(false, true, 3)),
+            product(ragged(6, [9, 9], 0), Bf16, Added::Nothing, 512, codes(false, false, 4)),
             product([5, 7, 35, 1], F32, Added::Other, 64, codes(true, false, 6)),
-            product([6, 5, 9, 0], F32, Added::Nothing, 512, codes(false, false, 3)),
             product([6, 5, 73, 0], F32, Added::Nothing, 32, codes(false, false, 3)),
         ]);
     }

@@ -160,7 +160,8 @@ fn padded(row: &[f64], length: usize) -> Vec<f64> {
 /// Flags of which about one in `each` is set.
 fn outliers(columns: usize, each: u64) -> Case {
     let mut random = Random::new(columns as u64);
-    let flagged: Vec<usize> = (0..columns).filter(|&c| c + 1 == columns || random.bits() % each == 0).collect();
+    let flagged: Vec<usize> =
+        (0..columns).filter(|&c| c + 1 == columns || random.bits().is_multiple_of(each)).collect();
     let mut flags = vec![0u32; columns.div_ceil(32)];
     flagged.iter().for_each(|&c| flags[c / 32] |= 1 << (c % 32));
     let (list, flags): (Vec<f64>, Vec<f64>) =
