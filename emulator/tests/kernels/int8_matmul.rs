@@ -67,11 +67,11 @@ fn forward(kind: Kind, tile: &'static str) -> Vec<Product> {
             product([m + 8, n + 8, 40, 0], F32, Added::Itself, Some(31)),
             product([m + 8, 8, 200, 8], F32, Added::Nothing, Some(200)),
             product([9, 5, 139, 40], F32, Added::Nothing, Some(32)),
-            product([8 * m + 24, 8, 16, 0], Bf16, Added::Other, Some(1)),
+            Product { gap: 8, ..product([8 * m + 24, 8, 16, 0], Bf16, Added::Other, Some(1)) },
             product([m + 1, n + 1, 40, 0], F32, Added::Itself, Some(40)),
             product([9, 5, 72, 0], Bf16, Added::Nothing, Some(0)),
             product([9, 5, 15, 0], F32, Added::Nothing, None),
-            Product { gap: 8, ..product([m, n, 72, long], Bf16, Added::Other, Some(17)) },
+            Product { gap: 8, ..product([m, n, 40, long], Bf16, Added::Other, None) },
         ]);
     }
     products

@@ -91,7 +91,7 @@ fn products(is_forward: bool, kind: Kind, tile: &'static str) -> Vec<Product> {
             product([m + 8, 8, 136, 8], F32, Added::Nothing, 64, codes(false, false, 6)),
             product([m, n, long, long], Bf16, Added::Other, 512, codes(true, false, 6)),
             product([9 * m, 8, 8, 0], Bf16, Added::Other, 32, codes(true, true, 4)),
-            gap(8, product([24, 16, 72, 40], Bf16, Added::Other, 512, codes(false, true, 5))),
+            gap(8, product([24, 16, pipeline / 5, long], Bf16, Added::Other, 512, codes(false, true, 5))),
             gap(1, product([m + 1, n + 8, 16, 0], F32, Added::Itself, 512, codes(false, false, 6))),
             gap(1, product([9, 8, 16, 0], Bf16, Added::Nothing, 512, codes(true, true, 3))),
             gap(1, product([9, 8, 16, 0], F32, Added::Nothing, 512, codes(true, true, 3))),
