@@ -9,6 +9,8 @@ pub const QUANTIZE: &str = include_str!("../../../ptx/quantize.ptx");
 
 const BLOCK: usize = 64;
 const LIMIT: f32 = 2.0;
+/// The smallest absmax that a row has a scale of.
+const LEAST: f32 = 127.0 / f32::MAX;
 
 /// The columns of 16 neighbours in the order in which `int8_matmul_nn` takes them.
 pub const TURNED: [usize; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
@@ -47,6 +49,11 @@ impl Rows {
             values.iter().enumerate().for_each(|(i, &value)| row[(i * columns / values.len() + 1) % columns] = value);
             row
         };
+        let tiny = |seed, most: f32| {
+            let mut row = scaled(seed, 2e-37);
+            row[0] = kind.rounded(most.into());
+            row
+        };
         // With a scale of 1 / 64 every element lies between two integers.
         let mut ties: Vec<f64> = (0..columns).map(|c| (2.0 * (c % 126) as f64 + 1.0) / 128.0).collect();
         ties[columns - 1] = -127.0 / 64.0;
@@ -57,8 +64,8 @@ impl Rows {
             with(3, &[f64::NAN]),
             with(4, &[7.0, f64::INFINITY]),
             vec![0.0; columns],
-            scaled(5, 2e-37),
-            scaled(6, 4e-36),
+            tiny(5, LEAST.next_down()),
+            tiny(6, if kind == F32 { LEAST } else { 2f32.powi(-121) }),
             scaled(7, 1e30).iter().map(|x| if *x == 0.0 { 1e30 } else { *x }).collect(),
             ties,
         ];
@@ -146,7 +153,7 @@ fn quantized(x: &[f32], limit: f32) -> (Vec<f64>, f64) {
         return (vec![0.0; x.len()], f64::NAN);
     }
     let absmax = x.iter().filter(|x| below(**x, limit)).fold(0.0f32, |most, x| most.max(x.abs()));
-    if absmax < 127.0 / f32::MAX {
+    if absmax < LEAST {
         return (vec![0.0; x.len()], 0.0);
     }
     let code = |x: f32| if below(x, limit) { (x * (127.0 / absmax)).round_ties_even() } else { 0.0 };
