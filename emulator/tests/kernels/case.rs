@@ -11,13 +11,19 @@ pub enum Kind {
     F32,
     Bf16,
     U32,
+    I8,
+    U8,
 }
 
-pub use Kind::{Bf16, F32, U32};
+pub use Kind::{Bf16, F32, I8, U8, U32};
 
 impl Kind {
     pub fn bytes(self) -> usize {
-        if self == Bf16 { 2 } else { 4 }
+        match self {
+            F32 | U32 => 4,
+            Bf16 => 2,
+            I8 | U8 => 1,
+        }
     }
 
     fn encode(self, value: f64) -> Vec<u8> {
@@ -28,6 +34,8 @@ impl Kind {
                 (((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16).to_le_bytes().to_vec()
             }
             U32 => (value as u32).to_le_bytes().to_vec(),
+            I8 => (value as i8).to_le_bytes().to_vec(),
+            U8 => vec![value as u8],
         }
     }
 
@@ -36,6 +44,8 @@ impl Kind {
             F32 => f32::from_le_bytes(bytes.try_into().unwrap()).into(),
             Bf16 => f32::from_bits(u32::from(u16::from_le_bytes(bytes.try_into().unwrap())) << 16).into(),
             U32 => u32::from_le_bytes(bytes.try_into().unwrap()).into(),
+            I8 => i8::from_le_bytes(bytes.try_into().unwrap()).into(),
+            U8 => bytes[0].into(),
         }
     }
 
@@ -49,7 +59,7 @@ impl Kind {
         match self {
             F32 => 2e-5,
             Bf16 => 1.6e-2,
-            U32 => 0.0,
+            U32 | I8 | U8 => 0.0,
         }
     }
 }
@@ -101,7 +111,7 @@ impl Buffer {
         let exact = match self.kind {
             F32 => close(Element::F32),
             Bf16 => close(Element::Bf16),
-            U32 => Exactness::Bits,
+            U32 | I8 | U8 => Exactness::Bits,
         };
         vectors::Buffer { before, addresses, after, exact }
     }
@@ -185,6 +195,11 @@ impl Case {
         let at = self.hidden(kind, values, None);
         self.args.push(Arg::Buffer(at));
         self
+    }
+
+    /// A buffer that the kernel reads, or null where there is nothing to read.
+    pub fn given(self, kind: Kind, values: &[f64]) -> Self {
+        if values.is_empty() { self.scalar(Arg::I64(0)) } else { self.input(kind, values) }
     }
 
     /// A buffer that nobody wrote, and what the kernel must write there.

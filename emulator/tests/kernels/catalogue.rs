@@ -5,8 +5,11 @@ use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind, U32};
 use crate::cross_entropy::{self, CROSS_ENTROPY};
 use crate::harness::Random;
+use crate::int8_matmul::{self, INT8_MATMUL};
 use crate::lora;
 use crate::matmul::{self, LORA, MATMUL};
+use crate::nf4_matmul::{self, NF4_MATMUL};
+use crate::quantize::{self, QUANTIZE};
 use crate::tensors::{ADAMW, GRAD_NORM, adamw, grad_norm};
 
 const DROPOUT: &str = include_str!("../../../ptx/dropout.ptx");
@@ -15,14 +18,29 @@ const EMBEDDING: &str = include_str!("../../../ptx/embedding.ptx");
 const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
 const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
-pub const FILES: [&str; 12] =
-    [ADAMW, ATTENTION, CROSS_ENTROPY, DROPOUT, ELEMENTWISE, EMBEDDING, GRAD_NORM, LORA, MATMUL, RMSNORM, ROPE, SWIGLU];
+pub const FILES: [&str; 15] = [
+    ADAMW,
+    ATTENTION,
+    CROSS_ENTROPY,
+    DROPOUT,
+    ELEMENTWISE,
+    EMBEDDING,
+    GRAD_NORM,
+    INT8_MATMUL,
+    LORA,
+    MATMUL,
+    NF4_MATMUL,
+    QUANTIZE,
+    RMSNORM,
+    ROPE,
+    SWIGLU,
+];
 
 pub fn all() -> Vec<Case> {
-    let (attention, cross_entropy, matmul) = (attention::cases(), cross_entropy::cases(), matmul::cases());
-    let others =
-        [adamw(), dropout(), elementwise(), embedding(), grad_norm(), lora::cases(), rmsnorm(), rope(), swiglu()];
-    [attention, cross_entropy, matmul].into_iter().chain(others).collect::<Vec<_>>().concat()
+    let (attention, cross_entropy) = (attention::cases(), cross_entropy::cases());
+    let products = [matmul::cases(), lora::cases(), quantize::cases(), int8_matmul::cases(), nf4_matmul::cases()];
+    let others = [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()];
+    [attention, cross_entropy].into_iter().chain(products).chain(others).collect::<Vec<_>>().concat()
 }
 
 /// Numbers of a kind between -1 and 1.

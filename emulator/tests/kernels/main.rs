@@ -5,12 +5,16 @@ mod attention;
 mod case;
 mod catalogue;
 mod cross_entropy;
+mod gemm;
 #[path = "../suite/harness.rs"]
 #[allow(dead_code, reason = "shared with the suite")]
 mod harness;
+mod int8_matmul;
 mod lora;
 mod matmul;
 mod mutants;
+mod nf4_matmul;
+mod quantize;
 mod tensors;
 mod triton;
 #[path = "../vectors/mod.rs"]

@@ -3,6 +3,7 @@
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, Kind};
 use crate::catalogue::{draw, philox};
+use crate::gemm::{self, Added, Output, tile_size};
 
 pub const MATMUL: &str = include_str!("../../../ptx/matmul.ptx");
 pub const LORA: &str = include_str!("../../../ptx/lora.ptx");
@@ -23,14 +24,6 @@ struct Product {
     depth: usize,
     /// How many elements lie between rows of the result and of the operands, beside theirs.
     gap: usize,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Added {
-    Nothing,
-    Other,
-    /// To what out holds.
-    Itself,
 }
 
 pub fn cases() -> Vec<Case> {
@@ -115,14 +108,6 @@ fn dropping(layout: &'static str, kind: Kind, tile: &'static str) -> Vec<Product
     products
 }
 
-fn tile_size(tile: &str) -> [usize; 2] {
-    match tile {
-        "256" => [128, 256],
-        "128" => [128, 128],
-        _ => [64, 64],
-    }
-}
-
 /// The mask's key: p = 1/4.
 const FIRST: u64 = 1 << 33;
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -144,33 +129,19 @@ impl Product {
         let Self { kind, sizes: [m, n, k, k2], out, added, depth, gap, .. } = self;
         let slices = k.div_ceil(depth);
         let [a, b, a2, b2] = self.operands();
-        let ld = n + if slices == 1 { gap } else { 0 };
-        let addend = draw(out, 5, (m - 1) * ld + n);
-        let sums = |i: usize, j: usize, slice: usize| {
+        let sums = |[i, j, slice]: [usize; 3]| {
             let part = (slice * depth..k.min((slice + 1) * depth)).map(|l| self.term(&a, &b, k, [i, j, l]));
             let rest = (0..if slice + 1 == slices { k2 } else { 0 }).map(|l| self.term(&a2, &b2, k2, [i, j, l]));
             let dropped = if self.layout == "dx" { kept(i * n + j) } else { 1.0 };
-            part.sum::<f64>() + dropped * rest.sum::<f64>()
+            ALPHA * (part.sum::<f64>() + dropped * rest.sum::<f64>())
         };
-        let element = |at: usize| {
-            let (row, column) = (at / ld % m, at % ld);
-            let more = if added == Added::Nothing { 0.0 } else { addend[at] };
-            if column >= n { addend[at] } else { ALPHA * sums(row, column, at / (m * ld)) + more }
-        };
-        let expected: Vec<f64> = (0..slices * m * ld - (ld - n)).map(element).collect();
-        let case = self.launch(slices);
-        // What lies between rows of a result stays what it was.
-        let mut case = match added {
-            Added::Nothing if gap == 0 => case.close_to(out, (out, 4.0), expected).scalar(I64(0)),
-            Added::Other if gap == 0 => case.close_to(out, (out, 4.0), expected).input(out, &addend),
-            Added::Nothing => case.changed(out, &addend, expected).scalar(I64(0)),
-            Added::Other | Added::Itself => case.changed(out, &addend, expected).again(),
-        };
+        let output = Output { sizes: [m, n, slices], kind: out, added, gap };
+        let mut case = output.add(self.launch(slices), sums);
         case = case.input(kind, &a).input(kind, &b);
         case = if k2 == 0 { case.scalar(I64(0)).scalar(I64(0)) } else { case.input(kind, &a2).input(kind, &b2) };
         let [lda, ldb] = self.leading(k);
         let [lda2, ldb2] = self.leading(k2);
-        for size in [m, n, k, k2, ld, lda, ldb, lda2, ldb2] {
+        for size in [m, n, k, k2, output.ld(), lda, ldb, lda2, ldb2] {
             case = case.scalar(Int(size as u32));
         }
         case = case.scalar(Float(ALPHA as f32)).scalar(Int((out == F32).into()));
@@ -188,16 +159,9 @@ impl Product {
         if layout == "rows" {
             return Case::new(MATMUL, "matmul_rows_bf16", &shape, [n.div_ceil(16) as u32, 1, 1], 256);
         }
-        let [rows, columns] = tile_size(tile);
         let suffix = if kind == F32 { "f32" } else { "bf16" };
-        let grid = [m.div_ceil(rows) * n.div_ceil(columns), slices, 1].map(|blocks| blocks as u32);
-        let (block, shared) = match tile {
-            "256" => (256, 98_304),
-            "128" => (128, 49_152),
-            _ => (128, 32_768),
-        };
         let (ptx, op) = if self.drops() { (LORA, "lora") } else { (MATMUL, "matmul") };
-        Case::new(ptx, &format!("{op}_{layout}_{suffix}_{tile}"), &shape, grid, block).shared(shared)
+        gemm::launch(ptx, &format!("{op}_{layout}_{suffix}_{tile}"), &shape, tile, [m, n, slices])
     }
 
     fn drops(self) -> bool {

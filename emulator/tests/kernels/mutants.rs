@@ -235,6 +235,8 @@ const NOT_USED: &str = "param, m and v come with the tensor's entry, but the nor
 
 const ALL_ROUNDS: &str = "the compiler's copy for other numbers of rounds than the 1, 2 or 8 of W and the block";
 const NO_STEPS: &str = "copies beyond K, which are zeros, to a stage that nobody reads after";
+const FULL_SPANS: &str = "on the way back only spans before the last are fetched again, and those are full";
+const WHOLE_CHUNKS: &str = "the way of rows that start or end within a chunk, which this kernel is not given";
 const NO_ROWS: &str = "copies of no rows, which are zeros, to a tile that nobody reads after";
 
 const EQUIVALENT: &[Equivalent] = &[
@@ -250,19 +252,23 @@ const EQUIVALENT: &[Equivalent] = &[
     same(4, &["attention_bwd", "of `if (visible >= 16) return;`"], "the mask leaves what every query of the tile sees"),
     same(4, &["attention", "of `if (start + KEYS < keys) fetch_keys("], NO_ROWS),
     same(4, &["attention_decode", "of `if (start < end) {"], NO_ROWS),
+    never(4, &["_matmul", "of `if (steps == 0) return;`"], "a product with an empty K, list or K2 is not begun"),
+    same(4, &["int8_matmul_nt", "of `if (count > 0) outliers("], "a list of no columns has no steps"),
+    never(2, &["nf4_matmul", "_64: ", "j < count ? values["], WHOLE_CHUNKS),
+    never(4, &["nf4_matmul", "_64: ", "j < count ? values["], WHOLE_CHUNKS),
+    never(4, &["nf4_matmul", "_any: ", "j < count ? values["], "a chunk that is read has a first element"),
+    never(4, &["quantize", "held[i] = column(span, i) < columns"], FULL_SPANS),
+    never(4, &["quantize_gradient", "FACTORS && c < K", "in `if (span != Row<N>::last(K))"], FULL_SPANS),
+    same(
+        4,
+        &["quantize_gradient", "codes[j] = inside ?"],
+        "a row with an infinite product or none has a factor of 0, and what is no number is rounded to 0",
+    ),
     never(4, &["bra", "of `for ("], "the compiler's test before a loop's first round, which every launch takes"),
     never(4, &["gemm_bf16", "copy16("], SPLIT),
     never(2, &["gemm_bf16", "cp.async"], SPLIT),
-    never(
-        4,
-        &["rmsnorm", "held[i] = column(span, i) < columns"],
-        "on the way back only spans before the last are fetched again, and those are full",
-    ),
-    never(
-        4,
-        &["cross_entropy_fwd_bwd", "held[i] = column(span, i) < columns"],
-        "on the way back only spans before the last are fetched again, and those are full",
-    ),
+    never(4, &["rmsnorm", "held[i] = column(span, i) < columns"], FULL_SPANS),
+    never(4, &["cross_entropy_fwd_bwd", "held[i] = column(span, i) < columns"], FULL_SPANS),
     same(3, &["cross_entropy_bwd", ", 1 2: buffer 0"], "a gradient times one is neither read nor written"),
     same(3, &["cross_entropy_bwd", ", 1 inf: buffer 1"], "dy is not read where the loss is not finite"),
     never(4, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),
@@ -301,6 +307,10 @@ fn proof(mutant: &Mutant) -> Option<&'static str> {
 /// Instances of the multiplication's template that have the lines of others, which are broken: larger tiles, another type.
 const INSTANCES: &[&str] = &[
     "bf16_256",
+    "int8_matmul_nt_bf16_128",
+    "int8_matmul_nn_128",
+    "int8_matmul_nn_256",
+    "nf4_matmul_nt_bf16_128",
     "nn_bf16_128",
     "tn_bf16_128",
     "dx_bf16_128",

@@ -1,0 +1,182 @@
+//! The kernels that make int8 of floats: rows within a block's registers and beyond them, with outliers and without.
+
+use crate::case::Arg::{F32 as Float, I64, U32 as Int};
+use crate::case::{Bf16, Case, F32, I8, Kind, U32};
+use crate::catalogue::{draw, name};
+use crate::harness::Random;
+
+pub const QUANTIZE: &str = include_str!("../../../ptx/quantize.ptx");
+
+const BLOCK: usize = 64;
+const LIMIT: f32 = 2.0;
+/// The smallest absmax that a row has a scale of.
+const LEAST: f32 = 127.0 / f32::MAX;
+
+/// The columns of 16 neighbours in the order in which `int8_matmul_nn` takes them.
+pub const TURNED: [usize; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [F32, Bf16] {
+        let pack = 16 / kind.bytes();
+        // A block of 64 holds 1024 columns in packs, 64 alone: within one span, in two, and in three.
+        // In packs a thread's last one may be any of those that it holds.
+        let packed = [2 * 1024 + pack, 1024 + 5 * pack, (2 * BLOCK + 5) * pack, (3 * BLOCK + 5) * pack, 3 * pack, 16];
+        for columns in packed.into_iter().chain([2 * BLOCK + 3, BLOCK + 33, 5]) {
+            let x = Rows::new(kind, columns);
+            cases.extend([x.rows(LIMIT), x.rows(f32::INFINITY), x.gradient()]);
+        }
+        let x = Rows::with_peaks(kind);
+        cases.extend([x.rows(LIMIT), x.gradient()]);
+    }
+    cases.extend([(5, 1), (1000, 3), (33 * 32 + 5, 4), (32 * 32, 1), (64, 100)].map(|(k, each)| outliers(k, each)));
+    cases
+}
+
+/// Rows of `columns` floats: ordinary ones and those that a scale makes trouble with.
+struct Rows {
+    kind: Kind,
+    columns: usize,
+    x: Vec<Vec<f32>>,
+}
+
+impl Rows {
+    fn new(kind: Kind, columns: usize) -> Self {
+        let ordinary = |seed| draw(kind, seed, columns);
+        let scaled = |seed, size: f64| ordinary(seed).iter().map(|x| kind.rounded(x * size)).collect::<Vec<_>>();
+        let with = |seed, values: &[f64]| {
+            let mut row = ordinary(seed);
+            values.iter().enumerate().for_each(|(i, &value)| row[(i * columns / values.len() + 1) % columns] = value);
+            row
+        };
+        let tiny = |seed, most: f32| {
+            let mut row = scaled(seed, 2e-37);
+            row[0] = kind.rounded(most.into());
+            row
+        };
+        // With a scale of 1 / 64 every element lies between two integers.
+        let mut ties: Vec<f64> = (0..columns).map(|c| (2.0 * (c % 126) as f64 + 1.0) / 128.0).collect();
+        ties[columns - 1] = -127.0 / 64.0;
+        let limit = f64::from(LIMIT);
+        let rows = [
+            ordinary(1),
+            with(2, &[limit, -limit, 1.0 - limit, 3.0]),
+            with(3, &[f64::NAN]),
+            with(4, &[7.0, f64::INFINITY]),
+            vec![0.0; columns],
+            tiny(5, LEAST.next_down()),
+            tiny(6, if kind == F32 { LEAST } else { 2f32.powi(-121) }),
+            scaled(7, 1e30).iter().map(|x| if *x == 0.0 { 1e30 } else { *x }).collect(),
+            ties,
+        ];
+        Self { kind, columns, x: rows.iter().map(|row| row.iter().map(|&x| x as f32).collect()).collect() }
+    }
+
+    /// Rows beyond a span, each with its largest element and its outlier at other places of those that a thread holds.
+    fn with_peaks(kind: Kind) -> Self {
+        let pack = 16 / kind.bytes();
+        let columns = 1024 + 5 * pack;
+        let at = |thread: usize, place: usize| (place % 16 / pack * BLOCK + thread) * pack + place % pack;
+        let row = |place: usize| {
+            let mut row: Vec<f32> = draw(kind, place as u64, columns).iter().map(|&x| x as f32 / 4.0).collect();
+            row[at(9, place)] = -1.875;
+            row[at(40, place + 1)] = 3.0;
+            row
+        };
+        let mut x: Vec<Vec<f32>> = (0..17).map(row).collect();
+        x[16][columns - 1] = 3.0;
+        Self { kind, columns, x }
+    }
+
+    fn case(&self, op: &str) -> Case {
+        let shape = format!("{} x {}", self.x.len(), self.columns);
+        Case::new(QUANTIZE, &name(op, self.kind), &shape, [self.x.len() as u32, 1, 1], BLOCK as u32)
+    }
+
+    fn stride(&self) -> usize {
+        self.columns.next_multiple_of(16)
+    }
+
+    fn values(&self) -> Vec<f64> {
+        self.x.concat().iter().map(|&x| x.into()).collect()
+    }
+
+    fn rows(&self, limit: f32) -> Case {
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        let mut flags = vec![0u32; self.columns.div_ceil(32)];
+        for row in &self.x {
+            let (q, scale) = quantized(row, limit);
+            codes.extend(padded(&q, self.stride()));
+            scales.push(scale);
+            let outliers = row.iter().enumerate().filter(|(_, x)| !below(**x, limit));
+            outliers.for_each(|(c, _)| flags[c / 32] |= 1 << (c % 32));
+        }
+        let case = self.case("quantize_rows").output(I8, codes).close_to(F32, (U32, 0.0), scales);
+        let flags: Vec<f64> = flags.into_iter().map(f64::from).collect();
+        let case = match limit.is_finite() {
+            true => case.changed(U32, &vec![0.0; flags.len()], flags),
+            false => case.scalar(I64(0)),
+        };
+        case.input(self.kind, &self.values())
+            .scalar(Int(self.columns as u32))
+            .scalar(Int(self.stride() as u32))
+            .scalar(Float(limit))
+    }
+
+    fn gradient(&self) -> Case {
+        let factors: Vec<f64> = draw(F32, 8, self.columns).iter().map(|x| F32.rounded(x.abs() + 0.5)).collect();
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        for row in &self.x {
+            let products: Vec<f32> = row.iter().zip(&factors).map(|(x, &factor)| x * factor as f32).collect();
+            let (q, scale) = quantized(&products, f32::INFINITY);
+            let q = padded(&q, self.stride());
+            codes.extend((0..self.stride()).map(|at| q[at / 16 * 16 + TURNED[at % 16]]));
+            scales.push(scale);
+        }
+        self.case("quantize_gradient")
+            .output(I8, codes)
+            .close_to(F32, (U32, 0.0), scales)
+            .input(self.kind, &self.values())
+            .input(F32, &factors)
+            .scalar(Int(self.columns as u32))
+            .scalar(Int(self.stride() as u32))
+    }
+}
+
+fn below(x: f32, limit: f32) -> bool {
+    x.abs() < limit
+}
+
+/// A row's codes and its scale.
+fn quantized(x: &[f32], limit: f32) -> (Vec<f64>, f64) {
+    if limit.is_infinite() && !x.iter().all(|&x| below(x, limit)) {
+        return (vec![0.0; x.len()], f64::NAN);
+    }
+    let absmax = x.iter().filter(|x| below(**x, limit)).fold(0.0f32, |most, x| most.max(x.abs()));
+    if absmax < LEAST {
+        return (vec![0.0; x.len()], 0.0);
+    }
+    let code = |x: f32| if below(x, limit) { (x * (127.0 / absmax)).round_ties_even() } else { 0.0 };
+    (x.iter().map(|&x| code(x).into()).collect(), (absmax / 127.0).into())
+}
+
+fn padded(row: &[f64], length: usize) -> Vec<f64> {
+    row.iter().copied().chain(std::iter::repeat(0.0)).take(length).collect()
+}
+
+/// Flags of which about one in `each` is set.
+fn outliers(columns: usize, each: u64) -> Case {
+    let mut random = Random::new(columns as u64);
+    let flagged: Vec<usize> =
+        (0..columns).filter(|&c| c + 1 == columns || random.bits().is_multiple_of(each)).collect();
+    let mut flags = vec![0u32; columns.div_ceil(32)];
+    flagged.iter().for_each(|&c| flags[c / 32] |= 1 << (c % 32));
+    let (list, flags): (Vec<f64>, Vec<f64>) =
+        (flagged.iter().map(|&c| c as f64).collect(), flags.into_iter().map(f64::from).collect());
+    let count = vec![list.len() as f64];
+    Case::new(QUANTIZE, "outlier_columns", &format!("{} of {columns}", list.len()), [1, 1, 1], 32)
+        .output(U32, list)
+        .output(U32, count)
+        .input(U32, &flags)
+        .scalar(Int(columns as u32))
+}
