@@ -125,9 +125,9 @@ def torch_work(torch, dtype, rows, device):
         from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
         x = tensor(rows, H, dtype=torch.float16)
-        layers = {"int8": Linear8bitLt(H, I, bias=False, has_fp16_weights=False), "nf4": Linear4bit(H, I, bias=False, quant_type="nf4", compute_dtype=torch.float16)}
+        layers = {"int8_matmul": Linear8bitLt(H, I, bias=False, has_fp16_weights=False), "nf4": Linear4bit(H, I, bias=False, quant_type="nf4", compute_dtype=torch.float16)}
         layers = {name: layer.half().to(device) for name, layer in layers.items()}
-        return {f"matmul {name} {H} to {I}": lambda layer=layer: layer(x) for name, layer in layers.items()}
+        return {f"{name} {H} to {I}": lambda layer=layer: layer(x) for name, layer in layers.items()}
 
     ops = (matmul, attention, cross_entropy, lora, rmsnorm, rope, swiglu, embedding, elementwise, dropout, adamw,
            grad_norm)

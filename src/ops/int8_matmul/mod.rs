@@ -1,11 +1,12 @@
 //! Linear layers with int8 weights: LLM.int8(), a row at a time.
 
 mod cpu;
-pub(in crate::ops) mod cuda;
+mod cuda;
 
 use std::sync::Arc;
 
 pub(crate) use cuda::{KERNELS, QUANTIZE_KERNELS};
+pub(in crate::ops) use cuda::{Rows as GpuRows, backward_x as gpu_backward_x};
 
 use super::check;
 use super::gemm::int8::{self, Addend, Rows, Term};
@@ -160,7 +161,7 @@ impl Int8 {
 
 /// The rows of an activation as integers on a GPU, made by the op that made the activation. Cloning shares the memory.
 #[derive(Clone, Debug)]
-pub struct MadeRows(pub(in crate::ops) Arc<cuda::Rows>);
+pub struct MadeRows(pub(in crate::ops) Arc<GpuRows>);
 
 /// The rows of `x` `[.., K]` as integers and outliers, for products with weights of that `threshold`.
 ///

@@ -14,8 +14,7 @@ use crate::ops::dropout::Dropout;
 use crate::ops::elementwise::cast;
 use crate::ops::gemm::cuda::{Matrix, Place, Product, product};
 use crate::ops::gemm::with_last;
-use crate::ops::int8_matmul::cuda::Rows;
-use crate::ops::int8_matmul::{self, Int8, MadeRows};
+use crate::ops::int8_matmul::{self, GpuRows, Int8, MadeRows};
 use crate::ops::nf4;
 use crate::ops::weight::{Quantized, Weight};
 use crate::shape::Shape;
@@ -168,7 +167,7 @@ pub fn forward(
             Some(Quantized::Int8(weight)) => {
                 rows_for(x, weight, &mut quantized)?.forward(x, weight, adapter, addend, out)?;
             }
-            Some(Quantized::FourBit(weight)) => nf4::cuda::forward(x, weight, adapter, addend, out)?,
+            Some(Quantized::FourBit(weight)) => nf4::gpu_forward(x, weight, adapter, addend, out)?,
             None => {
                 let weight = cast(&dense(*weight)?.detach(), dtype)?;
                 let mut terms = vec![[matrix(x)?, matrix(&weight)?.t()]];
@@ -182,11 +181,11 @@ pub fn forward(
 }
 
 /// The rows of `x` as integers for `weight`: those that are `known`, if they are for weights of its threshold, or made now.
-fn rows_for<'a>(x: &Tensor, weight: &Int8, known: &'a mut Option<Arc<Rows>>) -> Result<&'a Rows> {
+fn rows_for<'a>(x: &Tensor, weight: &Int8, known: &'a mut Option<Arc<GpuRows>>) -> Result<&'a GpuRows> {
     let threshold = weight.method().threshold;
     Ok(match known.take_if(|rows| rows.are_for(x, threshold)) {
         Some(rows) => known.insert(rows),
-        None => known.insert(Arc::new(Rows::of(x, threshold)?)),
+        None => known.insert(Arc::new(GpuRows::of(x, threshold)?)),
     })
 }
 
@@ -257,8 +256,8 @@ fn backward_x(
             addend = Some(out);
         }
         match weight.quantized() {
-            Some(Quantized::Int8(weight)) => int8_matmul::cuda::backward_x(dy, weight, addend, out)?,
-            Some(Quantized::FourBit(weight)) => nf4::cuda::backward_x(dy, weight, addend, out)?,
+            Some(Quantized::Int8(weight)) => int8_matmul::gpu_backward_x(dy, weight, addend, out)?,
+            Some(Quantized::FourBit(weight)) => nf4::gpu_backward_x(dy, weight, addend, out)?,
             None => {
                 let weight = cast(dense(weight)?, dtype)?;
                 let mut terms = vec![[matrix(dy)?, matrix(&weight)?]];

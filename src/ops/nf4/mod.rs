@@ -2,7 +2,7 @@
 //! themselves in 8 bits where they are nested.
 
 mod cpu;
-pub(in crate::ops) mod cuda;
+mod cuda;
 mod lookup;
 mod mean;
 mod parts;
@@ -10,6 +10,7 @@ mod table;
 mod view;
 
 pub(crate) use cuda::KERNELS;
+pub(in crate::ops) use cuda::{backward_x as gpu_backward_x, forward as gpu_forward};
 pub use parts::{Absmax, FourBit, NESTED_BLOCKSIZE, Nested};
 pub use table::{Kind, dynamic_map};
 pub use view::View;
