@@ -132,9 +132,12 @@ fn few_rows() -> Vec<Product> {
     };
     vec![
         product([16, 24, 1032, 1032], 8, F32, Added::Nothing, codes(false, true, 3)),
-        product([3, 5, 72, 1032], 0, Bf16, Added::Other, codes(true, false, 6)),
-        product([9, 17, 299, 299], 0, Bf16, Added::Nothing, codes(false, false, 6)),
-        product([7, 8, 43, 0], 3, F32, Added::Itself, codes(true, true, 4)),
+        product([3, 13, 104, 1032], 0, Bf16, Added::Other, codes(true, false, 6)),
+        // The last chunk has one element, and no byte is half a row's; the last row is of either half of a block's.
+        product([9, 26, 297, 299], 0, Bf16, Added::Nothing, codes(false, false, 6)),
+        product([5, 6, 41, 0], 0, F32, Added::Other, codes(false, false, 3)),
+        product([7, 8, 41, 0], 2, F32, Added::Itself, codes(true, true, 4)),
+        product([5, 10, 41, 0], 0, F32, Added::Nothing, codes(true, true, 3)),
     ]
 }
 
