@@ -14,6 +14,7 @@ const LIMIT: f32 = 0.5;
 #[derive(Clone, Copy, PartialEq)]
 enum Op {
     Nt,
+    Rows,
     Nn,
     FloatsNn,
 }
@@ -40,6 +41,9 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (kind, tile) in [(Bf16, "256"), (Bf16, "128"), (Bf16, "64"), (F32, "64")] {
         cases.extend(forward(kind, tile).into_iter().map(Product::case));
+    }
+    for kind in [Bf16, F32] {
+        cases.extend(few_rows(kind).into_iter().map(Product::case));
     }
     for tile in ["256", "128", "64"] {
         cases.extend(backward(Op::Nn, Bf16, tile).into_iter().map(Product::case));
@@ -75,6 +79,27 @@ fn forward(kind: Kind, tile: &'static str) -> Vec<Product> {
         ]);
     }
     products
+}
+
+/// Up to 16 rows, K within a warp's stretch and over a round of all warps.
+fn few_rows(kind: Kind) -> Vec<Product> {
+    let product = |sizes: [usize; 4], out, added, outliers| Product {
+        op: Op::Rows,
+        kind,
+        tile: "rows",
+        sizes,
+        out,
+        added,
+        depth: sizes[2],
+        gap: 0,
+        outliers,
+    };
+    vec![
+        Product { gap: 8, ..product([16, 24, 2064, 8], F32, Added::Nothing, Some(33)) },
+        product([9, 17, 2053, 9], Bf16, Added::Other, Some(5)),
+        product([3, 5, 40, 0], Bf16, Added::Nothing, None),
+        product([7, 8, 1047, 1], F32, Added::Itself, Some(0)),
+    ]
 }
 
 /// The same of gradients, which have no outliers and no adapter.
@@ -123,7 +148,7 @@ fn scales(seed: u64, count: usize) -> Vec<f64> {
 impl Product {
     fn case(self) -> Case {
         match self.op {
-            Op::Nt => self.nt(),
+            Op::Nt | Op::Rows => self.nt(),
             Op::Nn => self.nn(),
             Op::FloatsNn => self.floats_nn(),
         }
@@ -134,10 +159,14 @@ impl Product {
         let kind = if kind == F32 { "f32" } else { "bf16" };
         let entry = match op {
             Op::Nt => format!("int8_matmul_nt_{kind}_{tile}"),
+            Op::Rows => format!("int8_matmul_rows_{kind}"),
             Op::Nn => format!("int8_matmul_nn_{tile}"),
             Op::FloatsNn => format!("int8_matmul_floats_nn_{kind}_{tile}"),
         };
         let shape = format!("{m} x {n} x {k} + {k2}, {gap} apart, outliers {outliers:?}");
+        if op == Op::Rows {
+            return Case::new(INT8_MATMUL, &entry, &shape, [n.div_ceil(16) as u32, 1, 1], 256);
+        }
         gemm::launch(INT8_MATMUL, &entry, &shape, tile, self.output().sizes)
     }
 
@@ -233,6 +262,7 @@ impl Product {
     }
 
     fn tail(self, case: Case) -> Case {
-        case.scalar(Int((self.out == F32).into())).scalar(Int(self.depth as u32))
+        let case = case.scalar(Int((self.out == F32).into()));
+        if self.op == Op::Rows { case } else { case.scalar(Int(self.depth as u32)) }
     }
 }

@@ -236,7 +236,6 @@ const NOT_USED: &str = "param, m and v come with the tensor's entry, but the nor
 const ALL_ROUNDS: &str = "the compiler's copy for other numbers of rounds than the 1, 2 or 8 of W and the block";
 const NO_STEPS: &str = "copies beyond K, which are zeros, to a stage that nobody reads after";
 const FULL_SPANS: &str = "on the way back only spans before the last are fetched again, and those are full";
-const WHOLE_CHUNKS: &str = "the way of rows that start or end within a chunk, which this kernel is not given";
 const NO_ROWS: &str = "copies of no rows, which are zeros, to a tile that nobody reads after";
 
 const EQUIVALENT: &[Equivalent] = &[
@@ -254,9 +253,12 @@ const EQUIVALENT: &[Equivalent] = &[
     same(4, &["attention_decode", "of `if (start < end) {"], NO_ROWS),
     never(4, &["_matmul", "of `if (steps == 0) return;`"], "a product with an empty K, list or K2 is not begun"),
     same(4, &["int8_matmul_nt", "of `if (count > 0) outliers("], "a list of no columns has no steps"),
-    never(2, &["nf4_matmul", "_64: ", "j < count ? values["], WHOLE_CHUNKS),
-    never(4, &["nf4_matmul", "_64: ", "j < count ? values["], WHOLE_CHUNKS),
-    never(4, &["nf4_matmul", "_any: ", "j < count ? values["], "a chunk that is read has a first element"),
+    same(
+        4,
+        &["nf4_matmul", "_64: ", "left > 0 ? codes.eight("],
+        "codes beyond K, which are numbers, meet zeros of a, and columns beyond N are not stored",
+    ),
+    never(4, &["nf4_matmul", "j < count ? values["], "a chunk that is read has a first element"),
     never(4, &["quantize", "held[i] = column(span, i) < columns"], FULL_SPANS),
     never(4, &["quantize_gradient", "FACTORS && c < K", "in `if (span != Row<N>::last(K))"], FULL_SPANS),
     same(

@@ -69,6 +69,7 @@ pub fn cases() -> Vec<Case> {
             cases.extend(products(is_forward, kind, tile).into_iter().map(Product::case));
         }
     }
+    cases.extend(few_rows().into_iter().map(Product::case));
     cases
 }
 
@@ -76,8 +77,11 @@ pub fn cases() -> Vec<Case> {
 fn products(is_forward: bool, kind: Kind, tile: &'static str) -> Vec<Product> {
     let [m, n] = tile_size(tile);
     let pipeline = 64 / kind.bytes() * 5;
-    let product = |[m, n, k, k2]: [usize; 4], out, added, depth, codes| {
-        let sizes = [m, n, k, if is_forward { k2 } else { 0 }];
+    let product = |[m, n, k, k2]: [usize; 4], out, added, depth, codes: Codes| {
+        // Rows of the weight are whole runs of 32, which have one scale.
+        let whole = |width: usize| if tile == "any" { width } else { width.next_multiple_of(32) };
+        let sizes = if is_forward { [m, n, whole(k), k2] } else { [m, whole(n), k, 0] };
+        let codes = if tile == "any" { codes } else { Codes { shift: codes.shift.max(5), ..codes } };
         Product { is_forward, kind, tile, sizes, out, added, depth, gap: 0, codes }
     };
     let long = pipeline + 8;
@@ -111,6 +115,30 @@ fn products(is_forward: bool, kind: Kind, tile: &'static str) -> Vec<Product> {
         ]);
     }
     products
+}
+
+/// Up to 16 rows, in packs and alone, K and K2 within a warp's stretch and over a round of all warps.
+fn few_rows() -> Vec<Product> {
+    let product = |sizes: [usize; 4], gap, out, added, codes| Product {
+        is_forward: true,
+        kind: Bf16,
+        tile: "rows",
+        sizes,
+        out,
+        added,
+        depth: sizes[2],
+        gap,
+        codes,
+    };
+    vec![
+        product([16, 24, 1032, 1032], 8, F32, Added::Nothing, codes(false, true, 3)),
+        product([3, 13, 104, 1032], 0, Bf16, Added::Other, codes(true, false, 6)),
+        // The last chunk has one element, and no byte is half a row's; the last row is of either half of a block's.
+        product([9, 26, 297, 299], 0, Bf16, Added::Nothing, codes(false, false, 6)),
+        product([5, 6, 41, 0], 0, F32, Added::Other, codes(false, false, 3)),
+        product([7, 8, 41, 0], 2, F32, Added::Itself, codes(true, true, 4)),
+        product([5, 10, 41, 0], 0, F32, Added::Nothing, codes(true, true, 3)),
+    ]
 }
 
 impl Codes {
@@ -167,11 +195,11 @@ impl Weight {
 
 impl Product {
     /// From row to row of an operand.
-    fn ld(self, width: usize) -> usize {
+    fn ld(self, width: usize, multiple: usize) -> usize {
         match self.tile {
             _ if width == 0 => 0,
-            "any" => width + self.gap,
-            _ => (width + self.gap).next_multiple_of(8),
+            "any" | "rows" => width + self.gap,
+            _ => (width + self.gap).next_multiple_of(multiple),
         }
     }
 
@@ -179,7 +207,7 @@ impl Product {
         let Self { is_forward, kind, sizes: [m, n, k, k2], out, added, depth, gap, codes, .. } = self;
         let slices = k.div_ceil(depth);
         let (rows, width) = if is_forward { (n, k) } else { (k, n) };
-        let (lda, ldb, ld2) = (self.ld(k), self.ld(width), self.ld(k2));
+        let (lda, ldb, ld2) = (self.ld(k, 8), self.ld(width, 32), self.ld(k2, 8));
         let weight = Weight::new(codes, (rows - 1) * ldb + width);
         let b = weight.floats(kind);
         let a = draw(kind, 1, (m - 1) * lda + k);
@@ -201,7 +229,8 @@ impl Product {
             vec![m, n, k, output.ld(), lda, ldb]
         };
         case = sizes.into_iter().fold(case, |case, size| case.scalar(Int(size as u32))).scalar(Float(OFFSET));
-        let flags = [codes.shift, codes.is_fp4.into(), (out == F32).into(), depth];
+        let mut flags = vec![codes.shift, codes.is_fp4.into(), (out == F32).into()];
+        flags.extend((self.tile != "rows").then_some(depth));
         flags.into_iter().fold(case, |case, flag| case.scalar(Int(flag as u32)))
     }
 
@@ -209,10 +238,13 @@ impl Product {
         let Self { is_forward, kind, tile, sizes: [m, n, k, k2], gap, codes, .. } = self;
         let layout = if is_forward { "nt" } else { "nn" };
         let kind = if kind == F32 { "f32" } else { "bf16" };
-        let entry = format!("nf4_matmul_{layout}_{kind}_{tile}");
         let nested = if codes.is_nested { "nested" } else { "plain" };
         let format = if codes.is_fp4 { "fp4" } else { "nf4" };
         let shape = format!("{m} x {n} x {k} + {k2}, {gap} apart, {format}, {nested}, blocks of {}", 1 << codes.shift);
+        if tile == "rows" {
+            return Case::new(NF4_MATMUL, "nf4_matmul_rows_bf16", &shape, [n.div_ceil(16) as u32, 1, 1], 256);
+        }
+        let entry = format!("nf4_matmul_{layout}_{kind}_{tile}");
         gemm::launch(NF4_MATMUL, &entry, &shape, tile, [m, n, slices])
     }
 }

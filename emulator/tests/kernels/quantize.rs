@@ -102,22 +102,8 @@ impl Rows {
     }
 
     fn rows(&self, limit: f32) -> Case {
-        let (mut codes, mut scales) = (Vec::new(), Vec::new());
-        let mut flags = vec![0u32; self.columns.div_ceil(32)];
-        for row in &self.x {
-            let (q, scale) = quantized(row, limit);
-            codes.extend(padded(&q, self.stride()));
-            scales.push(scale);
-            let outliers = row.iter().enumerate().filter(|(_, x)| !below(**x, limit));
-            outliers.for_each(|(c, _)| flags[c / 32] |= 1 << (c % 32));
-        }
-        let case = self.case("quantize_rows").output(I8, codes).close_to(F32, (U32, 0.0), scales);
-        let flags: Vec<f64> = flags.into_iter().map(f64::from).collect();
-        let case = match limit.is_finite() {
-            true => case.changed(U32, &vec![0.0; flags.len()], flags),
-            false => case.scalar(I64(0)),
-        };
-        case.input(self.kind, &self.values())
+        add_int8(self.case("quantize_rows"), &self.x.concat(), self.columns, limit)
+            .input(self.kind, &self.values())
             .scalar(Int(self.columns as u32))
             .scalar(Int(self.stride() as u32))
             .scalar(Float(limit))
@@ -140,6 +126,25 @@ impl Rows {
             .input(F32, &factors)
             .scalar(Int(self.columns as u32))
             .scalar(Int(self.stride() as u32))
+    }
+}
+
+/// Adds to a case the codes of rows, their scales and the flags of their columns.
+pub fn add_int8(case: Case, x: &[f32], columns: usize, limit: f32) -> Case {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    let mut flags = vec![0u32; columns.div_ceil(32)];
+    for row in x.chunks_exact(columns) {
+        let (q, scale) = quantized(row, limit);
+        codes.extend(padded(&q, columns.next_multiple_of(16)));
+        scales.push(scale);
+        let outliers = row.iter().enumerate().filter(|(_, x)| !below(**x, limit));
+        outliers.for_each(|(c, _)| flags[c / 32] |= 1 << (c % 32));
+    }
+    let case = case.output(I8, codes).close_to(F32, (U32, 0.0), scales);
+    let flags: Vec<f64> = flags.into_iter().map(f64::from).collect();
+    match limit.is_finite() {
+        true => case.changed(U32, &vec![0.0; flags.len()], flags),
+        false => case.scalar(I64(0)),
     }
 }
 
