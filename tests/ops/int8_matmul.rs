@@ -4,6 +4,8 @@ use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::error::Error;
 use vicugna::ops::int8_matmul::{Backward, Int8, Method, int8_matmul};
+use vicugna::ops::lora::{Operands, Projection, linears};
+use vicugna::ops::weight::{Quantized, Weight};
 use vicugna::reference::int8_matmul::{self as reference, Row};
 
 use crate::harness::*;
@@ -216,6 +218,56 @@ on_devices! {
         assert_eq!(values(&y), [0.0; 10]);
         let y = int8_matmul(&tensor(&[8.0; 80], DType::F32, [20, 4]), &weight).unwrap();
         assert!(values(&y).iter().all(|y| y.is_finite()));
+    }
+}
+
+proptest! {
+    /// Rows of integers up to 127 and a weight of such have scales of 1: results are the sums themselves.
+    #[test]
+    fn sums_of_integers_are_exact_on_every_device((rows, n, k) in shapes(), seed: u64) {
+        let integers = |seed: u64, rows: usize, width: usize| {
+            let mut values: Vec<f64> = random(seed, rows * width, DType::F32).iter().map(|v| (42.0 * v).round()).collect();
+            values.iter_mut().step_by(width).for_each(|first| *first = 127.0);
+            values
+        };
+        let (x, dy, w) = (integers(seed, rows, k), integers(seed ^ 1, rows, n), integers(seed ^ 2, n, k));
+        let sum = |terms: &mut dyn Iterator<Item = (f64, f64)>| terms.map(|(a, b)| a * b).sum::<f64>();
+        let row = |r: usize, j: usize| sum(&mut (0..k).map(|i| (x[r * k + i], w[j * k + i])));
+        let column = |r: usize, i: usize| sum(&mut (0..n).map(|j| (dy[r * n + j], w[j * k + i])));
+        let forward: Vec<f64> = (0..rows * n).map(|at| row(at / n, at % n)).collect();
+        let backward: Vec<f64> = (0..rows * k).map(|at| column(at / k, at % k)).collect();
+        for device in devices() {
+            on(&device, || {
+                let tx = tensor(&x, DType::F32, [rows, k]).with_grad();
+                let y = int8_matmul(&tx, &quantize(&w, [n, k], method(0.0, Backward::Int8))).unwrap();
+                let mut gradients = backward_from([(&y, tensor(&dy, DType::F32, [rows, n]))]).unwrap();
+                assert_eq!(values(&y), forward, "{device}");
+                assert_eq!(values(&gradients.take(&tx).unwrap()), backward, "{device}");
+            });
+        }
+    }
+}
+
+#[test]
+fn no_rows_give_none_and_a_threshold_is_a_number() {
+    for device in devices() {
+        on(&device, || {
+            let none = tensor(&[], DType::F32, [0, 20]).with_grad();
+            let y = int8_matmul(&none, &quantize(&[1.0; 60], [3, 20], Method::default())).unwrap();
+            assert_eq!(y.dims(), [0, 3]);
+            let gradients = backward_from([(&y, y.detach())]).unwrap();
+            assert_eq!(gradients.get(&none).unwrap().dims(), [0, 20]);
+            let x = tensor(&[1.0; 40], DType::F32, [2, 20]);
+            for threshold in [f32::NAN, -1.0] {
+                let weight = quantize(&[1.0; 60], [3, 20], method(threshold, Backward::Int8));
+                let error = int8_matmul(&x, &weight).unwrap_err().to_string();
+                assert_eq!(error, format!("int8_matmul: the threshold must be 0 or more, got {threshold}"));
+                let weight = std::sync::Arc::new(Quantized::Int8(weight));
+                let layer = Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None };
+                let operands = Operands::of_groups(&device, DType::F32, &[vec![None]]).unwrap();
+                assert_eq!(linears(&x, &[layer], &operands[0], None).unwrap_err().to_string(), error);
+            }
+        });
     }
 }
 
