@@ -231,3 +231,22 @@ on_devices! {
         }
     }
 }
+
+/// Its tables lie in shared memory beside the stages.
+#[test]
+fn a_large_tile_of_4_bits_has_room_for_its_tables() {
+    let [n, k] = [72, 192];
+    let (x, w) = (random(1, 66 * k, DType::Bf16), random(2, n * k, DType::F32));
+    let weight = nf4::quantize(&tensor(&w, DType::F32, [n, k]), Kind::Nf4, 64, true).unwrap();
+    let floats = values(&weight.dequantize(DType::Bf16).unwrap());
+    for device in devices().into_iter().filter(|device| !matches!(device, Device::Cpu)) {
+        on(&device, || {
+            let weight = Arc::new(Quantized::FourBit(weight.to_device(&device).unwrap()));
+            let layer = Projection { weight: Weight::Quantized(&weight), adapter: None, residual: None };
+            let operands = Operands::of_groups(&device, DType::Bf16, &[vec![None]]).unwrap();
+            let y = linears(&tensor(&x, DType::Bf16, [66, k]), &[layer], &operands[0], None).unwrap();
+            let expected = expected!(R => reference::matmul::forward::<R>(&cast(&x), &cast(&floats), k));
+            check("y", &y[0], &expected).unwrap();
+        });
+    }
+}

@@ -22,8 +22,8 @@ use staging::Staging;
 /// information for sm_90.
 const OLDEST_DRIVER: i32 = 12_010;
 
-/// A block may have more shared memory than this only where the kernel was told so.
-const PLAIN_SHARED: u32 = 48 << 10;
+/// A block may have more than 48 KiB of shared memory only where the kernel was told so; of those up to 16 are its own.
+const PLAIN_SHARED: u32 = 32 << 10;
 
 /// The [`Driver`] of an NVIDIA GPU.
 #[derive(Debug)]
