@@ -433,7 +433,7 @@ fn swiglu() -> Vec<Case> {
     cases
 }
 
-/// The same that makes integers too, of gates so large that y has but one rounding, and of gates of zero.
+/// SwiGLU that makes integers too, of gates so large that y has but one rounding, and of gates of zero.
 fn swiglu_int8() -> Vec<Case> {
     let rows = 3;
     let mut cases = Vec::new();

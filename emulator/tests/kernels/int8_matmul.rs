@@ -102,7 +102,7 @@ fn few_rows(kind: Kind) -> Vec<Product> {
     ]
 }
 
-/// The same of gradients, which have no outliers and no adapter.
+/// Products for the gradient of what goes in, which have no outliers and no adapter.
 fn backward(op: Op, kind: Kind, tile: &'static str) -> Vec<Product> {
     let [m, n] = tile_size(tile);
     let product =

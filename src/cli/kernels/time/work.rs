@@ -89,7 +89,7 @@ fn attention(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Of all tokens, and of one.
+/// A layer's product and its gradients, of all tokens, and the product of one.
 fn matmul(bench: &mut Bench) -> Result<()> {
     for (k, n) in [(H, H), (H, I), (I, H)].map(|(k, n)| (bench.width(k), bench.width(n))) {
         let operations = Cost::Operations(2 * bench.rows * n * k);
