@@ -139,8 +139,8 @@ fn rate(units: usize, mut run: impl FnMut()) -> f64 {
 fn bytes_of_linears(model: &Llama) -> usize {
     let linears = model.linears().into_iter().filter(|(name, _)| name != "lm_head");
     let bytes = linears.map(|(_, linear)| match &linear.weight {
-        Weight::Dense(parameter) => parameter.get().buffer().bytes(),
-        Weight::Packed(packed) => packed.memory().buffer().bytes(),
+        Weight::Dense(parameter) => parameter.get().bytes(),
+        Weight::Packed(packed) => packed.memory().bytes(),
         Weight::Quantized(quantized) => quantized.bytes(),
     });
     bytes.sum()

@@ -137,7 +137,7 @@ template <int ROWS, bool INNER, int THREADS> struct DecodedRuns {
             for (int j = 0; j < 4; ++j) {
                 const int c = INNER ? j : j ^ turn;
                 const uint32_t word = c & 2 ? c & 1 ? words.w : words.z : c & 1 ? words.y : words.x;
-                store(target + (chunk ^ c) * 8, left > 0 ? codes.eight(word, s) : Pack<bf16, 8>{});
+                store(target + (chunk ^ c) * 8, codes.eight(word, s));
             }
         }
         left -= RUN;

@@ -6,9 +6,10 @@
 //   nf4_matmul_rows as nf4_matmul_nt, for M up to 16
 //
 // Pointers: a, xa [M, K2], b2 [N, K2], K2, out, addend and their rows as a, a2, b2, K2, out, addend of matmul_nt
-//   (matmul.cu); b the codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a scale
-//   for each block of 2^shift elements. Where `nested` is not null that of block i is map[nested[i]] * absmax[i / 256] +
-//   offset, map [256]. Codes are fp4's if is_fp4. But for `any`, rows of a are multiples of 8 elements, those of b of 32.
+//   (matmul.cu); b the codes of a weight, flattened, two a byte, that of the even element in the upper half; absmax a
+//   scale for each block of 2^shift >= 32 elements. Where `nested` is not null that of block i is map[nested[i]] *
+//   absmax[i / 256] + offset, map [256]. Codes are fp4's if is_fp4. But for `any`, rows of a are multiples of 8
+//   elements, those of b of 32.
 // Launch: as matmul_nt of the same tile; rows as matmul_rows.
 //   shared nf4_matmul_nt_bf16_256 98304
 //   shared nf4_matmul_nn_bf16_256 98304

@@ -11,9 +11,9 @@
 // Pointers: x residual sum y dx dy dsum [rows, H] and weight dweight [H] in the kernel's dtype; rstd [rows] and
 //   partial [slices, H] in f32.
 // Launch: fwd, bwd_x: grid rows, block a multiple of 32 up to 1024; a row is read once where 16 * block >= H and H is
-//   a multiple of 16 bytes; int8: it must be so; q, scale, flags and stride as quantize_rows takes them. bwd_weight: grid (ceil(H / (32 N)), slices) with N = 8 (bf16) or 4 (f32) where H is a
-//   multiple of 16 bytes, else 1; slices = ceil(rows / rows_per_slice); block 256. bwd_weight_sum: grid ceil(H / 256),
-//   block 256.
+//   a multiple of 16 bytes; int8: it must be so; q, scale, flags and stride as quantize_rows takes them. bwd_weight:
+//   grid (ceil(H / (32 N)), slices) with N = 8 (bf16) or 4 (f32) where H is a multiple of 16 bytes, else 1; slices =
+//   ceil(rows / rows_per_slice); block 256. bwd_weight_sum: grid ceil(H / 256), block 256.
 // Numerics: f32 throughout, sums as trees over lanes and warps; rounds when it stores. `sum` is rounded before it is
 //   normalised and dx before dsum is added, so the fused kernels give the bits of the separate ones.
 #include "quantize.cuh"

@@ -51,7 +51,9 @@ fn load_model(files: &ModelFiles) -> Llama {
 
 /// The bytes of all quantized weights by their names.
 fn codes(model: &Llama) -> BTreeMap<String, Vec<Vec<u8>>> {
-    let bytes = |weight: &Quantized| weight.parts().iter().map(|part| part.buffer().host().unwrap().to_vec()).collect();
+    let bytes = |weight: &Quantized| {
+        weight.parts().iter().map(|part| part.buffer().unwrap().host().unwrap().to_vec()).collect()
+    };
     let linears = model.linears().into_iter();
     linears.filter_map(|(name, linear)| Some((name, bytes(linear.weight.quantized()?)))).collect()
 }

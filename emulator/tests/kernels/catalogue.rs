@@ -9,15 +9,15 @@ use crate::int8_matmul::{self, INT8_MATMUL};
 use crate::lora;
 use crate::matmul::{self, LORA, MATMUL};
 use crate::nf4_matmul::{self, NF4_MATMUL};
-use crate::quantize::{self, QUANTIZE, add_int8};
+use crate::quantize::{self, QUANTIZE};
 use crate::tensors::{ADAMW, GRAD_NORM, adamw, grad_norm};
 
 const DROPOUT: &str = include_str!("../../../ptx/dropout.ptx");
 const ELEMENTWISE: &str = include_str!("../../../ptx/elementwise.ptx");
 const EMBEDDING: &str = include_str!("../../../ptx/embedding.ptx");
-const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
+pub const RMSNORM: &str = include_str!("../../../ptx/rmsnorm.ptx");
 const ROPE: &str = include_str!("../../../ptx/rope.ptx");
-const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
+pub const SWIGLU: &str = include_str!("../../../ptx/swiglu.ptx");
 pub const FILES: [&str; 15] = [
     ADAMW,
     ATTENTION,
@@ -39,9 +39,8 @@ pub const FILES: [&str; 15] = [
 pub fn all() -> Vec<Case> {
     let (attention, cross_entropy) = (attention::cases(), cross_entropy::cases());
     let products = [matmul::cases(), lora::cases(), quantize::cases(), int8_matmul::cases(), nf4_matmul::cases()];
-    let others = [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rope()];
-    let of_rows = [rmsnorm(), rmsnorm_int8(), swiglu(), swiglu_int8()];
-    [attention, cross_entropy].into_iter().chain(products).chain(others).chain(of_rows).collect::<Vec<_>>().concat()
+    let others = [adamw(), dropout(), elementwise(), embedding(), grad_norm(), rmsnorm(), rope(), swiglu()];
+    [attention, cross_entropy].into_iter().chain(products).chain(others).collect::<Vec<_>>().concat()
 }
 
 /// Numbers of a kind between -1 and 1.
@@ -307,53 +306,6 @@ fn rmsnorm() -> Vec<Case> {
     cases
 }
 
-/// Widths of rows that a block of 64 holds, ending in each of the packs that a thread has.
-fn within_a_span(kind: Kind) -> impl Iterator<Item = usize> {
-    let pack = 16 / kind.bytes();
-    [1024, 197 * pack, 133 * pack, 69 * pack, 3 * pack].into_iter().filter(|&columns| columns <= 1024)
-}
-
-/// Multiples of 1 / 64 below 2 in magnitude, which have 7 bits.
-fn few_bits(seed: u64, count: usize) -> Vec<f64> {
-    let mut random = Random::new(seed);
-    (0..count).map(|_| ((random.bits() % 255) as f64 - 127.0) / 64.0).collect()
-}
-
-fn singles(x: &[f64]) -> Vec<f32> {
-    x.iter().map(|&x| x as f32).collect()
-}
-
-/// The norms that make integers too, of rows with an rstd of 1 / 2: y has but one rounding, so the integers are exact.
-fn rmsnorm_int8() -> Vec<Case> {
-    let rows = 3;
-    let mut cases = Vec::new();
-    for (kind, h) in [F32, Bf16].into_iter().flat_map(|kind| within_a_span(kind).map(move |h| (kind, h))) {
-        // Rows of the same numbers have the same norm.
-        let numbers = few_bits(h as u64, h);
-        let sum: Vec<f64> = (0..rows * h).map(|at| numbers[(at + at / h * 5) % h]).collect();
-        let eps = 4.0 - numbers.iter().map(|x| x * x).sum::<f64>() as f32 / h as f32;
-        let (residual, mut weight) = (few_bits(2, rows * h), draw(Bf16, 3, h));
-        weight[h - 1] = 4.0;
-        let x = map2(&sum, &residual, |sum, residual| sum - residual);
-        let y: Vec<f64> = (0..rows * h).map(|i| kind.rounded(sum[i] * 0.5 * weight[i % h])).collect();
-        for (entry, limit) in ["rmsnorm_fwd_int8", "rmsnorm_residual_fwd_int8"]
-            .map(|entry| [(entry, 0.75), (entry, f32::INFINITY)])
-            .concat()
-        {
-            let is_residual = entry.contains("residual");
-            let shape = format!("{rows} x {h}, limit {limit}");
-            let mut case = Case::new(RMSNORM, &name(entry, kind), &shape, [rows as u32, 1, 1], 64);
-            case = case.close_to(kind, (U32, 0.0), y.clone());
-            case = if is_residual { case.output(kind, sum.clone()) } else { case };
-            case = add_int8(case.output(F32, vec![0.5; rows]), &singles(&y), h, limit);
-            case = if is_residual { case.input(kind, &x).input(kind, &residual) } else { case.input(kind, &sum) };
-            case = case.input(kind, &weight).scalar(Int(h as u32)).scalar(Float(eps));
-            cases.push(case.scalar(Int(h.next_multiple_of(16) as u32)).scalar(Float(limit)));
-        }
-    }
-    cases
-}
-
 fn inverse_rms(x: &[f64], h: usize) -> Vec<f64> {
     x.chunks_exact(h).map(|row| 1.0 / (row.iter().map(|x| x * x).sum::<f64>() / h as f64 + 1e-5).sqrt()).collect()
 }
@@ -428,31 +380,6 @@ fn swiglu() -> Vec<Case> {
                     .input(kind, &up)
                     .scalar(I64(n as i64)),
             );
-        }
-    }
-    cases
-}
-
-/// SwiGLU that makes integers too, of gates so large that y has but one rounding, and of gates of zero.
-fn swiglu_int8() -> Vec<Case> {
-    let rows = 3;
-    let mut cases = Vec::new();
-    for (kind, columns) in [F32, Bf16].into_iter().flat_map(|kind| within_a_span(kind).map(move |h| (kind, h))) {
-        for limit in [64.0, f32::INFINITY] {
-            let mut random = Random::new(columns as u64);
-            let mut gate = |_| (random.bits() % 33 + 31) as f64;
-            let gate: Vec<f64> = (0..rows * columns).map(&mut gate).map(|g| if g == 31.0 { 0.0 } else { g }).collect();
-            let up = few_bits(2, rows * columns);
-            let y = map2(&gate, &up, |gate, up| kind.rounded(gate * up));
-            let shape = format!("{rows} x {columns}, limit {limit}");
-            let case = Case::new(SWIGLU, &name("swiglu_fwd_int8", kind), &shape, [rows as u32, 1, 1], 64).close_to(
-                kind,
-                (U32, 0.0),
-                y.clone(),
-            );
-            let case = add_int8(case, &singles(&y), columns, limit).input(kind, &gate).input(kind, &up);
-            let stride = columns.next_multiple_of(16);
-            cases.push(case.scalar(Int(columns as u32)).scalar(Int(stride as u32)).scalar(Float(limit)));
         }
     }
     cases

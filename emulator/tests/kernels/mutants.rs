@@ -239,15 +239,10 @@ const FULL_SPANS: &str = "on the way back only spans before the last are fetched
 const NO_ROWS: &str = "copies of no rows, which are zeros, to a tile that nobody reads after";
 
 const EQUIVALENT: &[Equivalent] = &[
-    never(2, &["matmul_sum", "Pack<T, N>*>(p)"], "the compiler's copy for no slices, which no launch has"),
     same(4, &["matmul_rows", "for (int k0 = warp_id() * STRETCH"], "a warp without a stretch of K adds zeros"),
     same(4, &["copy(stages + stage * STAGE)"], NO_STEPS),
-    same(4, &["if (is_copying) copy(free_stage)"], NO_STEPS),
     same(4, &["of `if (slice == 0) {`"], NO_STEPS),
-    same(7, &["matmul", "base_depth = least("], "a slice that ends with K goes on over zeros"),
     never(2, &["attention_decode", "in `cp_async(q_tile.at("], ALL_ROUNDS),
-    never(4, &["attention_bwd_d64", "of `if (i < 2 * BM)"], "a block has as many threads as the tile has sums"),
-    never(4, &["attention_bwd_q_bf16", "bra", "of `float sum[4] = {};`"], "every row sees a key, and so has a slice"),
     same(4, &["attention_bwd", "of `if (visible >= 16) return;`"], "the mask leaves what every query of the tile sees"),
     same(4, &["attention", "of `if (start + KEYS < keys) fetch_keys("], NO_ROWS),
     same(4, &["attention_decode", "of `if (start < end) {"], NO_ROWS),
@@ -269,8 +264,6 @@ const EQUIVALENT: &[Equivalent] = &[
     never(4, &["bra", "of `for ("], "the compiler's test before a loop's first round, which every launch takes"),
     never(4, &["gemm_bf16", "copy16("], SPLIT),
     never(2, &["gemm_bf16", "cp.async"], SPLIT),
-    never(4, &["rmsnorm", "held[i] = column(span, i) < columns"], FULL_SPANS),
-    never(4, &["cross_entropy_fwd_bwd", "held[i] = column(span, i) < columns"], FULL_SPANS),
     same(3, &["cross_entropy_bwd", ", 1 2: buffer 0"], "a gradient times one is neither read nor written"),
     same(3, &["cross_entropy_bwd", ", 1 inf: buffer 1"], "dy is not read where the loss is not finite"),
     never(4, &["embedding_bwd", "if (i % WARP == 0)"], NO_MULTIPLE),

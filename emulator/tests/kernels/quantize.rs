@@ -1,8 +1,8 @@
-//! The kernels that make int8 of floats: rows within a block's registers and beyond them, with outliers and without.
+//! The kernels that make int8 of floats, and norms and gates that do: rows within a block's registers and beyond them, with outliers and without.
 
 use crate::case::Arg::{F32 as Float, I64, U32 as Int};
 use crate::case::{Bf16, Case, F32, I8, Kind, U32};
-use crate::catalogue::{draw, name};
+use crate::catalogue::{RMSNORM, SWIGLU, draw, map2, name};
 use crate::harness::Random;
 
 pub const QUANTIZE: &str = include_str!("../../../ptx/quantize.ptx");
@@ -28,6 +28,10 @@ pub fn cases() -> Vec<Case> {
         }
         let x = Rows::with_peaks(kind);
         cases.extend([x.rows(LIMIT), x.gradient()]);
+    }
+    for kind in [F32, Bf16] {
+        cases.extend(within_a_span(kind).flat_map(|columns| [norms(kind, columns), gates(kind, columns)].concat()));
+        cases.push(ordinary_gates(kind, 69 * 16 / kind.bytes()));
     }
     cases.extend([(5, 1), (1000, 3), (33 * 32 + 5, 4), (32 * 32, 1), (64, 100)].map(|(k, each)| outliers(k, each)));
     cases
@@ -184,4 +188,83 @@ fn outliers(columns: usize, each: u64) -> Case {
         .output(U32, count)
         .input(U32, &flags)
         .scalar(Int(columns as u32))
+}
+
+/// Widths of rows that a block of 64 holds, ending in each of the packs that a thread has.
+fn within_a_span(kind: Kind) -> impl Iterator<Item = usize> {
+    let pack = 16 / kind.bytes();
+    [1024, 197 * pack, 133 * pack, 69 * pack, 3 * pack].into_iter().filter(|&columns| columns <= 1024)
+}
+
+/// Multiples of 1 / 64 below 2 in magnitude, which have 7 bits.
+fn few_bits(seed: u64, count: usize) -> Vec<f64> {
+    let mut random = Random::new(seed);
+    (0..count).map(|_| ((random.bits() % 255) as f64 - 127.0) / 64.0).collect()
+}
+
+fn singles(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&x| x as f32).collect()
+}
+
+/// How many rows norms and gates have here.
+const ROWS: usize = 3;
+
+/// Norms that make integers too, of rows with an rstd of 1 / 2: y has but one rounding, so the integers are exact.
+fn norms(kind: Kind, h: usize) -> Vec<Case> {
+    // Rows of the same numbers have the same norm.
+    let numbers = few_bits(h as u64, h);
+    let sum: Vec<f64> = (0..ROWS * h).map(|at| numbers[(at + at / h * 5) % h]).collect();
+    let eps = 4.0 - numbers.iter().map(|x| x * x).sum::<f64>() as f32 / h as f32;
+    let (residual, mut weight) = (few_bits(2, ROWS * h), draw(Bf16, 3, h));
+    weight[h - 1] = 4.0;
+    let x = map2(&sum, &residual, |sum, residual| sum - residual);
+    let y: Vec<f64> = (0..ROWS * h).map(|i| kind.rounded(sum[i] * 0.5 * weight[i % h])).collect();
+    let norm = |is_residual, limit: f32| {
+        let entry = if is_residual { "rmsnorm_residual_fwd_int8" } else { "rmsnorm_fwd_int8" };
+        let shape = format!("{ROWS} x {h}, limit {limit}");
+        let mut case = Case::new(RMSNORM, &name(entry, kind), &shape, [ROWS as u32, 1, 1], BLOCK as u32);
+        case = case.close_to(kind, (U32, 0.0), y.clone());
+        case = if is_residual { case.output(kind, sum.clone()) } else { case };
+        case = add_int8(case.output(F32, vec![0.5; ROWS]), &singles(&y), h, limit);
+        case = if is_residual { case.input(kind, &x).input(kind, &residual) } else { case.input(kind, &sum) };
+        case = case.input(kind, &weight).scalar(Int(h as u32)).scalar(Float(eps));
+        case.scalar(Int(h.next_multiple_of(16) as u32)).scalar(Float(limit))
+    };
+    vec![norm(false, 0.75), norm(false, f32::INFINITY), norm(true, 0.75), norm(true, f32::INFINITY)]
+}
+
+/// Gates that make integers too, so large that y has but one rounding, or zero.
+fn gates(kind: Kind, columns: usize) -> Vec<Case> {
+    let mut random = Random::new(columns as u64);
+    let mut gate = |_| if random.bits().is_multiple_of(32) { 0.0 } else { (random.bits() % 32 + 32) as f64 };
+    let gate: Vec<f64> = (0..ROWS * columns).map(&mut gate).collect();
+    let up = few_bits(2, ROWS * columns);
+    let y = map2(&gate, &up, |gate, up| kind.rounded(gate * up));
+    let gated = |limit: f32| {
+        let case = gate_case(kind, columns, limit).close_to(kind, (U32, 0.0), y.clone());
+        gate_tail(add_int8(case, &singles(&y), columns, limit), kind, [&gate, &up], limit)
+    };
+    vec![gated(64.0), gated(f32::INFINITY)]
+}
+
+/// SwiGLU that makes integers, of gates between -1 and 1: an integer may be one off where y lies between two.
+fn ordinary_gates(kind: Kind, columns: usize) -> Case {
+    let [gate, up] = [1, 2].map(|seed| draw(kind, seed, ROWS * columns));
+    let y = map2(&gate, &up, |gate, up| kind.rounded(gate * up / (1.0 + (-gate).exp())));
+    let rows = singles(&y).chunks_exact(columns).map(|row| quantized(row, f32::INFINITY)).collect::<Vec<_>>();
+    let codes = rows.iter().flat_map(|(q, _)| padded(q, columns.next_multiple_of(16))).collect();
+    let case = gate_case(kind, columns, f32::INFINITY).output(kind, y).close_to(I8, (Bf16, 64.0), codes);
+    let case = case.close_to(F32, (kind, 0.0), rows.iter().map(|(_, scale)| *scale).collect()).scalar(I64(0));
+    gate_tail(case, kind, [&gate, &up], f32::INFINITY)
+}
+
+fn gate_case(kind: Kind, columns: usize, limit: f32) -> Case {
+    let shape = format!("{ROWS} x {columns}, limit {limit}");
+    Case::new(SWIGLU, &name("swiglu_fwd_int8", kind), &shape, [ROWS as u32, 1, 1], BLOCK as u32)
+}
+
+fn gate_tail(case: Case, kind: Kind, [gate, up]: [&[f64]; 2], limit: f32) -> Case {
+    let columns = gate.len() / ROWS;
+    let case = case.input(kind, gate).input(kind, up).scalar(Int(columns as u32));
+    case.scalar(Int(columns.next_multiple_of(16) as u32)).scalar(Float(limit))
 }
