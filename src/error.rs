@@ -78,9 +78,20 @@ pub enum Error {
         /// The way out, where there is one.
         hint: Option<String>,
     },
+    /// Another rank of the same run is gone, or does something else.
+    #[error("{detail}")]
+    Lost {
+        /// Which rank, and what this one waited for.
+        detail: String,
+    },
 }
 
 impl Error {
+    /// [`Error::Lost`], in words.
+    pub fn lost(detail: impl Into<String>) -> Self {
+        Self::Lost { detail: detail.into() }
+    }
+
     /// [`Error::Shape`] of `op`.
     pub fn shape(op: &'static str, detail: impl Into<String>) -> Self {
         Self::Shape { op, detail: detail.into() }
@@ -124,7 +135,7 @@ impl Error {
             Self::Device { hint, .. } | Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } => {
                 *hint = Some(text.into());
             }
-            Self::Shape { .. } | Self::DType { .. } => {}
+            Self::Shape { .. } | Self::DType { .. } | Self::Lost { .. } => {}
         }
         self
     }
@@ -141,7 +152,7 @@ impl Error {
             Self::Device { hint, .. } | Self::File { hint, .. } | Self::Hub { hint, .. } | Self::Input { hint, .. } => {
                 hint.as_deref()
             }
-            Self::Shape { .. } | Self::DType { .. } => None,
+            Self::Shape { .. } | Self::DType { .. } | Self::Lost { .. } => None,
         }
     }
 }

@@ -9,8 +9,11 @@ use crate::{dispatch_float, kernels};
 const OP: &str = "accumulate";
 const KERNELS: Kernels = kernels!("elementwise");
 
-/// `sum + term`, in place where `sum` is not shared.
-pub(super) fn accumulate(sum: Tensor, term: &Tensor) -> Result<Tensor> {
+/// `sum + term`, in place where `sum` is not shared. Not on the tape.
+///
+/// # Errors
+/// [`Error::Shape`] if they have not as many elements; [`Error::DType`] if their dtypes differ.
+pub fn accumulate(sum: Tensor, term: &Tensor) -> Result<Tensor> {
     if sum.shape().numel() != term.shape().numel() {
         return Err(Error::shape(OP, format!("{} does not fit {}", term.shape(), sum.shape())));
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::storage::{Memory, Storage};
 use super::tape::Output;
 use crate::device::{Arg, Buffer, Device};
 use crate::dtype::{DType, Element};
@@ -14,7 +15,7 @@ use crate::shape::Shape;
 pub struct Tensor {
     shape: Shape,
     dtype: DType,
-    buffer: Arc<Buffer>,
+    memory: Memory,
     output: Option<Output>,
     /// The largest element of a u32 tensor that came from host memory, so that no op asks a device for it.
     largest: Option<u32>,
@@ -22,7 +23,7 @@ pub struct Tensor {
 
 impl Tensor {
     fn new(shape: Shape, dtype: DType, buffer: Buffer) -> Self {
-        Self { shape, dtype, buffer: Arc::new(buffer), output: None, largest: None }
+        Self { shape, dtype, memory: Memory::Own(Arc::new(buffer)), output: None, largest: None }
     }
 
     /// A tensor with unspecified content, for a kernel to fill.
@@ -62,6 +63,19 @@ impl Tensor {
         Ok(Self::new(shape, dtype, Buffer::from_bytes(device, bytes)?))
     }
 
+    /// The tensor of what is in `storage` at the time that it is read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it has not as many bytes.
+    pub fn of_storage(storage: Arc<Storage>, dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        let needed = shape.numel() * dtype.size();
+        if needed != storage.bytes() {
+            return Err(Error::shape("tensor", format!("{shape} needs {needed} bytes, got {}", storage.bytes())));
+        }
+        Ok(Self { shape, dtype, memory: Memory::stored(storage), output: None, largest: None })
+    }
+
     /// Its shape.
     pub fn shape(&self) -> Shape {
         self.shape
@@ -79,12 +93,28 @@ impl Tensor {
 
     /// The device it lives on.
     pub fn device(&self) -> Device {
-        self.buffer.device()
+        self.memory.device()
     }
 
     /// Its memory.
-    pub fn buffer(&self) -> &Buffer {
-        &self.buffer
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it is of a [`Storage`] that holds nothing.
+    pub fn buffer(&self) -> Result<&Buffer> {
+        self.memory.buffer().map(|buffer| &**buffer)
+    }
+
+    /// Its memory, shared.
+    ///
+    /// # Errors
+    /// As [`Tensor::buffer`].
+    pub fn share(&self) -> Result<Arc<Buffer>> {
+        self.memory.buffer().cloned()
+    }
+
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// Its elements, if it is on the CPU.
@@ -93,7 +123,7 @@ impl Tensor {
     /// [`Error::DType`] if they are not `T`; [`Error::Device`] if it is on a GPU.
     pub fn slice<T: Element>(&self) -> Result<&[T]> {
         self.expect_dtype(T::DTYPE)?;
-        Ok(bytemuck::cast_slice(self.buffer.host()?))
+        Ok(bytemuck::cast_slice(self.buffer()?.host()?))
     }
 
     /// Its elements for writing, if it is on the CPU; copied first if another tensor shares them.
@@ -108,10 +138,7 @@ impl Tensor {
     /// Its memory for writing; copied first if another tensor shares it.
     pub fn buffer_mut(&mut self) -> Result<&mut Buffer> {
         self.largest = None;
-        if Arc::get_mut(&mut self.buffer).is_none() {
-            self.buffer = Arc::new(self.buffer.try_clone()?);
-        }
-        Arc::get_mut(&mut self.buffer).ok_or_else(|| Error::device(self.shape, "the tensor is shared"))
+        self.memory.buffer_mut()
     }
 
     /// The largest element of a u32 tensor, if it has one; known without a copy where it came from host memory.
@@ -127,7 +154,7 @@ impl Tensor {
 
     /// Itself as what a kernel reads, if it is on a GPU.
     pub fn as_input(&self) -> Result<Arg> {
-        self.buffer.as_input()
+        self.buffer()?.as_input()
     }
 
     /// Itself as what a kernel writes, if it is on a GPU; copied first if another tensor shares it.
@@ -171,7 +198,7 @@ impl Tensor {
             return Err(Error::shape("tensor", detail));
         }
         let row = width * self.dtype.size();
-        self.buffer_mut()?.copy_from(first * row, &from.buffer, range.start * row..range.end * row)
+        self.buffer_mut()?.copy_from(first * row, from.buffer()?, range.start * row..range.end * row)
     }
 
     /// The tensor on `device`; shares memory if it is there already. Not differentiated.
@@ -179,7 +206,7 @@ impl Tensor {
         if device.is_same(&self.device()) {
             return Ok(self.detach());
         }
-        Ok(Self { largest: self.largest, ..Self::new(self.shape, self.dtype, self.buffer.to_device(device)?) })
+        Ok(Self { largest: self.largest, ..Self::new(self.shape, self.dtype, self.buffer()?.to_device(device)?) })
     }
 
     /// The tensor's elements under another shape.

@@ -67,6 +67,24 @@ impl Device {
         Self::Cuda(Arc::new(Cuda::new(driver)))
     }
 
+    /// The device of that rank where this is rank 0's: the CPU is shared, GPUs are counted on from it, and each rank has an
+    /// emulated one of its own.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn of_rank(&self, rank: usize) -> Result<Self> {
+        match self {
+            Self::Cpu => Ok(Self::Cpu),
+            _ if rank == 0 => Ok(self.clone()),
+            Self::Cuda(cuda) => {
+                match cuda.name().strip_prefix("cuda:").and_then(|ordinal| ordinal.parse::<usize>().ok()) {
+                    Some(first) => Self::cuda(first + rank),
+                    None => Ok(Self::emulated()),
+                }
+            }
+        }
+    }
+
     /// How weights and activations are stored on it where nothing else is asked for: the CPU computes in f32, the kernels
     /// are fastest in bf16.
     pub fn default_dtype(&self) -> DType {

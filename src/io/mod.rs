@@ -107,7 +107,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 fn refuse_untied(source: &dyn WeightSource) -> Result<()> {
     let shape = source.shape(EMBEDDING)?;
     let load = |name| source.load(name, shape, source.dtype(), &Device::Cpu);
-    if load(LM_HEAD)?.buffer().host()? == load(EMBEDDING)?.buffer().host()? {
+    if load(LM_HEAD)?.buffer()?.host()? == load(EMBEDDING)?.buffer()?.host()? {
         return Ok(());
     }
     Err(Error::file(source.path(), format!("{LM_HEAD} differs from {EMBEDDING}, to which the config ties it"))

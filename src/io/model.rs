@@ -215,7 +215,7 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::File`] if the weights are not those that the config asks for.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        self.load_as(dtype, device, false)
+        self.load_as(dtype, device, false, None)
     }
 
     /// [`load`](Self::load) of a model whose linear layers are never trained: on the CPU they are packed for its products once.
@@ -223,12 +223,24 @@ impl ModelFiles {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_frozen(&self, dtype: DType, device: &Device) -> Result<Llama> {
-        self.load_as(dtype, device, dtype == DType::F32 && matches!(device, Device::Cpu))
+        self.load_as(dtype, device, packs(dtype, device), None)
     }
 
-    fn load_as(&self, dtype: DType, device: &Device, packs: bool) -> Result<Llama> {
+    /// [`load_frozen`](Self::load_frozen), or where it `trains` all weights [`load`](Self::load), with what `keep` makes of
+    /// each weight, by its name, as soon as it is there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); what `keep` returns.
+    pub fn load_kept(&self, dtype: DType, device: &Device, trains: bool, keep: &mut Keep<'_>) -> Result<Llama> {
+        self.load_as(dtype, device, !trains && packs(dtype, device), Some(keep))
+    }
+
+    fn load_as(&self, dtype: DType, device: &Device, packs: bool, keep: Option<&mut Keep<'_>>) -> Result<Llama> {
         let mut load = Loading { files: self, weights: self.widened(), dtype, device, packs, asked: HashSet::new() };
-        let model = Llama::new(self.config.clone(), dtype, &mut load)?;
+        let model = match keep {
+            None => Llama::new(self.config.clone(), dtype, &mut load)?,
+            Some(keep) => Llama::new(self.config.clone(), dtype, &mut Kept { load: &mut load, keep })?,
+        };
         let mut asked = load.asked;
         if self.base().tie_word_embeddings {
             asked.remove(super::LM_HEAD);
@@ -236,6 +248,33 @@ impl ModelFiles {
         super::refuse_leftovers(&self.weights(), &asked)?;
         self.adapter().map_or(Ok(()), |adapter| attach(&model, adapter))?;
         Ok(model)
+    }
+}
+
+/// Whether the weights of frozen linear layers are packed.
+fn packs(dtype: DType, device: &Device) -> bool {
+    dtype == DType::F32 && matches!(device, Device::Cpu)
+}
+
+/// What becomes of a weight once it is loaded.
+pub type Keep<'a> = dyn FnMut(&str, Weight) -> Result<Weight> + 'a;
+
+/// A model of whose weights something else is kept.
+struct Kept<'a, 'k> {
+    load: &'a mut dyn Load,
+    keep: &'a mut Keep<'k>,
+}
+
+impl Load for Kept<'_, '_> {
+    fn tensor(&mut self, name: &str, shape: Shape) -> Result<Tensor> {
+        let kept = (self.keep)(name, self.load.tensor(name, shape)?.into())?;
+        let none = || Error::shape("model", format!("{name} stays in floats"));
+        kept.parameter().map(Parameter::get).ok_or_else(none)
+    }
+
+    fn linear(&mut self, name: &str, shape: Shape) -> Result<Weight> {
+        let weight = self.load.linear(name, shape)?;
+        (self.keep)(name, weight)
     }
 }
 

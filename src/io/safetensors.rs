@@ -208,7 +208,7 @@ pub fn write(
                 let found = format!("{} {}", tensor.dtype(), tensor.shape());
                 return Err(Error::file(path, format!("tensor {name} must be {dtype} {shape}, got {found}")));
             }
-            put(tensor.buffer().host()?)?;
+            put(tensor.buffer()?.host()?)?;
         }
         Ok(())
     })

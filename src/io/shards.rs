@@ -84,7 +84,7 @@ impl Shards {
         let (file, stored) = self.find(path, name)?;
         for (other, again) in self.holding(name).skip(1) {
             let load = |shard: &Shard, stored| shard.load(name, stored, shape, dtype, &Device::Cpu);
-            if load(file, stored)?.buffer().host()? != load(other, again)?.buffer().host()? {
+            if load(file, stored)?.buffer()?.host()? != load(other, again)?.buffer()?.host()? {
                 let detail = format!("tensor {name} is another than that in {}", file.path().display());
                 return Err(Error::file(other.path(), detail).with_hint("remove the file that is not of this model"));
             }

@@ -19,6 +19,13 @@ pub struct Sequence {
     pub labels: Vec<i32>,
 }
 
+impl Sequence {
+    /// How many of its tokens have a target.
+    pub fn supervised(&self) -> usize {
+        self.labels.iter().skip(1).filter(|&&label| label != IGNORE_INDEX).count()
+    }
+}
+
 /// A packed batch: attention never crosses from one sequence to another, and positions restart in each.
 #[derive(Clone, Debug)]
 pub struct Batch {

@@ -1,7 +1,7 @@
-//! What may be wrapped around a transformer block.
+//! What may be wrapped around the parts of a model.
 //!
-//! Models run every block through a [`BlockHook`] and know nothing of what it does. One method around the block covers
-//! before and after, forward and backward: a hook can act before it calls `block`, after that, and, through
+//! Models run each [`Unit`] of theirs through a [`UnitHook`] and know nothing of what it does. One method around the unit
+//! covers before and after, forward and backward: a hook can act before it calls the unit, after that, and, through
 //! [`record_nested`], when the gradient arrives and when it has passed.
 
 use std::sync::Arc;
@@ -9,22 +9,38 @@ use std::sync::Arc;
 use crate::autograd::{Tensor, backward_from, is_recording, no_grad, record_nested, recording};
 use crate::error::Result;
 
-/// A block as a function of the residual stream, `[rows, H]` → `[rows, H]`.
-pub type BlockFn = Arc<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
-
-/// Runs the blocks of a model.
-pub trait BlockHook {
-    /// Applies block number `index` to `x`.
-    fn run(&self, index: usize, x: &Tensor, block: BlockFn) -> Result<Tensor>;
+/// A part of a model whose weights are needed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// The table of token vectors.
+    Embedding,
+    /// The transformer block of that number.
+    Block(usize),
+    /// The last norm, and the output layer.
+    Head,
 }
 
-/// Runs blocks as they are.
+/// A unit as a function of what goes into it: token ids into the embedding, else the residual stream, `[rows, H]`.
+pub type UnitFn = Arc<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+
+/// Runs the units of a model.
+pub trait UnitHook {
+    /// Applies `unit`, which computes `f`, to `x`.
+    fn run(&self, unit: Unit, x: &Tensor, f: UnitFn) -> Result<Tensor>;
+
+    /// Whether a unit's weights may be read outside of it too.
+    fn keeps_weights(&self) -> bool {
+        true
+    }
+}
+
+/// Runs units as they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
-impl BlockHook for Plain {
-    fn run(&self, _index: usize, x: &Tensor, block: BlockFn) -> Result<Tensor> {
-        block(x)
+impl UnitHook for Plain {
+    fn run(&self, _unit: Unit, x: &Tensor, f: UnitFn) -> Result<Tensor> {
+        f(x)
     }
 }
 
@@ -34,9 +50,12 @@ impl BlockHook for Plain {
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint;
 
-impl BlockHook for Checkpoint {
-    fn run(&self, _index: usize, x: &Tensor, block: BlockFn) -> Result<Tensor> {
-        let y = no_grad(|| block(x))?;
+impl UnitHook for Checkpoint {
+    fn run(&self, unit: Unit, x: &Tensor, f: UnitFn) -> Result<Tensor> {
+        if !matches!(unit, Unit::Block(_)) {
+            return f(x);
+        }
+        let y = no_grad(|| f(x))?;
         if !is_recording() {
             return Ok(y);
         }
@@ -46,7 +65,7 @@ impl BlockHook for Checkpoint {
         let [y] = record_nested([&anchor], [y], move |[dy], gradients| {
             let Some(dy) = dy else { return Ok([None]) };
             let x = saved.with_grad();
-            let y = recording(|| block(&x))?;
+            let y = recording(|| f(&x))?;
             if !y.is_tracked() {
                 return Ok([None]);
             }

@@ -103,12 +103,12 @@ pub fn project<const N: usize>(
     let mut held = Vec::with_capacity(N);
     for layer in layers {
         let weight = layer.weight.parameter().map(|parameter| cast(&parameter.get(), x.dtype())).transpose()?;
-        held.push((layer, weight, layer.lora().map(Lora::weights), layer.addend(residual, pass)?));
+        held.push((layer.weight.for_use(), weight, layer.lora().map(Lora::weights), layer.addend(residual, pass)?));
     }
     let mut projections = Vec::with_capacity(N);
-    for (layer, dense, adapter, residual) in &held {
+    for (weight, dense, adapter, residual) in &held {
         let none = || Error::shape("linear", "a layer without weight");
-        let weight = layer.weight.operand(dense.as_ref()).ok_or_else(none)?;
+        let weight = weight.operand(dense.as_ref()).ok_or_else(none)?;
         let adapter = adapter.as_ref().map(Weights::adapter);
         projections.push(Projection { weight, adapter, residual: residual.as_ref() });
     }

@@ -9,7 +9,7 @@ mod parameter;
 mod weight;
 
 pub use batch::{Batch, DropoutSeed, Pass, Sequence};
-pub use hook::{BlockFn, BlockHook, Checkpoint, Plain};
+pub use hook::{Checkpoint, Plain, Unit, UnitFn, UnitHook};
 pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{Embedding, Linear, RmsNorm, int8_threshold, operands, project};
 pub use lora::{Lora, LoraInit};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Parameter;
 use crate::autograd::Tensor;
+use crate::error::Result;
 use crate::ops::Packed;
 use crate::ops::weight::{self, Quantized};
 use crate::shape::Shape;
@@ -37,12 +38,33 @@ impl Weight {
         }
     }
 
+    /// The weight for one use: what an op finds of it where it is gathered stays with that op.
+    pub(super) fn for_use(&self) -> Self {
+        match self {
+            Self::Dense(parameter) => Self::Dense(parameter.clone()),
+            Self::Packed(weight) => Self::Packed(Arc::new(Packed::clone(weight))),
+            Self::Quantized(weight) => Self::Quantized(Arc::new(Quantized::clone(weight))),
+        }
+    }
+
     /// The weight as the op takes it; `dense` are its floats, if it holds such, in the dtype of the activations.
     pub(super) fn operand<'a>(&'a self, dense: Option<&'a Tensor>) -> Option<weight::Weight<'a>> {
         match self {
             Self::Dense(_) => dense.map(weight::Weight::Dense),
             Self::Packed(weight) => Some(weight::Weight::Packed(weight)),
             Self::Quantized(weight) => Some(weight::Weight::Quantized(weight)),
+        }
+    }
+
+    /// The weight with `f` of each tensor that products read in its place.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map(self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        match self {
+            Self::Dense(parameter) => f(&parameter.get()).map(Self::from),
+            Self::Packed(weight) => weight.map(f).map(Self::from),
+            Self::Quantized(weight) => weight.map(f).map(Self::from),
         }
     }
 

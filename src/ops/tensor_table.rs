@@ -25,11 +25,16 @@ pub struct Record {
     pub gradient_is_bf16: u32,
 }
 
+/// The chunks of a tensor of `n` elements.
+pub fn chunks(n: usize) -> usize {
+    n.div_ceil(CHUNK as usize)
+}
+
 impl Record {
     /// A record of a gradient alone.
     pub fn new(gradient: &Tensor) -> Result<Self> {
         Ok(Self {
-            gradient: gradient.buffer().device_ptr()?.address(),
+            gradient: gradient.buffer()?.device_ptr()?.address(),
             n: gradient.shape().numel() as u64,
             gradient_is_bf16: (gradient.dtype() == DType::Bf16).into(),
             ..Self::zeroed()

@@ -71,6 +71,17 @@ impl Quantized {
         }
     }
 
+    /// The weight with `f` of each tensor that products read in its place.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        match self {
+            Self::Int8(weight) => weight.map(f).map(Self::Int8),
+            Self::FourBit(weight) => weight.map(f).map(Self::FourBit),
+        }
+    }
+
     /// The scale of each block of a weight of 4 bits; none of another's.
     fn scales(&self) -> Result<Cow<'_, [f32]>> {
         match self {
@@ -81,7 +92,7 @@ impl Quantized {
 
     /// How many bytes it holds.
     pub fn bytes(&self) -> usize {
-        self.parts().iter().map(|part| part.buffer().bytes()).sum()
+        self.parts().iter().map(|part| part.bytes()).sum()
     }
 }
 
@@ -149,12 +160,12 @@ pub(super) enum Saved {
 }
 
 impl Saved {
-    /// What is kept of `weight`.
+    /// What is kept of `weight`: where that is gathered for its use, the way to it.
     pub fn of(weight: Weight<'_>) -> Self {
         match weight {
             Weight::Dense(weight) => Self::Dense(weight.detach()),
-            Weight::Packed(weight) => Self::Packed(weight.clone()),
-            Weight::Quantized(weight) => Self::Quantized(weight.clone()),
+            Weight::Packed(weight) => Self::Packed(Arc::new(Packed::clone(weight))),
+            Weight::Quantized(weight) => Self::Quantized(Arc::new(Quantized::clone(weight))),
         }
     }
 

@@ -74,14 +74,29 @@ impl AdamW {
         })
     }
 
-    /// Makes one step: updates every parameter by `gradient_scale`, an f32 scalar on their device, times its gradient.
+    /// Makes one step: [`AdamW::update`] of all parameters, and [`AdamW::end_step`].
+    ///
+    /// # Errors
+    /// As [`AdamW::update`].
+    pub fn step(&mut self, trained: Vec<Trained<'_>>, gradient_scale: &Tensor) -> Result<()> {
+        self.update(trained, gradient_scale)?;
+        self.end_step();
+        Ok(())
+    }
+
+    /// Counts the step whose parameters are all updated.
+    pub fn end_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Makes a part of a step: updates every parameter by `gradient_scale`, an f32 scalar on their device, times its gradient.
     ///
     /// Nothing is changed where anything is refused. Where `gradient_scale` is not finite the step counts, but parameters
     /// and state stay as they are. A parameter seen for the first time starts with a state of zeros.
     ///
     /// # Errors
     /// As [`adamw`](crate::ops::adamw::adamw); [`Error::Input`] if a name occurs twice.
-    pub fn step(&mut self, mut trained: Vec<Trained<'_>>, gradient_scale: &Tensor) -> Result<()> {
+    pub fn update(&mut self, mut trained: Vec<Trained<'_>>, gradient_scale: &Tensor) -> Result<()> {
         trained.sort_by_key(|trained| trained.name);
         if let Some(pair) = trained.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Error::input(pair[0].name, "is trained twice in one step"));
@@ -100,8 +115,6 @@ impl AdamW {
                 updates.push(AdamWUpdate { name, parameter, m, v, gradient });
             }
         }
-        adamw(&mut updates, &self.options, self.step + 1, gradient_scale)?;
-        self.step += 1;
-        Ok(())
+        adamw(&mut updates, &self.options, self.step + 1, gradient_scale)
     }
 }

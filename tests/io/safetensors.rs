@@ -34,7 +34,7 @@ fn load_all(folder: &Path) -> Result<Vec<Tensor>> {
 }
 
 fn bits(tensors: &[Tensor]) -> Vec<Vec<u8>> {
-    tensors.iter().map(|tensor| tensor.buffer().host().unwrap().to_vec()).collect()
+    tensors.iter().map(|tensor| tensor.buffer().unwrap().host().unwrap().to_vec()).collect()
 }
 
 proptest! {
@@ -270,7 +270,7 @@ fn all_dtypes_are_written_and_read_back() {
     let checkpoint = Checkpoint::open(&path).unwrap();
     for (name, tensor) in &tensors {
         let found = checkpoint.load(name, tensor.shape(), tensor.dtype(), &Device::Cpu).unwrap();
-        assert_eq!(found.buffer().host().unwrap(), tensor.buffer().host().unwrap(), "{name}");
+        assert_eq!(found.buffer().unwrap().host().unwrap(), tensor.buffer().unwrap().host().unwrap(), "{name}");
     }
 }
 

@@ -69,7 +69,7 @@ fn load_all(folder: &Path) -> Result<Vec<Vec<u8>>> {
     let parameters = read_config(folder)?.parameters();
     refuse_leftovers(&checkpoint, &parameters.iter().map(|(name, _)| name.clone()).collect::<HashSet<_>>())?;
     let load = |(name, shape): &(String, _)| checkpoint.load(name, *shape, DType::F32, &Device::Cpu);
-    parameters.iter().map(|parameter| Ok(load(parameter)?.buffer().host()?.to_vec())).collect()
+    parameters.iter().map(|parameter| Ok(load(parameter)?.buffer()?.host()?.to_vec())).collect()
 }
 
 fn zeros(size: usize) -> Tensor {

@@ -5,11 +5,11 @@ use vicugna::device::Device;
 use vicugna::dtype::DType;
 use vicugna::io::adapter::AdapterConfig;
 use vicugna::io::model::{ModelFiles, attach_new_adapter};
-use vicugna::nn::{Batch, BlockHook, Checkpoint, DropoutSeed, Plain};
+use vicugna::nn::{Batch, Checkpoint, DropoutSeed, Plain, UnitHook};
 
 use crate::fixture::{self, Expected};
 
-fn run(case: &str, device: &Device, full: bool, dtype: DType, hook: &dyn BlockHook) -> Vec<Vec<u8>> {
+fn run(case: &str, device: &Device, full: bool, dtype: DType, hook: &dyn UnitHook) -> Vec<Vec<u8>> {
     let expected: Expected = fixture::json(case);
     let model = ModelFiles::open(&fixture::folder(case)).unwrap().load(dtype, device).unwrap();
     if full {
@@ -27,7 +27,7 @@ fn run(case: &str, device: &Device, full: bool, dtype: DType, hook: &dyn BlockHo
     let dropout = DropoutSeed { seed: 5, step: 3, first_row: 0 };
     let loss = model.loss(&batch, batch.supervised as f32, Some(dropout), hook).unwrap();
     let gradients = fixture::named(&model, &backward(&loss).unwrap());
-    let bytes = |t: &Tensor| t.to_device(&Device::Cpu).unwrap().buffer().host().unwrap().to_vec();
+    let bytes = |t: &Tensor| t.to_device(&Device::Cpu).unwrap().buffer().unwrap().host().unwrap().to_vec();
     std::iter::once(bytes(&loss)).chain(gradients.values().map(bytes)).collect()
 }
 
@@ -36,7 +36,7 @@ fn has_the_same_bits_as_none() {
     for device in [Device::Cpu, Device::emulated()] {
         for (full, dtype) in [(false, DType::F32), (true, DType::F32), (false, DType::Bf16), (true, DType::Bf16)] {
             let [plain, recomputed] =
-                [&Plain as &dyn BlockHook, &Checkpoint].map(|hook| run("gqa", &device, full, dtype, hook));
+                [&Plain as &dyn UnitHook, &Checkpoint].map(|hook| run("gqa", &device, full, dtype, hook));
             assert!(plain == recomputed, "{device}, full {full}, {dtype}");
         }
     }
@@ -51,7 +51,7 @@ fn has_the_same_bits_with_biases() {
         (Device::emulated(), false, DType::Bf16),
     ] {
         let [plain, recomputed] =
-            [&Plain as &dyn BlockHook, &Checkpoint].map(|hook| run("bias", &device, full, dtype, hook));
+            [&Plain as &dyn UnitHook, &Checkpoint].map(|hook| run("bias", &device, full, dtype, hook));
         assert!(plain == recomputed, "{device}, full {full}, {dtype}");
     }
 }

@@ -18,8 +18,8 @@ fn files(case: &str) -> ModelFiles {
 
 fn weights(model: &Llama) -> BTreeMap<String, Vec<f32>> {
     let mut weights = BTreeMap::new();
-    let mut see = |name: &str, weight: &vicugna::autograd::Tensor| {
-        weights.insert(name.to_string(), weight.to_vec::<f32>()?);
+    let mut see = |name: &str, weight: &dyn Fn() -> vicugna::error::Result<vicugna::autograd::Tensor>| {
+        weights.insert(name.to_string(), weight()?.to_vec::<f32>()?);
         Ok(())
     };
     model.each_weight(&mut see).unwrap();

@@ -9,7 +9,7 @@ use vicugna::error::Result;
 use vicugna::io::adapter::{AdapterConfig, Modules};
 use vicugna::io::model::{ModelFiles, attach_new_adapter};
 use vicugna::models::llama::{Llama, LlamaConfig, Load, ModelType};
-use vicugna::nn::{Batch, BlockHook, Checkpoint, Plain, Sequence, Weight};
+use vicugna::nn::{Batch, Checkpoint, Plain, Sequence, UnitHook, Weight};
 use vicugna::ops::elementwise::cast;
 use vicugna::ops::int8_matmul::{Backward, Int8, Method};
 use vicugna::ops::nf4::{self, Kind};
@@ -32,7 +32,7 @@ fn memory_use(device: &Device) -> [usize; 2] {
 }
 
 /// Forward and backward over `count` sequences of 100 tokens.
-fn step(model: &Llama, count: u32, hook: &dyn BlockHook) -> Result<()> {
+fn step(model: &Llama, count: u32, hook: &dyn UnitHook) -> Result<()> {
     let sequence = |i: u32| {
         let input_ids: Vec<u32> = (0..100).map(|t| (i * 53 + t * 29) % 101).collect();
         Sequence { labels: input_ids.iter().map(|&id| id as i32).collect(), input_ids }
@@ -57,7 +57,7 @@ fn a_step_too_large_for_the_device_costs_nothing() {
 
 #[test]
 fn checkpointing_needs_less_of_it() {
-    let peak = |hook: &dyn BlockHook| {
+    let peak = |hook: &dyn UnitHook| {
         let (device, model) = with_memory(1 << 30);
         step(&model, 8, hook).unwrap();
         memory_use(&device)[1]
@@ -127,7 +127,7 @@ fn quantized_use(held: Held) -> [usize; 2] {
     let device = Device::new(Arc::new(Emulated::new(Emulation::default())));
     let model = Llama::new(config, DType::Bf16, &mut Made { device: &device, held }).unwrap();
     let bytes = |weight: &Weight| match weight {
-        Weight::Dense(parameter) => parameter.get().buffer().bytes(),
+        Weight::Dense(parameter) => parameter.get().bytes(),
         Weight::Quantized(weight) => weight.bytes(),
         Weight::Packed(_) => panic!("packed on {device}"),
     };

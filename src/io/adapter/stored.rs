@@ -119,7 +119,7 @@ fn is_foreign(place: &str) -> bool {
 
 /// Whether two tensors hold the same bits.
 pub(super) fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
-    Ok(a.shape() == b.shape() && a.buffer().host()? == b.buffer().host()?)
+    Ok(a.shape() == b.shape() && a.buffer()?.host()? == b.buffer()?.host()?)
 }
 
 /// PEFT's older files are PyTorch's; safetensors come first.

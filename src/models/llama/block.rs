@@ -2,8 +2,10 @@
 
 use super::{LlamaConfig, Load};
 use crate::autograd::Tensor;
-use crate::error::Result;
-use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm, int8_threshold, project};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::nn::{LayerCache, Linear, Parameter, Pass, RmsNorm, int8_threshold, operands, project};
 use crate::ops::attention::{Heads, attention};
 use crate::ops::lora::Operands;
 use crate::ops::rope::rope;
@@ -70,6 +72,12 @@ impl Block {
     pub(super) fn groups(&self) -> [&[Linear]; GROUPS] {
         let ([qkv @ .., _, _, _, _], [_, _, _, o, gate_up @ .., down]) = (&self.linears, &self.linears);
         [qkv, std::slice::from_ref(o), gate_up, std::slice::from_ref(down)]
+    }
+
+    /// The adapters of [`Self::groups`] as the products of a pass read them.
+    pub(super) fn operands(&self, dtype: DType, device: &Device) -> Result<[Operands; GROUPS]> {
+        let operands = operands(&self.groups(), dtype, device)?;
+        operands.try_into().map_err(|_| Error::shape("llama", "operands of each group"))
     }
 
     pub(super) fn linears(&self) -> &[Linear; 7] {

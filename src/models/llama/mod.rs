@@ -18,7 +18,8 @@ use crate::dispatch_float;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Batch, BlockHook, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, RmsNorm, Visitor, Weight, operands,
+    Batch, DropoutSeed, Embedding, KvCache, Linear, Parameter, Pass, Plain, RmsNorm, Unit, UnitHook, Visitor, Weight,
+    operands,
 };
 use crate::ops::Packed;
 use crate::ops::attention::Segments;
@@ -58,13 +59,55 @@ pub struct Llama {
     config: LlamaConfig,
     /// The type of the activations; trained weights are f32 all the same.
     dtype: DType,
-    embed_tokens: Embedding,
+    embed_tokens: Arc<Embedding>,
     blocks: Vec<Arc<Block>>,
+    head: Arc<Head>,
+    rope: Rope,
+}
+
+/// What is behind the blocks.
+#[derive(Debug)]
+struct Head {
     norm: RmsNorm,
     /// Where the config ties it, its weight is the embedding's.
     lm_head: Linear,
-    rope: Rope,
 }
+
+impl Head {
+    /// The output layer's weight, in `dtype` or narrower.
+    fn weight(&self, dtype: DType) -> Result<Tensor> {
+        let parameter = self.lm_head.weight.parameter();
+        let weight = parameter.ok_or_else(|| Error::dtype("llama", "the output layer stays in floats"))?.get();
+        if dtype == DType::F32 { Ok(weight) } else { cast(&weight, dtype) }
+    }
+
+    fn norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm.forward(x, None).map(|(y, _)| y)
+    }
+
+    /// The sum of the losses of all rows of the residual stream with a target, divided by `normalizer`.
+    fn loss(&self, x: &Tensor, targets: &Tensor, normalizer: f32, dropout: Option<DropoutSeed>) -> Result<Tensor> {
+        let hidden = self.norm(x)?;
+        let weight = self.weight(hidden.dtype())?;
+        let low_rank = self.lm_head.lora().map(|lora| lora.factors(&hidden, dropout)).transpose()?;
+        let low_rank = low_rank.as_ref().map(|[xa, b]| [xa, b]);
+        cross_entropy_low_rank(&hidden, &weight, low_rank, targets, normalizer)
+    }
+}
+
+/// The unit that a weight belongs to, by its Hugging Face name, or an adapter's by PEFT's.
+pub fn unit_of(name: &str) -> Unit {
+    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+    let block = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+    match block {
+        Some(index) => Unit::Block(index),
+        None if name.starts_with("model.embed_tokens.") => Unit::Embedding,
+        None => Unit::Head,
+    }
+}
+
+/// What is shown each weight: its name, and what gives it.
+pub type See<'a> = dyn FnMut(&str, &dyn Fn() -> Result<Tensor>) -> Result<()> + 'a;
 
 /// A weight of floats, where it is held.
 enum Floats<'a> {
@@ -91,7 +134,7 @@ impl Llama {
     pub fn new(config: LlamaConfig, dtype: DType, load: &mut dyn Load) -> Result<Self> {
         let (v, h) = (config.vocab_size, config.hidden_size);
         let embedding = load.tensor("model.embed_tokens.weight", [v, h].into())?;
-        let embed_tokens = Embedding { weight: Parameter::new(embedding) };
+        let embed_tokens = Arc::new(Embedding { weight: Parameter::new(embedding) });
         let block = |i| Ok(Arc::new(Block::new(&config, &format!("model.layers.{i}."), load)?));
         let blocks = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let norm = Parameter::new(load.tensor("model.norm.weight", [h].into())?);
@@ -100,7 +143,8 @@ impl Llama {
             true => Linear::tied(&embed_tokens.weight),
             false => Linear::new(load.tensor("lm_head.weight", [v, h].into())?, None),
         };
-        Ok(Self { config, dtype, embed_tokens, blocks, norm, lm_head, rope: Rope::default() })
+        let head = Arc::new(Head { norm, lm_head });
+        Ok(Self { config, dtype, embed_tokens, blocks, head, rope: Rope::default() })
     }
 
     /// Its shape.
@@ -112,14 +156,9 @@ impl Llama {
     ///
     /// # Errors
     /// [`Error::Input`] if a sequence is longer than the context.
-    pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn BlockHook) -> Result<Tensor> {
-        let pass = Arc::new(self.pass(batch.segments.clone(), batch.positions.clone(), dropout)?);
-        let mut x = self.embed(&batch.input_ids)?;
-        for (i, (block, adapters)) in self.blocks.iter().zip(self.adapters()?).enumerate() {
-            let (block, pass) = (block.clone(), pass.clone());
-            x = hook.run(i, &x, Arc::new(move |x| block.forward(x, &pass, &adapters, None)))?;
-        }
-        self.norm.forward(&x, None).map(|(y, _)| y)
+    pub fn hidden(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn UnitHook) -> Result<Tensor> {
+        let (x, head) = (self.stream(batch, dropout, hook)?, self.head.clone());
+        hook.run(Unit::Head, &x, Arc::new(move |x| head.norm(x)))
     }
 
     /// The sum of the losses of all rows with a target, divided by `normalizer`; a scalar.
@@ -131,29 +170,37 @@ impl Llama {
         batch: &Batch,
         normalizer: f32,
         dropout: Option<DropoutSeed>,
-        hook: &dyn BlockHook,
+        hook: &dyn UnitHook,
     ) -> Result<Tensor> {
-        let hidden = self.hidden(batch, dropout, hook)?;
-        let weight = self.head(hidden.dtype())?;
-        let low_rank = self.lm_head.lora().map(|lora| lora.factors(&hidden, dropout)).transpose()?;
-        let low_rank = low_rank.as_ref().map(|[xa, b]| [xa, b]);
-        let loss = cross_entropy_low_rank(&hidden, &weight, low_rank, &batch.targets, normalizer);
+        let x = self.stream(batch, dropout, hook)?;
+        let (head, targets) = (self.head.clone(), batch.targets.clone());
+        let loss = hook.run(Unit::Head, &x, Arc::new(move |x| head.loss(x, &targets, normalizer, dropout)));
         loss.map_err(|error| batch.bad_label(self.config.vocab_size).unwrap_or(error))
+    }
+
+    /// The residual stream behind the last block.
+    fn stream(&self, batch: &Batch, dropout: Option<DropoutSeed>, hook: &dyn UnitHook) -> Result<Tensor> {
+        let pass = Arc::new(self.pass(batch.segments.clone(), batch.positions.clone(), dropout)?);
+        let mut x = self.embed(&batch.input_ids, hook)?;
+        // Where all weights are there, one launch makes what the products read of all adapters.
+        let mut adapters = if hook.keeps_weights() { self.adapters()?.into_iter() } else { Vec::new().into_iter() };
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (block, pass, adapters, dtype) = (block.clone(), pass.clone(), adapters.next(), self.dtype);
+            let f = move |x: &Tensor| match &adapters {
+                Some(adapters) => block.forward(x, &pass, adapters, None),
+                None => block.forward(x, &pass, &block.operands(dtype, &x.device())?, None),
+            };
+            x = hook.run(Unit::Block(i), &x, Arc::new(f))?;
+        }
+        Ok(x)
     }
 
     /// Hidden states `[rows, H]` → logits `[rows, V]` in f32.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = matmul_f32(hidden, &self.head(hidden.dtype())?)?;
-        let Some(lora) = self.lm_head.lora() else { return Ok(logits) };
+        let logits = matmul_f32(hidden, &self.head.weight(hidden.dtype())?)?;
+        let Some(lora) = self.head.lm_head.lora() else { return Ok(logits) };
         let [xa, b] = lora.factors(hidden, None)?;
         add(&logits, &matmul_f32(&xa, &b)?)
-    }
-
-    /// The output layer's weight, in `dtype` or narrower.
-    fn head(&self, dtype: DType) -> Result<Tensor> {
-        let parameter = self.lm_head.weight.parameter();
-        let weight = parameter.ok_or_else(|| Error::dtype("llama", "the output layer stays in floats"))?.get();
-        if dtype == DType::F32 { Ok(weight) } else { cast(&weight, dtype) }
     }
 
     /// Room for `capacity` tokens of a generation.
@@ -176,19 +223,19 @@ impl Llama {
         let positions: Vec<u32> = (first..first + rows).map(|p| p as u32).collect();
         let positions = Tensor::from_slice(&input_ids.device(), [rows], &positions)?;
         let pass = self.pass(Segments::cached(rows, first + rows), positions, None)?;
-        let mut x = self.embed(input_ids)?;
+        let mut x = self.embed(input_ids, &Plain)?;
         for ((block, adapters), layer) in self.blocks.iter().zip(self.adapters()?).zip(&mut cache.layers) {
             x = block.forward(&x, &pass, &adapters, Some(layer))?;
         }
         cache.advance(rows);
-        self.norm.forward(&x, None).map(|(y, _)| y)
+        self.head.norm(&x)
     }
 
     /// Its linear layers with their module paths (`model.layers.0.self_attn.q_proj`), always in the same order; `lm_head`
     /// comes last.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
         let mut linears = self.block_linears();
-        linears.push(("lm_head".into(), &self.lm_head));
+        linears.push(("lm_head".into(), &self.head.lm_head));
         linears
     }
 
@@ -209,14 +256,14 @@ impl Llama {
         }
     }
 
-    /// Shows every base weight that is of floats, packed or not, with its Hugging Face name.
+    /// Shows every base weight that is of floats, packed or not, with its Hugging Face name: what gives it, row by row.
     ///
     /// # Errors
     /// What `see` returns.
-    pub fn each_weight(&self, see: &mut dyn FnMut(&str, &Tensor) -> Result<()>) -> Result<()> {
+    pub fn each_weight(&self, see: &mut See<'_>) -> Result<()> {
         self.floats().into_iter().try_for_each(|(name, weight)| match weight {
-            Floats::Cell(parameter) => see(&name, &parameter.get()),
-            Floats::Packed(weight) => see(&name, &weight.unpack()?),
+            Floats::Cell(parameter) => see(&name, &|| Ok(parameter.get())),
+            Floats::Packed(weight) => see(&name, &|| weight.unpack()),
         })
     }
 
@@ -231,8 +278,8 @@ impl Llama {
             floats.extend(Floats::of(&linear.weight).map(|weight| (format!("{name}.weight"), weight)));
             floats.extend(linear.bias.as_ref().map(|bias| (format!("{name}.bias"), Floats::Cell(bias))));
         }
-        floats.push(("model.norm.weight".into(), Floats::Cell(&self.norm.weight)));
-        let head = Floats::of(&self.lm_head.weight).filter(|_| !self.config.tie_word_embeddings);
+        floats.push(("model.norm.weight".into(), Floats::Cell(&self.head.norm.weight)));
+        let head = Floats::of(&self.head.lm_head.weight).filter(|_| !self.config.tie_word_embeddings);
         floats.extend(head.map(|weight| ("lm_head.weight".into(), weight)));
         floats
     }
@@ -292,7 +339,7 @@ impl Llama {
             }
             Ok(())
         };
-        self.each_weight(&mut look)?;
+        self.each_weight(&mut |name, weight| look(name, &weight()?))?;
         let mut adapters = Vec::new();
         self.visit_adapters(&mut |name, parameter| adapters.push((name, parameter.get())));
         adapters.iter().try_for_each(|(name, weight)| look(name, weight))?;
@@ -311,8 +358,9 @@ impl Llama {
         Ok(operands.as_chunks().0.to_vec())
     }
 
-    fn embed(&self, input_ids: &Tensor) -> Result<Tensor> {
-        cast(&self.embed_tokens.forward(input_ids)?, self.dtype)
+    fn embed(&self, input_ids: &Tensor, hook: &dyn UnitHook) -> Result<Tensor> {
+        let (embedding, dtype) = (self.embed_tokens.clone(), self.dtype);
+        hook.run(Unit::Embedding, input_ids, Arc::new(move |ids| cast(&embedding.forward(ids)?, dtype)))
     }
 
     fn pass(&self, segments: Segments, positions: Tensor, dropout: Option<DropoutSeed>) -> Result<Pass> {

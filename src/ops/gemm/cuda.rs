@@ -34,7 +34,7 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// `tensor` as `[rows, last dimension]`, to be read.
     pub fn new(op: &'static str, tensor: &'a Tensor) -> Result<Self> {
-        let slice = DeviceSlice { ptr: tensor.buffer().device_ptr()?, bytes: tensor.buffer().bytes() };
+        let slice = DeviceSlice { ptr: tensor.buffer()?.device_ptr()?, bytes: tensor.bytes() };
         let (rows, columns) = (tensor.shape().rows(), tensor.shape().last());
         match tensor.dtype() {
             dtype @ (DType::F32 | DType::Bf16) => {

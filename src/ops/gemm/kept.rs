@@ -45,6 +45,14 @@ impl Packed {
         self.panels.lanes_of_all()
     }
 
+    /// The weight with `f` of its memory in its place.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { panels: self.panels.map(f)?, n: self.n, k: self.k })
+    }
+
     /// The weight row by row, f32 `[N, K]`.
     ///
     /// # Errors

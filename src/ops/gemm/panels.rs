@@ -161,6 +161,11 @@ impl Panels {
         }
     }
 
+    /// The panels with `f` of their memory in its place.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { elements: f(&self.elements)?, ..self.clone() })
+    }
+
     /// All of its memory.
     pub fn lanes_of_all(&self) -> &Tensor {
         &self.elements

@@ -11,7 +11,12 @@ use crate::error::Result;
 
 /// The sum of the squares of each gradient.
 pub fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
-    gradients.par_iter().map(|gradient| squares_of(gradient)).collect()
+    Ok(pieces(gradients)?.into_iter().map(|pieces| pieces.into_iter().sum()).collect())
+}
+
+/// The sum of the squares of each piece of each gradient.
+pub fn pieces(gradients: &[&Tensor]) -> Result<Vec<Vec<f64>>> {
+    gradients.par_iter().map(|gradient| pieces_of(gradient)).collect()
 }
 
 /// `max_norm / (norm + 1e-6)`, at most 1; NaN if the norm is not finite.
@@ -21,10 +26,10 @@ pub fn clip_scale(squares: &[f64], max_norm: f64) -> Result<Tensor> {
     Tensor::from_slice(&Device::Cpu, [], &[scale])
 }
 
-fn squares_of(gradient: &Tensor) -> Result<f64> {
+fn pieces_of(gradient: &Tensor) -> Result<Vec<f64>> {
     dispatch_float!(OP, gradient.dtype(), T => {
         let pieces = gradient.slice::<T>()?.par_chunks(host::rows_per_task(1));
-        Ok(pieces.map(squares_of_piece).collect::<Vec<_>>().into_iter().sum())
+        Ok(pieces.map(squares_of_piece).collect())
     })
 }
 

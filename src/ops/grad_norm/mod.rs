@@ -8,7 +8,7 @@ pub(crate) use cuda::KERNELS;
 use super::check;
 use crate::autograd::Tensor;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const OP: &str = "grad_norm";
 
@@ -22,6 +22,11 @@ enum Squares {
     Cpu(Vec<f64>),
     Cuda(Tensor),
 }
+
+/// The sums of the squares of the pieces of gradients, in their order, as bits: what ranks that hold a part of each tell each
+/// other. On the CPU each is an f64, on a GPU two f32, as `cuda/grad_norm.cu` has them. A multiple of a piece, whatever the
+/// device, has 16,384 elements.
+pub type Pieces = Vec<Vec<u64>>;
 
 /// The norms of some gradients, read.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +43,7 @@ impl GradNorm {
     /// the device of the gradients.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::error::Error::Device) if the device refuses.
+    /// [`Error::Device`] if the device refuses.
     pub fn clip_scale(&self, max_norm: f64) -> Result<Tensor> {
         match &self.0 {
             Squares::Cpu(squares) => cpu::clip_scale(squares, max_norm),
@@ -49,7 +54,7 @@ impl GradNorm {
     /// The norms, once they are known.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::error::Error::Device) if the device refuses.
+    /// [`Error::Device`] if the device refuses.
     pub fn read(&self) -> Result<Norms> {
         let squares = match &self.0 {
             Squares::Cpu(squares) => squares.clone(),
@@ -73,7 +78,7 @@ impl Norms {
 /// - Source: Pascanu et al. 2013, <https://arxiv.org/abs/1211.5063>
 ///
 /// # Errors
-/// [`Error::DType`](crate::error::Error::DType) if a gradient is not a float tensor; [`Error::Device`](crate::error::Error::Device) if
+/// [`Error::DType`] if a gradient is not a float tensor; [`Error::Device`] if
 /// they are not all on one device.
 pub fn grad_norm(gradients: &[&Tensor]) -> Result<GradNorm> {
     let device = gradients.first().map_or(Device::Cpu, |gradient| gradient.device());
@@ -84,5 +89,46 @@ pub fn grad_norm(gradients: &[&Tensor]) -> Result<GradNorm> {
     Ok(GradNorm(match device {
         Device::Cpu => Squares::Cpu(cpu::squares(gradients)?),
         Device::Cuda(_) => Squares::Cuda(cuda::squares(gradients, &device)?),
+    }))
+}
+
+/// The sums of squares of the pieces of `gradients`, none of one that is not here. Waits for a GPU.
+///
+/// # Errors
+/// As [`grad_norm`].
+pub fn pieces(gradients: &[Option<&Tensor>], device: &Device) -> Result<Pieces> {
+    let here: Vec<&Tensor> = gradients.iter().copied().flatten().collect();
+    for gradient in &here {
+        check::float(OP, gradient.dtype())?;
+        check::on_device(OP, "every gradient", gradient, device)?;
+    }
+    let mut found = match device {
+        Device::Cpu => {
+            cpu::pieces(&here)?.into_iter().map(|sums| sums.into_iter().map(f64::to_bits).collect()).collect()
+        }
+        Device::Cuda(_) => cuda::pieces(&here, device)?,
+    }
+    .into_iter();
+    Ok(gradients.iter().map(|gradient| gradient.and_then(|_| found.next()).unwrap_or_default()).collect())
+}
+
+/// The norms of gradients that are cut, of the pieces of `parts`: each has a run of every gradient, which have `numels`
+/// elements in all. The same bits as [`grad_norm`] of the whole.
+///
+/// # Errors
+/// [`Error::Shape`] if the pieces are not those of such gradients.
+pub fn of_pieces(parts: &[Pieces], numels: &[usize], device: &Device) -> Result<GradNorm> {
+    let mut runs = vec![Vec::new(); numels.len()];
+    for part in parts {
+        if part.len() != numels.len() {
+            return Err(Error::shape(OP, format!("{} gradients, not {}", part.len(), numels.len())));
+        }
+        runs.iter_mut().zip(part).for_each(|(run, more)| run.extend(more));
+    }
+    Ok(GradNorm(match device {
+        Device::Cpu => {
+            Squares::Cpu(runs.iter().map(|sums| sums.iter().map(|&bits| f64::from_bits(bits)).sum()).collect())
+        }
+        Device::Cuda(_) => Squares::Cuda(cuda::sum_pieces(&runs.concat(), numels, device)?),
     }))
 }

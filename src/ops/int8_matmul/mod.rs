@@ -125,6 +125,14 @@ impl Int8 {
         Ok(Self { codes, scales: self.scales.to_device(device)?, ..self.clone() })
     }
 
+    /// The weight with `f` of its codes and of their scales in their place.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { codes: f(&self.codes)?, scales: f(&self.scales)?, ..self.clone() })
+    }
+
     /// `[N, K]`.
     pub fn shape(&self) -> Shape {
         [self.codes.shape().rows(), self.columns].into()

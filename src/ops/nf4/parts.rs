@@ -67,17 +67,25 @@ impl FourBit {
     /// # Errors
     /// Those of the device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
+        self.map(&mut |tensor| tensor.to_device(device))
+    }
+
+    /// The weight with `f` of its codes and of all that their scales consist of in their place.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
         let absmax = match &self.absmax {
-            Absmax::Plain(absmax) => Absmax::Plain(absmax.to_device(device)?),
+            Absmax::Plain(absmax) => Absmax::Plain(f(absmax)?),
             Absmax::Nested(Nested { codes, map, absmax, offset, blocksize }) => Absmax::Nested(Nested {
-                codes: codes.to_device(device)?,
-                map: map.to_device(device)?,
-                absmax: absmax.to_device(device)?,
+                codes: f(codes)?,
+                map: f(map)?,
+                absmax: f(absmax)?,
                 offset: *offset,
                 blocksize: *blocksize,
             }),
         };
-        Ok(Self { codes: self.codes.to_device(device)?, absmax, ..self.clone() })
+        Ok(Self { codes: f(&self.codes)?, absmax, ..self.clone() })
     }
 
     /// `[N, K]`.
@@ -107,7 +115,7 @@ impl FourBit {
 
     /// How many bytes it holds.
     pub fn bytes(&self) -> usize {
-        let bytes = |tensor: &Tensor| tensor.buffer().bytes();
+        let bytes = |tensor: &Tensor| tensor.bytes();
         let absmax = match &self.absmax {
             Absmax::Plain(absmax) => bytes(absmax),
             Absmax::Nested(nested) => {
