@@ -205,6 +205,7 @@ pub fn teach(args: Args) -> Result<Taught> {
         eval,
         out: out.clone(),
         resume: false,
+        communicator: None,
         options,
     };
     run.finetune(&AtomicBool::new(false), Progress::new(false))?;

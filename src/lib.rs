@@ -26,6 +26,8 @@ pub mod data;
 
 pub mod generate;
 
+pub mod parallel;
+
 pub mod train;
 
 pub mod cli;

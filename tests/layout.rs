@@ -290,6 +290,7 @@ const UNSAFE: &[&str] = &[
     "src/io/mmap.rs",
     "src/ops/gemm/pairs.rs",
     "src/ops/gemm/quads.rs",
+    "src/parallel/mpi.rs",
 ];
 
 #[test]

@@ -1,5 +1,7 @@
 //! `vicugna devices`: where a model can run.
 
+mod ranks;
+
 use serde::Serialize;
 
 use super::report::Report;
@@ -9,7 +11,11 @@ use crate::ops::Instructions;
 
 /// List the devices that --device takes
 #[derive(clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Tell of the ranks that this was started as, by mpirun or srun: where each is, and how fast they reach each other
+    #[arg(long)]
+    ranks: bool,
+}
 
 #[derive(Serialize)]
 struct Row {
@@ -21,7 +27,10 @@ struct Row {
     memory_bytes: Option<usize>,
 }
 
-pub(super) fn run(_: &Args, report: &Report) -> Result<()> {
+pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
+    if args.ranks {
+        return ranks::run(report);
+    }
     let cpu = Row {
         device: "cpu".into(),
         name: std::env::consts::ARCH.into(),

@@ -72,9 +72,14 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// What the process exits with: 75, try again, where another rank was lost, else 1.
+fn code_of(error: &Error) -> u8 {
+    if matches!(error, Error::Lost { .. }) { 75 } else { 1 }
 }
 
 /// The arguments of the process, those of `finetune` under our names.

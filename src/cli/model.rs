@@ -72,6 +72,11 @@ impl BaseArgs {
         Ok(files)
     }
 
+    /// The threads of the CPU, if they were limited.
+    pub(super) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
     /// Where to compute, and how weights and activations are stored there.
     pub(super) fn place(&self) -> Result<(Device, DType)> {
         let device = match &self.device {

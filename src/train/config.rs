@@ -100,16 +100,20 @@ pub fn scheme(folder: &Path) -> Option<Scheme> {
     toml::from_str(&text).ok().map(|Quantized { quantize }| quantize)
 }
 
-/// Reads the date of the run that is in `folder`, if there is a run and it had one.
-pub(super) fn date(folder: &RunFolder) -> Result<Option<DateTime>> {
-    #[derive(Deserialize)]
-    struct Dated {
-        date: Option<DateTime>,
-    }
+/// What was fixed when a run began.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// What chat templates take for now.
+    pub date: Option<DateTime>,
+    /// The batches of a step, in runs that tell.
+    pub batches_per_step: Option<usize>,
+}
+
+/// Reads what was fixed when the run that is in `folder` began, if there is one.
+pub(super) fn begun(folder: &RunFolder) -> Result<Begun> {
     let path = folder.join(CONFIG);
-    let Some(text) = text::read_if_there(&path)? else { return Ok(None) };
-    let dated: Dated = toml::from_str(&text).map_err(|e| Error::file(&path, e.message()))?;
-    Ok(dated.date)
+    let Some(text) = text::read_if_there(&path)? else { return Ok(Begun::default()) };
+    toml::from_str(&text).map_err(|e| Error::file(&path, e.message()))
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Loss and perplexity on sequences that are not trained on.
 
+use std::sync::Arc;
+
 use super::nonfinite;
 use super::step::scalar;
 use crate::autograd::no_grad;
@@ -7,7 +9,8 @@ use crate::data::packing::{Capacity, pack};
 use crate::device::host;
 use crate::error::{Error, Result};
 use crate::models::llama::Llama;
-use crate::nn::{Batch, Plain, Sequence};
+use crate::nn::{Batch, Plain, Sequence, UnitHook};
+use crate::parallel::{Gathered, Sharded};
 
 /// Tokens of a batch: enough to keep the machine busy. The same for every caller, so that equal data give equal bits.
 const BATCH: Capacity = Capacity::Tokens(1024);
@@ -34,23 +37,56 @@ impl Evaluation {
 /// [`Error::Input`] if no token is supervised, or if a loss is not finite, naming the first tensor that is not; those of
 /// the model.
 pub fn evaluate(model: &Llama, sequences: &[Sequence], done: impl FnMut(usize) + Send) -> Result<Evaluation> {
-    host::in_pool(|| sum(model, sequences, done))
+    host::in_pool(|| evaluate_among(model, sequences, None, done))
 }
 
-fn sum(model: &Llama, sequences: &[Sequence], mut done: impl FnMut(usize)) -> Result<Evaluation> {
-    let (mut sum, mut tokens, mut behind) = (0.0, 0, 0);
+/// [`evaluate`] by one of several ranks, each of which runs its own batches and learns the sum of all.
+pub(super) fn evaluate_among(
+    model: &Llama,
+    sequences: &[Sequence],
+    sharded: Option<&Arc<Sharded>>,
+    mut done: impl FnMut(usize),
+) -> Result<Evaluation> {
+    let hook = sharded.map(|sharded| Gathered(sharded.clone()));
+    let hook = hook.as_ref().map_or(&Plain as &dyn UnitHook, |hook| hook);
+    let mut behind = 0;
+    let mut batches = Vec::new();
     for sequences in pack(sequences, BATCH) {
         behind += sequences.len();
-        let batch = Batch::new(sequences, &model.device())?;
-        if batch.supervised > 0 {
-            let loss = scalar(&no_grad(|| model.loss(&batch, batch.supervised as f32, None, &Plain))?)?;
-            if !loss.is_finite() {
-                return Err(nonfinite::of_evaluation(model, &batch, loss)?);
-            }
-            sum += loss * batch.supervised as f64;
-            tokens += batch.supervised;
+        let supervised: usize = sequences.iter().map(|sequence| sequence.supervised()).sum();
+        if supervised > 0 {
+            batches.push((sequences, supervised, behind));
         }
-        done(behind);
+    }
+    let (rank, ranks) = sharded.map_or((0, 1), |sharded| sharded.place());
+    let mut losses = Vec::new();
+    for (round, batches) in batches.chunks(ranks).enumerate() {
+        match batches.get(rank) {
+            None => sharded.map_or(Ok(()), |sharded| sharded.idle(false))?,
+            Some((sequences, supervised, _)) => {
+                let batch = Batch::new(sequences.iter().copied(), &model.device())?;
+                let loss = scalar(&no_grad(|| model.loss(&batch, *supervised as f32, None, hook))?)?;
+                if !loss.is_finite() {
+                    // Weights that are cut cannot be looked through by one rank.
+                    return Err(match sharded.is_none_or(|sharded| sharded.keeps_weights()) {
+                        true => nonfinite::of_evaluation(model, &batch, loss)?,
+                        false => Error::input("evaluation", format!("the loss is {loss}")),
+                    });
+                }
+                losses.push((round * ranks + rank, (loss as f32).to_bits()));
+            }
+        }
+        batches.last().into_iter().for_each(|(.., behind)| done(*behind));
+    }
+    done(behind);
+    if let Some(sharded) = sharded {
+        losses = sharded.communicator().gather("losses of the evaluation", &losses)?.concat();
+        losses.sort_unstable();
+    }
+    let (mut sum, mut tokens) = (0.0, 0);
+    for ((_, bits), (_, supervised, _)) in losses.into_iter().zip(&batches) {
+        sum += f64::from(f32::from_bits(bits)) * *supervised as f64;
+        tokens += supervised;
     }
     match tokens {
         0 => Err(Error::input("evaluation", "the data has no supervised token")),

@@ -12,10 +12,23 @@ use crate::io::checkpoint::Fingerprint;
 use crate::io::quantized::Quantization;
 use crate::models::llama::Llama;
 use crate::nn::{Parameter, Sequence};
+use crate::parallel::Sharded;
 
 /// Options that change no bit of the result, or whose effect is in the data or the weights.
-const WITHOUT_EFFECT: [&str; 7] =
-    ["activation_checkpointing", "chat_template", "cuda_graphs", "date", "init_adapter", "save_every", "template"];
+const WITHOUT_EFFECT: [&str; 12] = [
+    "activation_checkpointing",
+    "batches_per_step",
+    "chat_template",
+    "communicator",
+    "cuda_graphs",
+    "date",
+    "init_adapter",
+    "ranks",
+    "save_every",
+    "shard",
+    "template",
+    "timeout",
+];
 
 /// The options, and checksums of the sequences and of all weights before the first step.
 pub(super) fn fingerprint(
@@ -24,7 +37,10 @@ pub(super) fn fingerprint(
     seed: u64,
     examples: &Examples,
     model: &Llama,
+    sharded: Option<&Sharded>,
 ) -> Result<Fingerprint> {
+    // Whose batches they are makes no difference.
+    let options = &Options { gradient_accumulation_steps: options.step_batches(), ..options.clone() };
     let options = serde_json::to_value(options).map_err(|e| Error::input("options", e.to_string()))?;
     let mut fingerprint: Fingerprint = match options {
         Value::Object(options) => options.into_iter().collect(),
@@ -36,11 +52,17 @@ pub(super) fn fingerprint(
         fingerprint.insert("frozen weights".into(), quantized.map_err(|e| Error::input("--quantize", e.to_string()))?);
     }
     fingerprint.insert("seed".into(), json!(seed));
-    fingerprint.insert("device".into(), json!(model.device().to_string()));
+    fingerprint.insert("device".into(), json!(kind(&model.device())));
     fingerprint.insert("training data".into(), of_sequences(&examples.training));
     fingerprint.insert("evaluation data".into(), of_sequences(&examples.evaluation));
-    fingerprint.insert("model".into(), of_weights(model)?);
+    fingerprint.insert("model".into(), of_weights(model, sharded)?);
     Ok(fingerprint)
+}
+
+/// The device without its number.
+fn kind(device: &Device) -> String {
+    let name = device.to_string();
+    if name.starts_with("cuda") { "cuda:0".into() } else { name }
 }
 
 fn of_sequences(sequences: &[Sequence]) -> Value {
@@ -54,20 +76,29 @@ fn of_sequences(sequences: &[Sequence]) -> Value {
 }
 
 /// Depends on the dtype too.
-fn of_weights(model: &Llama) -> Result<Value> {
+fn of_weights(model: &Llama, sharded: Option<&Sharded>) -> Result<Value> {
     let mut checksum = crc32fast::Hasher::new();
-    let mut update = |name: &str, weight: &Tensor| -> Result<()> {
-        checksum.update(name.as_bytes());
-        checksum.update(weight.to_device(&Device::Cpu)?.buffer().host()?);
-        Ok(())
+    let mut update = |name: &str, parts: &dyn Fn() -> Result<Vec<Tensor>>| -> Result<()> {
+        if let Some(known) = sharded.and_then(|sharded| sharded.checksums(name)) {
+            known.iter().for_each(|part| {
+                checksum.update(name.as_bytes());
+                checksum.combine(part);
+            });
+            return Ok(());
+        }
+        parts()?.iter().try_for_each(|part| {
+            checksum.update(name.as_bytes());
+            checksum.update(part.to_device(&Device::Cpu)?.buffer()?.host()?);
+            Ok(())
+        })
     };
-    model.each_weight(&mut update)?;
+    model.each_weight(&mut |name, weight| update(name, &|| Ok(vec![weight()?])))?;
     let mut adapters: Vec<(String, &Parameter)> = Vec::new();
     model.visit_adapters(&mut |name, parameter| adapters.push((name, parameter)));
-    adapters.iter().try_for_each(|(name, parameter)| update(name, &parameter.get()))?;
+    adapters.iter().try_for_each(|(name, parameter)| update(name, &|| Ok(vec![parameter.get()])))?;
     for (name, linear) in model.linears() {
-        for part in linear.weight.quantized().iter().flat_map(|weight| weight.parts()) {
-            update(&name, part)?;
+        if let Some(weight) = linear.weight.quantized() {
+            update(&name, &|| Ok(weight.parts().into_iter().cloned().collect()))?;
         }
     }
     Ok(json!(format!("{:08x}", checksum.finalize())))

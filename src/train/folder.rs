@@ -19,7 +19,8 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// The template of the run's data, where it had one.
 pub const TEMPLATE: &str = "template.json";
 
-const LOCK: &str = ".lock";
+/// What the process that writes there holds locked; its number is in it.
+pub(super) const LOCK: &str = ".lock";
 
 /// The folder of the run that left `folder`, which is that folder itself or one of its checkpoints. A run that was moved is
 /// found where it is.
@@ -43,7 +44,8 @@ fn copies() -> impl Iterator<Item = &'static str> {
 pub(super) struct RunFolder {
     path: PathBuf,
     is_new: bool,
-    _lock: File,
+    /// The lock that rank 0 holds, whose folder it is.
+    lock: Option<File>,
 }
 
 impl RunFolder {
@@ -52,7 +54,7 @@ impl RunFolder {
         missing::refuse_tilde(path)?;
         fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let was_locked = path.join(LOCK).exists();
-        let mut folder = Self { path: path.into(), is_new: false, _lock: lock(path)? };
+        let mut folder = Self { path: path.into(), is_new: false, lock: Some(lock(path)?) };
         folder.remove_leftovers()?;
         let mut names = folder.names()?;
         let has_run = names.iter().any(|name| name == CONFIG);
@@ -71,6 +73,11 @@ impl RunFolder {
             return Err(Error::file(path, detail).with_hint("name a new --out"));
         }
         Ok(folder)
+    }
+
+    /// The folder that rank 0 has opened, as another rank reads it.
+    pub(super) fn of_another(path: &Path) -> Self {
+        Self { path: path.into(), is_new: false, lock: None }
     }
 
     /// The place of a file in it.
@@ -106,7 +113,7 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.join(CONFIG).exists() {
+        if self.lock.is_none() || self.join(CONFIG).exists() {
             return;
         }
         if self.is_new {

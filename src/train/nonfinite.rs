@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::autograd::{Tensor, no_grad};
 use crate::error::{Error, Result};
 use crate::models::llama::Llama;
-use crate::nn::{Batch, BlockFn, BlockHook, Parameter};
+use crate::nn::{Batch, Unit, UnitFn, UnitHook};
 use crate::ops::grad_norm::grad_norm;
 
 const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
@@ -37,13 +37,17 @@ pub(super) fn of_gradients(names: &[&str], norms: &[f64], step: u64) -> Error {
 }
 
 /// Refuses trained weights that are not all finite, as a step that was too large leaves them.
-pub(super) fn refuse_weights(trained: &[(String, &Parameter)], steps: u64) -> Result<()> {
-    let weights: Vec<Tensor> = trained.iter().map(|(_, parameter)| parameter.get()).collect();
+pub(super) fn refuse_weights(names: &[&str], weights: &[Tensor], steps: u64) -> Result<()> {
     let found = grad_norm(&weights.iter().collect::<Vec<_>>())?.read()?.first_not_finite();
-    match found.and_then(|i| trained.get(i)) {
-        Some((name, _)) => Err(error("the update is not finite", steps.saturating_sub(1), name)),
+    match found.and_then(|i| names.get(i)) {
+        Some(name) => Err(error("the update is not finite", steps.saturating_sub(1), name)),
         None => Ok(()),
     }
+}
+
+/// The error that the rank of a pass has said in words.
+pub(super) fn of_rank(said: &str) -> Error {
+    Error::input("training", said.strip_prefix("training: ").unwrap_or(said)).with_hint(HINT)
 }
 
 fn error(what: &str, step: u64, culprit: &str) -> Error {
@@ -57,15 +61,11 @@ fn first_tensor(model: &Llama, batch: &Batch) -> Result<String> {
 
 fn first_activation(model: &Llama, batch: &Batch) -> Result<String> {
     let watch = Watch::default();
-    let hidden = no_grad(|| model.hidden(batch, None, &watch))?;
-    Ok(match watch.0.into_inner() {
-        Some(found) => found,
-        None if !is_finite(&hidden)? => "the output of model.norm".into(),
-        None => "the logits".into(),
-    })
+    no_grad(|| model.hidden(batch, None, &watch))?;
+    Ok(watch.0.into_inner().unwrap_or_else(|| "the logits".into()))
 }
 
-/// Looks at what goes into the first block and what comes out of each.
+/// Looks at what comes out of each unit.
 #[derive(Default)]
 struct Watch(RefCell<Option<String>>);
 
@@ -79,13 +79,14 @@ impl Watch {
     }
 }
 
-impl BlockHook for Watch {
-    fn run(&self, index: usize, x: &Tensor, block: BlockFn) -> Result<Tensor> {
-        if index == 0 {
-            self.look(x, || "the output of model.embed_tokens".into())?;
-        }
-        let y = block(x)?;
-        self.look(&y, || format!("the output of model.layers.{index}"))?;
+impl UnitHook for Watch {
+    fn run(&self, unit: Unit, x: &Tensor, f: UnitFn) -> Result<Tensor> {
+        let y = f(x)?;
+        self.look(&y, || match unit {
+            Unit::Embedding => "the output of model.embed_tokens".into(),
+            Unit::Block(index) => format!("the output of model.layers.{index}"),
+            Unit::Head => "the output of model.norm".into(),
+        })?;
         Ok(y)
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::io::adapter::{AdapterConfig, Modules};
 use crate::models::llama::LlamaConfig;
+use crate::parallel::Strategy;
+use crate::parallel::launch::Kind;
 
 /// How the learning rate changes after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -87,6 +89,10 @@ fn whole_if_it_is<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<
         Some(number) if number.fract() == 0.0 && number < 1e15 => serializer.serialize_u64(number as u64),
         number => number.serialize(serializer),
     }
+}
+
+fn ten_minutes() -> u64 {
+    600
 }
 
 /// The options of a training run that its result depends on, and how often it saves.
@@ -174,6 +180,27 @@ pub struct Options {
     #[arg(long, conflicts_with = "init_adapter")]
     #[serde(default)]
     pub full: bool,
+    /// What of weights, gradients and optimizer each rank holds only a part of
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    #[serde(default)]
+    pub shard: Strategy,
+    /// Train on so many ranks, threads of this process [default: one, or as many as mpirun or srun started]: a step has a
+    /// batch of each and ends in the bits of --gradient-accumulation-steps as many
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ranks: Option<usize>,
+    /// How ranks reach each other [default: mpi where mpirun or srun started several processes]
+    #[arg(long, value_name = "HOW")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub communicator: Option<Kind>,
+    /// The batches of a step, once a run has begun: a resumed one may have other ranks
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batches_per_step: Option<usize>,
+    /// Seconds that a rank waits for another
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    #[serde(default = "ten_minutes")]
+    pub timeout: u64,
     /// Keep only each block's input and run the block again for its gradient: slower, smaller, the same bits
     #[arg(long)]
     #[serde(default)]
@@ -197,6 +224,7 @@ impl Options {
     /// [`Error::Input`] naming the option that cannot be as it is.
     pub fn resolve(&mut self, model: &LlamaConfig) -> Result<()> {
         self.refuse_odd()?;
+        self.ranks = self.ranks.filter(|&ranks| ranks > 1);
         self.warmup_ratio = self.warmup_ratio.filter(|&ratio| ratio > 0.0 && self.warmup_steps == 0);
         self.epochs = (self.max_steps == 0).then_some(self.epochs.unwrap_or(3.0));
         if !self.full && self.init_adapter.is_none() {
@@ -241,6 +269,8 @@ impl Options {
             ("--batch-size", self.batch_size as u64),
             ("--gradient-accumulation-steps", self.gradient_accumulation_steps as u64),
             ("--lora-r", self.lora_r as u64),
+            ("--ranks", self.ranks.unwrap_or(1) as u64),
+            ("--timeout", self.timeout),
         ];
         if let Some((name, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
             return Err(Error::input(name, "must be at least 1"));
@@ -280,6 +310,11 @@ impl Options {
             base_model_name_or_path: Some(base.to_string()),
             ..AdapterConfig::default()
         }
+    }
+
+    /// The batches of a step, which are fixed when a run begins.
+    pub(super) fn step_batches(&self) -> usize {
+        self.batches_per_step.unwrap_or(self.gradient_accumulation_steps)
     }
 
     /// How many tokens or sequences a batch takes.

@@ -25,7 +25,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self {
             sequences,
             capacity: options.capacity(),
-            accumulation: options.gradient_accumulation_steps,
+            accumulation: options.step_batches(),
             seed: (!options.no_shuffle).then_some(seed),
             total: 0,
         };

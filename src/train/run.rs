@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::config;
 use super::dead::Pulse;
 use super::examples::{Examples, tokens};
 use super::fingerprint::fingerprint;
-use super::folder::{CHECKPOINTS, METRICS, RunFolder};
+use super::folder::{CHECKPOINTS, LOCK, METRICS, RunFolder};
 use super::metrics::{Metrics, peak_rss_bytes};
 use super::options::Options;
 use super::pace::Pace;
@@ -28,8 +31,10 @@ use crate::io::tokenizer::now;
 use crate::models::llama::Llama;
 use crate::ops::Instructions;
 use crate::optim::{AdamW, AdamWOptions};
+use crate::parallel::{Communicator, Sharded};
 
 /// A fine-tuning run.
+#[derive(Clone)]
 pub struct Run<'a> {
     /// What the model is called.
     pub model: String,
@@ -51,6 +56,8 @@ pub struct Run<'a> {
     pub resume: bool,
     /// The rest.
     pub options: Options,
+    /// The way to the other ranks, if there are some.
+    pub communicator: Option<Arc<dyn Communicator>>,
 }
 
 /// What a run came to.
@@ -107,25 +114,34 @@ impl Run<'_> {
             return Err(Error::input("--full", detail).with_hint("train an adapter, or use --quantize none"));
         }
         self.options.resolve(self.files.config())?;
-        let folder = RunFolder::open(&self.out, self.resume)?;
-        let date = self.options.data.date.or(config::date(&folder)?);
-        self.options.data.date = Some(date.unwrap_or_else(now));
+        let (folder, begun) = self.open()?;
+        self.options.data.date = begun.date;
+        self.options.batches_per_step = begun.batches_per_step;
+        if let Some(batches) = begun.batches_per_step.filter(|batches| *batches != self.asked_batches()) {
+            note(&format!("a step has {batches} batches, as when the run began, not {}", self.asked_batches()));
+        }
         let examples = progress.during("reading the records", || {
             Examples::read(&self.train, self.eval.as_deref(), &self.options, self.files, &note)
         })?;
-        let model = progress.during("loading the model", || match self.options.full {
-            true => self.files.load(self.dtype, &self.device),
-            false => self.files.load_frozen(self.dtype, &self.device),
+        let sharded = self.sharded();
+        let model = progress.during("loading the model", || match (&sharded, self.options.full) {
+            (Some(sharded), trains) => {
+                let mut keep = |name: &str, weight| sharded.keep(name, weight, trains);
+                self.files.load_kept(self.dtype, &self.device, trains, &mut keep)
+            }
+            (None, true) => self.files.load(self.dtype, &self.device),
+            (None, false) => self.files.load_frozen(self.dtype, &self.device),
         })?;
         let adapter = self.attach(&model)?;
-        let trained = Trained::new(&model, adapter);
+        let trained = Trained::new(&model, adapter, sharded)?;
         let (trainable_parameters, all_parameters) = trained.count();
         note(&trainable(trainable_parameters, all_parameters));
-        if self.options.cuda_graphs
-            && let Some(text) = self.device.use_graphs()
-        {
-            note(&text);
-        }
+        let text = match (self.options.cuda_graphs, &self.communicator) {
+            (true, None) => self.device.use_graphs(),
+            (true, Some(_)) => Some("note: ranks exchange gradients within a step, so kernels run one by one".into()),
+            (false, _) => None,
+        };
+        text.iter().for_each(|text| note(text));
         let (state, graph_launches) = self.train(&folder, &examples, trained, stop, &progress)?;
         let eval_loss = state.best.map(|(_, best)| best.loss);
         Ok(Summary {
@@ -142,6 +158,70 @@ impl Run<'_> {
             trainable_parameters,
             all_parameters,
         })
+    }
+
+    /// Whether this process, or thread, is the one that writes.
+    fn writes(&self) -> bool {
+        self.communicator.as_ref().is_none_or(|communicator| communicator.rank() == 0)
+    }
+
+    /// The batches of a step, where none were fixed before.
+    fn asked_batches(&self) -> usize {
+        let ranks = self.communicator.as_ref().map_or(1, |communicator| communicator.world_size());
+        self.options.gradient_accumulation_steps.saturating_mul(ranks)
+    }
+
+    /// Opens the folder, if that is this rank's to do, and tells all what was fixed when the run began, or is now.
+    fn open(&self) -> Result<(RunFolder, config::Begun)> {
+        let (mut folder, mut begun) = (None, None);
+        if self.writes() {
+            let opened = RunFolder::open(&self.out, self.resume)?;
+            let was = config::begun(&opened)?;
+            let date = self.options.data.date.or(was.date).unwrap_or_else(now);
+            let batches = was.batches_per_step.filter(|_| self.resume).unwrap_or(self.asked_batches());
+            begun = Some(config::Begun { date: Some(date), batches_per_step: Some(batches) });
+            folder = Some(opened);
+        }
+        if let Some(communicator) = &self.communicator {
+            begun = Some(communicator.broadcast("the beginning", begun.as_ref())?);
+            self.greet(&**communicator)?;
+        }
+        Ok((folder.unwrap_or_else(|| RunFolder::of_another(&self.out)), begun.unwrap_or_default()))
+    }
+
+    /// Refuses ranks that are not of this run: of another version, with other options, or with another --out in its place.
+    fn greet(&self, communicator: &dyn Communicator) -> Result<()> {
+        let options = serde_json::to_value(&self.options).map_err(|e| Error::input("options", e.to_string()))?;
+        let token = std::fs::read_to_string(self.out.join(LOCK)).unwrap_or_else(|e| e.to_string());
+        let mut mine = BTreeMap::from([
+            ("the version".to_string(), json!(env!("CARGO_PKG_VERSION"))),
+            ("the process that holds --out".into(), json!(token)),
+            ("--model".into(), json!(self.model)),
+            ("--dtype".into(), json!(self.dtype.to_string())),
+            ("--seed".into(), json!(self.seed)),
+            ("the CPU's instructions".into(), json!(Instructions::of_this_cpu().to_string())),
+        ]);
+        if let Value::Object(options) = options {
+            mine.extend(options.into_iter().map(|(name, value)| (format!("--{}", name.replace('_', "-")), value)));
+        }
+        alike(communicator, "the greeting", &mine)
+    }
+
+    fn sharded(&self) -> Option<Arc<Sharded>> {
+        let (communicator, options) = (self.communicator.clone()?, &self.options);
+        let config = self.files.config();
+        let shape = (config.num_hidden_layers, config.tie_word_embeddings);
+        let checkpoints = options.activation_checkpointing;
+        Some(Arc::new(Sharded::new(communicator, options.shard, &self.device, shape, checkpoints)))
+    }
+
+    /// What rank 0 has found, in all ranks.
+    fn agreed<T: Serialize + DeserializeOwned>(&self, what: &str, find: impl FnOnce() -> Result<T>) -> Result<T> {
+        match &self.communicator {
+            None => find(),
+            Some(communicator) if communicator.rank() == 0 => communicator.broadcast(what, Some(&find()?)),
+            Some(communicator) => communicator.broadcast(what, None),
+        }
     }
 
     /// Makes what is to be trained trainable. Options that an adapter brings with it become its own.
@@ -178,12 +258,19 @@ impl Run<'_> {
         progress: &Progress,
     ) -> Result<(State, Option<u64>)> {
         let fingerprint = progress.during("taking the fingerprint of the run", || {
-            fingerprint(&self.options, self.files.quantization(), self.seed, examples, trained.model)
+            let sharded = trained.sharded.as_deref();
+            fingerprint(&self.options, self.files.quantization(), self.seed, examples, trained.model, sharded)
         })?;
+        if let Some(communicator) = &self.communicator {
+            alike(&**communicator, "the fingerprint of the run", &fingerprint)?;
+        }
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), fingerprint);
         let plan = Plan::new(&examples.training, &self.options, self.seed);
-        let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
-        if trained.is_result(folder.path()) {
+        let (found, is_result) = self.agreed("the checkpoint to go on from", || {
+            let found = checkpoints.newest::<State>(|error| progress.note(format_args!("refused: {error}")))?;
+            Ok((found, trained.is_result(folder.path())))
+        })?;
+        if is_result {
             return Ok((finished(found, plan.total(), folder.path(), progress)?, None));
         }
         let adamw = AdamWOptions { weight_decay: self.options.weight_decay, ..AdamWOptions::default() };
@@ -199,20 +286,25 @@ impl Run<'_> {
                 let checkpoint = checkpoints.path(step);
                 progress.note(format_args!("going on from {}", checkpoint.display()));
                 trained.read(&checkpoint)?;
-                config::write(self, folder)?;
+                if self.writes() {
+                    config::write(self, folder)?;
+                }
                 (trained.read_optimizer(&checkpoint, step, adamw)?, state)
             }
             None => {
                 if self.resume {
                     progress.note(format_args!("{}: no checkpoint to go on from, starting anew", self.out.display()));
                 }
-                let checkpoints = folder.join(CHECKPOINTS);
-                std::fs::create_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
-                config::write(self, folder)?;
+                if self.writes() {
+                    let checkpoints = folder.join(CHECKPOINTS);
+                    std::fs::create_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
+                    config::write(self, folder)?;
+                }
                 (AdamW::new(adamw), State { instructions, ..State::default() })
             }
         };
-        let metrics = Metrics::open(folder.join(METRICS), state.step)?;
+        let open = || Metrics::open(folder.join(METRICS), state.step);
+        let metrics = self.writes().then(open).transpose()?;
         let (options, seed, evaluation) = (&self.options, self.seed, &examples.evaluation[..]);
         let step_tokens = tokens(&examples.training) as f64 / plan.epoch(0).len().max(1) as f64;
         let mut session = Session {
@@ -230,14 +322,35 @@ impl Run<'_> {
             pace: Pace::new(step_tokens, tokens(&examples.evaluation)),
             pulse: Pulse::default(),
             stop,
+            stops: false,
             graphs: Graphs::new(&self.device),
         };
         session.run()?;
         session.take_best()?;
-        progress
-            .during("writing the results", || session.trained.write_result(folder.path(), self.files, self.dtype))?;
+        let trained = &session.trained;
+        progress.during("writing the results", || {
+            let values = trained.values()?.filter(|_| self.writes());
+            values.map_or(Ok(()), |values| trained.write_result(folder.path(), &values, self.files, self.dtype))
+        })?;
         Ok((session.state, session.graphs.launches()))
     }
+}
+
+/// Refuses ranks of which one says something else of anything than rank 0.
+fn alike(communicator: &dyn Communicator, what: &str, mine: &BTreeMap<String, Value>) -> Result<()> {
+    let said = communicator.gather(what, mine)?;
+    let Some(first) = said.first() else { return Ok(()) };
+    for (rank, said) in said.iter().enumerate() {
+        let names = first.keys().chain(said.keys());
+        if let Some(name) = names.into_iter().find(|name| first.get(*name) != said.get(*name)) {
+            let [ours, theirs] = [first, said].map(|said| said.get(name).map_or("none".into(), Value::to_string));
+            let detail = format!("{name} is {ours} on rank 0, {theirs} on rank {rank}");
+            return Err(
+                Error::input("--ranks", detail).with_hint("start all ranks with the same command and the same files")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What became of a run whose results are there.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::dead::Pulse;
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, evaluate_among};
 use super::folder::{CONFIG, LOSS, RunFolder};
 use super::metrics::{Line, Metrics, peak_rss_bytes};
 use super::nonfinite;
@@ -16,14 +16,14 @@ use super::plan::{Plan, StepBatches};
 use super::plot;
 use super::progress::Progress;
 use super::schedule::learning_rate;
-use super::step::{Differentiated, differentiate, shape};
+use super::step::{Differentiated, differentiate, fold, shape};
 use super::weights::Trained;
 use crate::device::Graphs;
 use crate::error::{Error, Result, command};
 use crate::io::checkpoint::Checkpoints;
-use crate::nn::{BlockHook, Checkpoint, Plain, Sequence};
-use crate::ops::grad_norm::grad_norm;
+use crate::nn::{Checkpoint, Plain, Sequence, UnitHook};
 use crate::optim::AdamW;
+use crate::parallel::Gathered;
 
 /// Where a run stands, apart from its weights and its optimizer. Order, dropout and learning rate are functions of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,16 @@ impl State {
     }
 }
 
+/// What a rank says of a step.
+#[derive(Serialize, Deserialize)]
+struct Word {
+    step: u64,
+    /// Whether it was told to stop.
+    stops: bool,
+    /// The bits of the losses of its passes, with their numbers.
+    losses: Vec<(usize, u32)>,
+}
+
 /// A run in progress.
 pub(super) struct Session<'a> {
     pub trained: Trained<'a>,
@@ -64,12 +74,15 @@ pub(super) struct Session<'a> {
     pub evaluation: &'a [Sequence],
     pub state: State,
     pub checkpoints: Checkpoints,
-    pub metrics: Metrics,
+    /// What rank 0 writes.
+    pub metrics: Option<Metrics>,
     pub folder: &'a RunFolder,
     pub progress: &'a Progress,
     pub pace: Pace,
     pub pulse: Pulse,
     pub stop: &'a AtomicBool,
+    /// Whether a rank was told to stop, as all have agreed.
+    pub stops: bool,
     /// Of its steps.
     pub graphs: Graphs,
 }
@@ -84,7 +97,9 @@ impl Session<'_> {
     }
 
     fn steps(&mut self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) && self.state.step < self.plan.total() {
+        let word =
+            self.agree(Word { step: self.state.step, stops: self.stop.load(Ordering::Relaxed), losses: vec![] })?;
+        if word.stops && self.state.step < self.plan.total() {
             return Err(self.interrupted());
         }
         let (mut epoch, mut behind) = self.plan.place(self.state.step);
@@ -104,7 +119,8 @@ impl Session<'_> {
             self.step(&batches, epoch, within, steps)?;
             let ends_epoch = within == steps;
             let is_better = self.is_due(self.options.eval_every, ends_epoch) && self.evaluate()?;
-            let stops = self.stop.load(Ordering::Relaxed);
+            // Alone, a rank hears of it at once; among others, when all have.
+            let stops = if self.trained.sharded.is_some() { self.stops } else { self.stop.load(Ordering::Relaxed) };
             if is_better || stops || self.is_due(self.options.save_every, ends_epoch) {
                 self.save()?;
             }
@@ -124,20 +140,25 @@ impl Session<'_> {
     /// Makes the step that is number `within`, counted from 1, of an epoch of `steps`.
     fn step(&mut self, batches: &StepBatches<'_>, epoch: u64, within: u64, steps: u64) -> Result<()> {
         let (begun, number) = (Instant::now(), self.state.step);
-        let hook: &dyn BlockHook = if self.options.activation_checkpointing { &Checkpoint } else { &Plain };
+        let gathered = self.trained.sharded.clone().map(Gathered);
+        let hook: &dyn UnitHook = match &gathered {
+            Some(hook) => hook,
+            None if self.options.activation_checkpointing => &Checkpoint,
+            None => &Plain,
+        };
         let learning_rate = learning_rate(self.options, &self.plan, number, epoch);
         self.optimizer.options.learning_rate = learning_rate;
         let max_norm = if self.options.max_grad_norm > 0.0 { self.options.max_grad_norm } else { f64::INFINITY };
         let Self { graphs, trained, optimizer, seed, .. } = self;
         let (found, norm) = graphs.run(shape(batches), || {
-            let mut found = differentiate(trained.model, batches, *seed, number, hook)?;
+            let mut found = differentiate(trained.model, batches, *seed, number, hook, trained.sharded.as_deref())?;
             let gradients = trained.take_gradients(&mut found.gradients)?;
-            let norm = grad_norm(&gradients.iter().collect::<Vec<_>>())?;
+            let norm = trained.norm(&gradients)?;
             trained.update(optimizer, &gradients, &norm.clip_scale(max_norm)?)?;
             Ok((found, norm))
         })?;
         // A GPU is waited for here and nowhere before. If this is refused, the update has changed nothing.
-        let (loss, norm) = (found.loss(self.trained.model, number)?, norm.read()?);
+        let (loss, norm) = (self.loss(&found, number)?, norm.read()?);
         if !norm.total.is_finite() {
             return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
         }
@@ -151,7 +172,7 @@ impl Session<'_> {
         let (step, total) = (self.state.step, self.plan.total());
         let message = format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s");
         self.progress.step(step, total, message, self.pace.left(total - step, self.evaluations_left(steps)));
-        self.metrics.write(Line::Step {
+        self.log(Line::Step {
             step,
             epoch: epoch as f64 + within as f64 / steps as f64,
             loss,
@@ -162,6 +183,40 @@ impl Session<'_> {
             peak_rss_bytes: peak_rss_bytes(),
             peak_device_bytes: self.trained.model.device().peak_bytes(),
         })
+    }
+
+    /// The loss of a step, of all ranks; takes from them whether to stop.
+    fn loss(&mut self, found: &Differentiated, number: u64) -> Result<f64> {
+        let Some(sharded) = self.trained.sharded.clone() else { return found.loss(self.trained.model, number) };
+        let (ranks, stops) = (sharded.communicator(), self.stop.load(Ordering::Relaxed));
+        let word = self.agree(Word { step: number, stops, losses: found.losses()? })?;
+        self.stops = word.stops;
+        let (sum, bad) = fold(&word.losses);
+        let Some(pass) = bad else { return Ok(sum) };
+        let error = if sharded.keeps_weights() { found.error(pass, sum, self.trained.model, number)? } else { None };
+        let text = error.map_or_else(|| format!("the loss is {sum} at step {}", number + 1), |error| error.to_string());
+        let said = ranks.gather("what is not finite", &text)?;
+        let owner = pass % ranks.world_size();
+        Err(nonfinite::of_rank(said.get(owner).map_or(&text, |text| text)))
+    }
+
+    /// What all ranks say at a step: the losses of all passes, in their order, and whether one is to stop.
+    fn agree(&self, mine: Word) -> Result<Word> {
+        let Some(sharded) = &self.trained.sharded else { return Ok(mine) };
+        let said = sharded.communicator().gather("what a step found", &mine)?;
+        if let Some(rank) = said.iter().position(|word| word.step != mine.step) {
+            let (me, step) = (sharded.place().0, mine.step);
+            return Err(Error::lost(format!("rank {rank} is at step {}, rank {me} at {step}", said[rank].step)));
+        }
+        let mut losses: Vec<(usize, u32)> = said.iter().flat_map(|word| word.losses.iter().copied()).collect();
+        losses.sort_unstable();
+        let stops = said.iter().any(|word| word.stops);
+        Ok(Word { step: mine.step, stops, losses })
+    }
+
+    /// Writes a line of metrics, if that is this rank's to do.
+    fn log(&mut self, line: Line) -> Result<()> {
+        self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write(line))
     }
 
     /// How many evaluations are still to come, where epochs have so many steps.
@@ -177,13 +232,14 @@ impl Session<'_> {
         }
         let (begun, step, all) = (Instant::now(), self.state.step, self.evaluation.len());
         self.progress.evaluating(0, all);
-        let found = evaluate(self.trained.model, self.evaluation, |behind| self.progress.evaluating(behind, all));
+        let (model, sharded) = (self.trained.model, self.trained.sharded.as_ref());
+        let found = evaluate_among(model, self.evaluation, sharded, |behind| self.progress.evaluating(behind, all));
         let found = found.map_err(|error| nonfinite::after(step, error))?;
         self.pace.evaluation(begun.elapsed());
         let (eval_loss, eval_perplexity) = (found.loss, found.perplexity());
         self.progress
             .note(format_args!("after step {step}: evaluation loss {eval_loss:.4}, perplexity {eval_perplexity:.3}"));
-        self.metrics.write(Line::Evaluation { step, eval_loss, eval_perplexity, eval_tokens: found.tokens })?;
+        self.log(Line::Evaluation { step, eval_loss, eval_perplexity, eval_tokens: found.tokens })?;
         let is_better = self.state.best.is_none_or(|(_, best)| found.loss < best.loss);
         if is_better {
             self.state.best = Some((step, found));
@@ -193,18 +249,28 @@ impl Session<'_> {
 
     /// Writes a checkpoint, the metrics before it, and removes those that are neither among the last two nor the best.
     fn save(&mut self) -> Result<()> {
-        nonfinite::refuse_weights(&self.trained.parameters, self.state.step)?;
-        self.metrics.sync()?;
-        let step = self.state.step;
+        let (trained, step) = (&self.trained, self.state.step);
+        let optimizer = trained.optimizer_state(&self.optimizer)?;
+        let Some((values, metrics)) = trained.values()?.zip(self.metrics.as_ref()) else { return self.saved() };
+        nonfinite::refuse_weights(&trained.names(), &values, step)?;
+        metrics.sync()?;
         self.checkpoints.write(step, &self.state, |folder| {
-            self.trained.write(folder)?;
-            self.trained.write_optimizer(folder, &self.optimizer)
+            trained.write(folder, &values)?;
+            trained.write_optimizer(folder, &optimizer)
         })?;
+        drop((values, optimizer));
         let mut kept: Vec<u64> =
             self.checkpoints.steps()?.into_iter().filter(|&other| other <= step).rev().take(2).collect();
         kept.extend(self.state.best.map(|(best, _)| best));
         self.checkpoints.keep(&kept)?;
-        plot::write(&self.folder.join(LOSS), &self.metrics.lines)
+        plot::write(&self.folder.join(LOSS), &metrics.lines)?;
+        self.saved()
+    }
+
+    /// Returns when rank 0 has saved what it saves.
+    fn saved(&self) -> Result<()> {
+        let Some(sharded) = &self.trained.sharded else { return Ok(()) };
+        sharded.communicator().gather("the checkpoint", &()).map(drop)
     }
 
     /// Puts the best weights in the place of the last ones.

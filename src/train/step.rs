@@ -5,15 +5,16 @@ use super::plan::StepBatches;
 use crate::autograd::{Gradients, Tensor, backward};
 use crate::data::packing::{Capacity, pack};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::llama::Llama;
-use crate::nn::{Batch, BlockHook, DropoutSeed, Sequence};
+use crate::nn::{Batch, DropoutSeed, Sequence, UnitHook};
 use crate::ops::cross_entropy::IGNORE_INDEX;
+use crate::parallel::Sharded;
 
 /// What a step found.
 pub(super) struct Differentiated {
-    /// What each pass ran on, and its part of the loss.
-    passes: Vec<(Batch, Tensor)>,
+    /// What each pass of this rank ran on, its number, and its part of the loss.
+    passes: Vec<(usize, Batch, Tensor)>,
     pub gradients: Gradients,
     /// All tokens.
     pub tokens: usize,
@@ -27,37 +28,78 @@ impl Differentiated {
     /// # Errors
     /// [`Error::Input`](crate::error::Error::Input) if it is not finite, naming the first tensor that is not.
     pub(super) fn loss(&self, model: &Llama, step: u64) -> Result<f64> {
-        let mut sum = 0.0;
-        for (batch, loss) in &self.passes {
-            sum += scalar(loss)?;
-            if !sum.is_finite() {
-                return Err(nonfinite::of_loss(model, batch, sum, step)?);
-            }
+        let losses = self.losses()?;
+        let (sum, bad) = fold(&losses);
+        match bad.and_then(|pass| self.passes.iter().find(|(number, ..)| *number == pass)) {
+            Some((_, batch, _)) => Err(nonfinite::of_loss(model, batch, sum, step)?),
+            None => Ok(sum),
         }
-        Ok(sum)
+    }
+
+    /// The bits of the loss of each pass of this rank, with its number.
+    pub(super) fn losses(&self) -> Result<Vec<(usize, u32)>> {
+        self.passes.iter().map(|(number, _, loss)| Ok((*number, (scalar(loss)? as f32).to_bits()))).collect()
+    }
+
+    /// The error of the pass of that number, if it is this rank's, where the losses up to it add up to `sum`.
+    pub(super) fn error(&self, pass: usize, sum: f64, model: &Llama, step: u64) -> Result<Option<Error>> {
+        let mine = self.passes.iter().find(|(number, ..)| *number == pass);
+        mine.map(|(_, batch, _)| nonfinite::of_loss(model, batch, sum, step)).transpose()
     }
 }
 
-/// Runs the batches of a step piece by piece and adds their gradients: what one large batch gives, within rounding.
-/// Each supervised token weighs the same, whatever its batch, and dropout masks are those of the large batch.
+/// The sum of the losses of passes, in the order of those, and the pass at which it ceased to be finite.
+pub(super) fn fold(losses: &[(usize, u32)]) -> (f64, Option<usize>) {
+    let mut sum = 0.0;
+    for &(pass, bits) in losses {
+        sum += f64::from(f32::from_bits(bits));
+        if !sum.is_finite() {
+            return (sum, Some(pass));
+        }
+    }
+    (sum, None)
+}
+
+/// A forward and backward pass of a step.
+struct Pass<'a> {
+    sequences: Vec<&'a Sequence>,
+    /// The rows of the step before it.
+    first_row: usize,
+}
+
+/// Runs the batches of a step pass by pass and adds their gradients: what one large batch gives, within rounding.
+/// Each supervised token weighs the same, whatever its batch, and dropout masks are those of the large batch. Among ranks
+/// each runs its own passes, and what `hook` sent of their gradients is not in the result.
 pub(super) fn differentiate(
     model: &Llama,
     batches: &StepBatches<'_>,
     seed: u64,
     step: u64,
-    hook: &dyn BlockHook,
+    hook: &dyn UnitHook,
+    sharded: Option<&Sharded>,
 ) -> Result<Differentiated> {
     let device = model.device();
-    let passes = batches.iter().flat_map(|sequences| passes(sequences, &device));
-    let batches: Vec<Batch> = passes.map(|sequences| Batch::new(sequences, &device)).collect::<Result<_>>()?;
-    let supervised: usize = batches.iter().map(|batch| batch.supervised).sum();
-    let mut found = Differentiated { passes: Vec::new(), gradients: Gradients::default(), tokens: 0, supervised };
-    for batch in batches {
-        let dropout = DropoutSeed { seed, step, first_row: found.tokens as u64 };
+    let (mut tokens, mut supervised) = (0, 0);
+    let mut passes = Vec::new();
+    for sequences in batches.iter().flat_map(|sequences| self::passes(sequences, &device)) {
+        let first_row = tokens;
+        tokens += sequences.iter().map(|sequence| sequence.input_ids.len()).sum::<usize>();
+        supervised += sequences.iter().map(|sequence| sequence.supervised()).sum::<usize>();
+        passes.push(Pass { sequences, first_row });
+    }
+    let (rank, ranks) = sharded.map_or((0, 1), |sharded| sharded.place());
+    let mut found = Differentiated { passes: Vec::new(), gradients: Gradients::default(), tokens, supervised };
+    for (round, passes) in passes.chunks(ranks).enumerate() {
+        sharded.into_iter().for_each(|sharded| sharded.begin_round(passes.len()));
+        let Some(Pass { sequences, first_row }) = passes.get(rank) else {
+            sharded.map_or(Ok(()), |sharded| sharded.idle(true))?;
+            continue;
+        };
+        let batch = Batch::new(sequences.iter().copied(), &device)?;
+        let dropout = DropoutSeed { seed, step, first_row: *first_row as u64 };
         let loss = model.loss(&batch, supervised as f32, Some(dropout), hook)?;
         found.gradients.merge(backward(&loss)?)?;
-        found.tokens += batch.input_ids.shape().numel();
-        found.passes.push((batch, loss.detach()));
+        found.passes.push((round * ranks + rank, batch, loss.detach()));
     }
     Ok(found)
 }
@@ -130,8 +172,8 @@ mod tests {
     }
 
     /// Fails unless a step of these batches, pass by pass, finds what one forward and backward pass over all of it does.
-    fn is_one_pass(model: &Llama, batches: &StepBatches<'_>, hook: &dyn BlockHook) {
-        let mut found = differentiate(model, batches, 7, 3, hook).unwrap();
+    fn is_one_pass(model: &Llama, batches: &StepBatches<'_>, hook: &dyn UnitHook) {
+        let mut found = differentiate(model, batches, 7, 3, hook, None).unwrap();
         let whole = Batch::new(batches.iter().flatten().copied(), &Device::Cpu).unwrap();
         let dropout = DropoutSeed { seed: 7, step: 3, first_row: 0 };
         let loss = model.loss(&whole, whole.supervised as f32, Some(dropout), hook).unwrap();

@@ -324,10 +324,13 @@ fn what_cannot_be_honoured_is_refused() {
     let setting = Setting::new();
     for (options, message) in [
         (
-            vec!["--enable_fsdp", "True"],
-            "--enable_fsdp: True cannot be honoured: sharded training is not in this version",
+            vec!["--enable_fsdp", "True", "--sharding_strategy", "HYBRID_SHARD"],
+            "--sharding_strategy: HYBRID_SHARD cannot be honoured: hybrid sharding is not in this version",
         ),
-        (vec!["--enable_fsdp"], "--enable_fsdp: true cannot be honoured: sharded training is not in this version"),
+        (
+            vec!["--enable_fsdp", "--sharding_strategy", "half"],
+            "--sharding_strategy: HALF cannot be honoured: it is FULL_SHARD or SHARD_GRAD_OP or NO_SHARD",
+        ),
         (
             vec!["--quantization", "2bit"],
             "--quantization: 2bit cannot be honoured: it is 8bit or 4bit or true or false or none or null",
@@ -341,8 +344,6 @@ fn what_cannot_be_honoured_is_refused() {
             vec!["--int8_quantization", "--quantization", "4bit"],
             "--quantization: is given twice, as --int8_quantization too",
         ),
-        (vec!["--shard", "full"], "--shard: full cannot be honoured: sharded training is not in this version"),
-        (vec!["--ranks", "2"], "--ranks: 2 cannot be honoured: sharded training is not in this version"),
         (vec!["--use-fp16", "True"], "--use-fp16: True cannot be honoured: use --dtype bf16 or --dtype f32"),
         (vec!["--peft_method", "prefix"], "--peft_method: prefix cannot be honoured: LoRA is the one method here"),
         (
@@ -359,16 +360,11 @@ fn what_cannot_be_honoured_is_refused() {
         ),
         (vec!["--use_wandb"], "--use_wandb: true cannot be honoured: metrics.jsonl and loss.svg have the curves"),
         (vec!["--bias", "all"], "--bias: all cannot be honoured: biases are not trained"),
-        (
-            vec!["--communicator", "mpi"],
-            "--communicator: mpi cannot be honoured: sharded training is not in this version",
-        ),
-        (vec!["--cpu_offload"], "--cpu_offload: true cannot be honoured: sharded training is not in this version"),
-        (vec!["--use_fsdp"], "--use_fsdp: true cannot be honoured: sharded training is not in this version"),
-        (vec!["--hsdp", "True"], "--hsdp: True cannot be honoured: sharded training is not in this version"),
+        (vec!["--cpu_offload"], "--cpu_offload: true cannot be honoured: offloading is not in this version"),
+        (vec!["--hsdp", "True"], "--hsdp: True cannot be honoured: hybrid sharding is not in this version"),
         (
             vec!["--fsdp_config.fsdp_cpu_offload"],
-            "--fsdp_config.fsdp_cpu_offload: true cannot be honoured: sharded training is not in this version",
+            "--fsdp_config.fsdp_cpu_offload: true cannot be honoured: offloading is not in this version",
         ),
         (
             vec!["--tokenizer_name", "other"],
@@ -409,11 +405,21 @@ fn a_config_file_gives_options_and_the_command_line_wins() {
     );
     let unknown = setting.place.write("unknown.toml", "learning_rat = 0.5\n");
     setting.run(&["--config", &unknown]).0.refused(&format!("{unknown}: learning_rat is no option of finetune"));
-    let refused = setting.place.write("refused.toml", "enable_fsdp = true\n");
-    let line = format!("{refused}: --enable_fsdp: true cannot be honoured: sharded training is not in this version");
+    let refused = setting.place.write("refused.toml", "hsdp = true\n");
+    let line = format!("{refused}: --hsdp: true cannot be honoured: hybrid sharding is not in this version");
     setting.run(&["--config", &refused]).0.refused(&line);
     let nested = setting.place.write("nested.toml", "[lora]\nr = 1\n");
     setting.run(&["--config", &nested]).0.refused(&format!("{nested}: lora must be a value or a list of them"));
     let missing = setting.place.text("missing.toml");
     setting.run(&["--config", &missing]).0.refused(&format!("{missing}: No such file or directory (os error 2)"));
+}
+
+#[test]
+fn fsdp_is_a_strategy_where_it_is_on() {
+    let setting = Setting::new();
+    setting.same(&["--enable_fsdp", "True"], &["--shard", "full"]);
+    setting.same(&["--use_fsdp", "--fsdp_config.sharding_strategy", "SHARD_GRAD_OP"], &["--shard", "grad-op"]);
+    setting.same(&["--enable_fsdp", "--sharding_strategy", "ShardingStrategy.NO_SHARD"], &["--shard", "none"]);
+    setting.same(&["--sharding_strategy", "FULL_SHARD", "--low_cpu_fsdp", "--checkpoint_type", "FULL_STATE_DICT"], &[]);
+    setting.same(&["--enable_fsdp", "--int8_quantization"], &["--shard", "full", "--quantize", "int8"]);
 }

@@ -183,10 +183,7 @@ fn values_that_mean_something_else_are_refused_by_name() {
         ),
         (["--fp16", "True"], "--fp16: True cannot be honoured: use --dtype bf16 or --dtype f32"),
         (["--report_to", "wandb"], "--report_to: wandb cannot be honoured: metrics.jsonl and loss.svg have the curves"),
-        (
-            ["--deepspeed", "ds.json"],
-            "--deepspeed: ds.json cannot be honoured: sharded training is not in this version",
-        ),
+        (["--deepspeed", "ds.json"], "--deepspeed: ds.json cannot be honoured: use --shard full or --shard grad-op"),
         (["--bnb_4bit_quant_type", "int4"], "--quant_type: int4 cannot be honoured: it is nf4 or fp4"),
         (["--quantization_bit", "2"], "--quantization_bit: 2 cannot be honoured: it is 8 or 4 or none or null"),
         (

@@ -18,8 +18,11 @@ mod huggingface;
 mod kill;
 mod moved;
 mod options;
+#[cfg(feature = "mpi")]
+mod processes;
 mod progress;
 mod quantized;
+mod ranks;
 mod refusals;
 mod resume;
 mod smollm2;

@@ -62,6 +62,7 @@ pub(super) fn translate(command: &Command, arguments: &[&str]) -> Result<Vec<Str
     }
     options.clip();
     options.choose_scheme()?;
+    options.choose_strategy()?;
     Ok(options.arguments().into_iter().chain(rest).collect())
 }
 

@@ -19,8 +19,13 @@ const QUANT_TYPE: &str = "quant_type";
 const DOUBLE: &str = "use_double_quant";
 const THRESHOLD: &str = "llm_int8_threshold";
 
+/// JumpStart's and llama-recipes' names for whether a model is sharded, and how, and what their ways are called here.
+const FSDP: [&str; 2] = ["enable_fsdp", "use_fsdp"];
+const FSDP_STRATEGY: &str = "sharding_strategy";
+const STRATEGIES: [(&str, &str); 3] = [("FULL_SHARD", "full"), ("SHARD_GRAD_OP", "grad-op"), ("NO_SHARD", "none")];
+
 /// All of these names.
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 12] = [
     CLIPPING[0],
     CLIPPING[1],
     INTERVALS[0].0[0],
@@ -30,10 +35,13 @@ pub(super) const NAMES: [&str; 9] = [
     QUANT_TYPE,
     DOUBLE,
     THRESHOLD,
+    FSDP[0],
+    FSDP[1],
+    FSDP_STRATEGY,
 ];
 
 /// Those that are true or false.
-pub(super) const TRUTHS: [&str; 2] = [CLIPPING[0], DOUBLE];
+pub(super) const TRUTHS: [&str; 4] = [CLIPPING[0], DOUBLE, FSDP[0], FSDP[1]];
 
 impl Options<'_> {
     /// Makes our options of what one source, whose options are `pairs`, has said in two names.
@@ -89,6 +97,26 @@ impl Options<'_> {
         if clips.as_deref() == Some("true") {
             self.values.entry("max_grad_norm".into()).or_insert(threshold.or_else(|| Some("1".into())));
         }
+    }
+
+    /// Makes our strategy of whether there is to be one, and which; as for its owners it changes nothing alone.
+    pub(super) fn choose_strategy(&mut self) -> Result<()> {
+        let shards = FSDP.map(|name| self.values.remove(name).flatten()).iter().any(|on| on.as_deref() == Some("true"));
+        let strategy = self.values.remove(FSDP_STRATEGY).flatten();
+        if !shards {
+            return Ok(());
+        }
+        let strategy = strategy.map_or("FULL_SHARD".into(), |name| name.to_uppercase());
+        match STRATEGIES.iter().find(|(theirs, _)| strategy.ends_with(theirs)) {
+            Some((_, ours)) => self.unless_given("shard", Some(ours.to_string())),
+            None if strategy.ends_with("HYBRID_SHARD") => {
+                return Err(refuse(FSDP_STRATEGY, &strategy, "hybrid sharding is not in this version"));
+            }
+            None => {
+                return Err(refuse(FSDP_STRATEGY, &strategy, &one_of(STRATEGIES.iter().map(|(theirs, _)| *theirs))));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a scheme of its parts. As for their owners, what is of another scheme than the chosen one changes nothing.

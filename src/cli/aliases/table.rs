@@ -37,7 +37,9 @@ pub(super) const NF4_DOUBLE: &str = "4bit nf4 double";
 
 const IN_8_BITS: &[(&str, &str)] = &[("true", "int8"), ("false", ""), ("none", ""), ("", "")];
 
-const SHARDED: &str = "sharded training is not in this version";
+const SHARDED: &str = "use --shard full or --shard grad-op";
+const HYBRID: &str = "hybrid sharding is not in this version";
+const OFFLOAD: &str = "offloading is not in this version";
 const ADAMW: &str = "AdamW with PyTorch's betas and epsilon is the one optimizer here";
 const LORA: &str = "LoRA is the one method here";
 const CURVES: &str = "metrics.jsonl and loss.svg have the curves";
@@ -51,10 +53,7 @@ const OURS: Rows = &[
     ("packing", Not("no_packing")),
     ("shuffle", Not("no_shuffle")),
     ("adapter", Is("init_adapter")),
-    ("shard", Only(&["none"], SHARDED)),
-    ("ranks", Only(&["1"], SHARDED)),
-    ("communicator", Only(&[], SHARDED)),
-    ("cpu_offload", Only(OFF, SHARDED)),
+    ("cpu_offload", Only(OFF, OFFLOAD)),
 ];
 
 const JUMPSTART: Rows = &[
@@ -67,7 +66,6 @@ const JUMPSTART: Rows = &[
     ("preprocessing_num_workers", Inert),
     ("add_input_output_demarcation_key", Not("no_demarcation")),
     ("int8_quantization", Maps("quantize", IN_8_BITS)),
-    ("enable_fsdp", Only(OFF, SHARDED)),
 ];
 
 /// The names of llama-recipes' train_config, fsdp_config, lora_config, the other methods' configs, and quantization_config.
@@ -124,14 +122,12 @@ const LLAMA_RECIPES: Rows = &[
     ("use_profiler", Only(OFF, "use perf, or vicugna's benches")),
     ("profiler_dir", Inert),
     ("micro_batch_size", Only(&[], "use --batch-size and --gradient-accumulation-steps")),
-    ("use_fsdp", Only(OFF, SHARDED)),
-    ("sharding_strategy", Inert), // without enable_fsdp
-    ("hsdp", Only(OFF, SHARDED)),
+    ("hsdp", Only(OFF, HYBRID)),
     ("sharding_group_size", Inert),
     ("replica_group_size", Inert),
     ("checkpoint_type", Inert),
     ("fsdp_activation_checkpointing", Is("activation_checkpointing")),
-    ("fsdp_cpu_offload", Only(OFF, SHARDED)),
+    ("fsdp_cpu_offload", Only(OFF, OFFLOAD)),
     ("pure_bf16", Maps("dtype", &[("true", "bf16"), ("false", "")])),
     ("optimizer", Only(&["adamw"], "AdamW is the one optimizer here")),
     ("r", Is("lora_r")),
@@ -210,7 +206,7 @@ const TRAINING_ARGUMENTS: Rows = &[
     ("fsdp_config", Only(NONE, SHARDED)),
     ("deepspeed", Only(NONE, SHARDED)),
     ("parallelism_config", Only(NONE, SHARDED)),
-    ("local_rank", Only(&["-1", "0"], SHARDED)),
+    ("local_rank", Only(&["-1", "0"], "mpirun, srun or --ranks starts the ranks")),
     ("report_to", Only(NONE, CURVES)),
     ("push_to_hub", Only(OFF, "upload the folder of the results yourself")),
     ("do_train", Only(ON, "this is training: see vicugna eval and generate")),

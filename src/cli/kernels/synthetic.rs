@@ -6,7 +6,7 @@ use crate::autograd::{Tensor, backward};
 use crate::error::Result;
 use crate::io::adapter::{AdapterConfig, Modules};
 use crate::models::llama::{Llama, LlamaConfig, ModelType};
-use crate::nn::{Batch, BlockHook, DropoutSeed};
+use crate::nn::{Batch, DropoutSeed, UnitHook};
 use crate::ops::grad_norm::{GradNorm, grad_norm};
 use crate::optim::{AdamW, Trained};
 
@@ -61,7 +61,7 @@ pub(super) fn train(
     batch: &Batch,
     optimizer: &mut AdamW,
     step: u64,
-    hook: &dyn BlockHook,
+    hook: &dyn UnitHook,
 ) -> Result<(Tensor, GradNorm)> {
     let dropout = DropoutSeed { seed: 42, step, first_row: 0 };
     let loss = model.loss(batch, batch.supervised as f32, Some(dropout), hook)?;

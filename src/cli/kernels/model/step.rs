@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::io::adapter::AdapterConfig;
 use crate::io::model::attach_new_adapter;
 use crate::models::llama::{Llama, LlamaConfig};
-use crate::nn::{Batch, BlockHook, Checkpoint, Plain, Sequence};
+use crate::nn::{Batch, Checkpoint, Plain, Sequence, UnitHook};
 use crate::ops::adamw::AdamWOptions;
 use crate::optim::AdamW;
 
@@ -50,7 +50,7 @@ impl Step {
         };
         let sequences: Vec<Sequence> = self.lengths.iter().enumerate().map(sequence).collect();
         sampled.take_launches();
-        let hook: &dyn BlockHook = if self.activation_checkpointing { &Checkpoint } else { &Plain };
+        let hook: &dyn UnitHook = if self.activation_checkpointing { &Checkpoint } else { &Plain };
         let mut optimizer = AdamW::new(AdamWOptions::default());
         train(&model, &Batch::new(&sequences, &device)?, &mut optimizer, 0, hook)?;
         Ok(Launches { work: group(&sampled.take_launches()), peak_bytes: device.peak_bytes().unwrap_or(0) })
