@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 use signal_hook::{consts::SIGUSR1, iterator::Signals};
 
 use super::model::{BaseArgs, find_adapter, with_adapter};
+#[cfg(feature = "mpi")]
+use super::processes::once_a_host;
+use super::processes::{Processes, processes};
 use super::quantize::usage;
 use super::report::{Report, say};
 use crate::error::{Error, Result};
 use crate::parallel::Strategy;
-use crate::parallel::launch::{self, Kind};
+#[cfg(feature = "mpi")]
+use crate::parallel::launch;
 #[cfg(feature = "mpi")]
 use crate::parallel::{Communicator, Mpi};
 use crate::train::{Options, Progress, Run, Summary, finetune_on_threads};
@@ -62,46 +66,6 @@ pub(super) fn run(args: &Args, report: &Report) -> Result<()> {
     }
 }
 
-/// What other processes there are of this run.
-pub(super) enum Processes {
-    One,
-    #[cfg(feature = "mpi")]
-    Of(Arc<Mpi>),
-}
-
-/// Finds the other processes of this run, if there are some; none is waited for longer than `limit`.
-pub(super) fn processes(kind: Option<Kind>, limit: Duration) -> Result<Processes> {
-    let launched = launch::launched();
-    match (kind, launched) {
-        (Some(Kind::Threads), _) | (None, None) => Ok(Processes::One),
-        (None | Some(Kind::Mpi), _) => join(limit, launched),
-    }
-}
-
-#[cfg(not(feature = "mpi"))]
-fn join(_: Duration, launched: Option<(usize, &str)>) -> Result<Processes> {
-    let hint = "build it with --features mpi, or start one process with --ranks N; --communicator threads makes this one a run of \
-                its own";
-    Err(match launched {
-        Some((size, variable)) => launch::strangers(size, variable, hint),
-        None => Error::input("--communicator", "mpi is not in this binary").with_hint(hint),
-    })
-}
-
-#[cfg(feature = "mpi")]
-fn join(limit: Duration, launched: Option<(usize, &str)>) -> Result<Processes> {
-    let job = Mpi::join(limit)?;
-    if let (1, Some((size, variable))) = (job.world_size(), launched) {
-        job.leave();
-        let hint = format!(
-            "start it with the mpirun of {}, or with srun --mpi=pmix; --communicator threads makes this process a run of its own",
-            Mpi::library()
-        );
-        return Err(launch::strangers(size, variable, &hint));
-    }
-    Ok(Processes::Of(job))
-}
-
 /// Makes this process' part of the run; an error of one ends all.
 #[cfg(feature = "mpi")]
 fn run_as_rank(args: &Args, report: &Report, job: &Arc<Mpi>) -> Result<()> {
@@ -130,6 +94,10 @@ fn part(args: &Args, report: &Report, job: &Arc<Mpi>) -> Result<()> {
         // The cores of a host are shared out among its ranks.
         super::limit_threads(Some((launch::cores() / job.local().1.max(1)).max(1)))?;
     }
+    once_a_host(job, || {
+        args.model.fetch(report)?;
+        args.options.init_adapter.iter().try_for_each(|name| find_adapter(name, report).map(drop))
+    })?;
     prepared(args, report, |run| {
         let device = run.device.of_rank(job.local().0)?;
         let run = Run { device, communicator: Some(job.clone()), ..run };

@@ -10,6 +10,7 @@ mod inspect;
 mod kernels;
 mod merge;
 mod model;
+mod processes;
 mod quantize;
 mod report;
 

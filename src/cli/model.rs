@@ -72,6 +72,12 @@ impl BaseArgs {
         Ok(files)
     }
 
+    /// Fetches the model from the hub, if that is where it is.
+    #[cfg(feature = "mpi")]
+    pub(super) fn fetch(&self, report: &Report) -> Result<()> {
+        hub(report).resolve(&self.model, Kind::Model).map(drop)
+    }
+
     /// The threads of the CPU, if they were limited.
     pub(super) fn threads(&self) -> Option<usize> {
         self.threads

@@ -67,6 +67,17 @@ impl Device {
         Self::Cuda(Arc::new(Cuda::new(driver)))
     }
 
+    /// What it is, whichever of its kind: `cpu`, `emulated`, or the marketing name of a GPU.
+    ///
+    /// # Errors
+    /// As [`gpus`].
+    pub fn model(&self) -> Result<String> {
+        let name = self.to_string();
+        let gpus = if matches!(self, Self::Cpu) { Vec::new() } else { gpus()? };
+        let gpu = gpus.into_iter().find(|gpu| name == format!("cuda:{}", gpu.ordinal));
+        Ok(gpu.map_or(name, |gpu| gpu.name))
+    }
+
     /// The device of that rank where this is rank 0's: the CPU is shared, GPUs are counted on from it, and each rank has an
     /// emulated one of its own.
     ///

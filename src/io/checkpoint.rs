@@ -4,6 +4,7 @@
 //! checksum of every other file, is written last. What the files hold is the caller's business.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -36,12 +37,15 @@ struct Manifest {
     step: u64,
     state: Value,
     fingerprint: Fingerprint,
-    files: BTreeMap<String, Stamp>,
+    files: Stamps,
 }
 
-/// What a file must be.
-#[derive(PartialEq, Serialize, Deserialize)]
-struct Stamp {
+/// What each of some files must be, by name.
+pub type Stamps = BTreeMap<String, Stamp>;
+
+/// What a file must be: its length, and the checksum of its bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
     bytes: u64,
     crc32: u32,
 }
@@ -50,6 +54,11 @@ impl Checkpoints {
     /// Those in `folder`, which need not be there yet, of the run that `fingerprint` tells from others.
     pub fn new(folder: PathBuf, fingerprint: Fingerprint) -> Self {
         Self { folder, fingerprint }
+    }
+
+    /// The folder that they are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where the checkpoint of a step is.
@@ -74,17 +83,17 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// Writes the checkpoint of `step`: the files that `fill` puts into the folder it is given, and `state`.
+    /// Writes the checkpoint of `step`: `state`, and the files that `fill` puts into the folder it is given, or finds there and
+    /// knows what they must be.
     ///
     /// # Errors
     /// What `fill` returns; [`Error::File`] if the disk fails. The checkpoints that were there still are.
-    pub fn write(&self, step: u64, state: &impl Serialize, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    pub fn write(&self, step: u64, state: &impl Serialize, fill: impl FnOnce(&Path) -> Result<Stamps>) -> Result<()> {
         let path = self.path(step);
         let state = serde_json::to_value(state).map_err(|e| Error::file(&path, e.to_string()))?;
         self.remove(step)?;
         atomic::write_folder(&path, |folder| {
-            fill(folder)?;
-            let (files, fingerprint) = (stamps(folder)?, self.fingerprint.clone());
+            let (files, fingerprint) = (stamps(folder, fill(folder)?)?, self.fingerprint.clone());
             let manifest = Manifest { version: VERSION, step, state, fingerprint, files };
             let path = folder.join(MANIFEST);
             let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::file(&path, e.to_string()))?;
@@ -176,16 +185,22 @@ fn difference(saved: &Fingerprint, current: &Fingerprint) -> Option<String> {
     Some(format!("{key} was {}, is {}", value(saved), value(current)))
 }
 
-fn stamps(folder: &Path) -> Result<BTreeMap<String, Stamp>> {
-    let mut stamps = BTreeMap::new();
+/// What each file of a folder is, be it among the `known` ones or not.
+fn stamps(folder: &Path, mut known: Stamps) -> Result<Stamps> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
-        stamps.insert(entry.file_name().to_string_lossy().into_owned(), stamp(&entry.path())?);
+        if let Entry::Vacant(unknown) = known.entry(entry.file_name().to_string_lossy().into_owned()) {
+            unknown.insert(stamp(&entry.path())?);
+        }
     }
-    Ok(stamps)
+    Ok(known)
 }
 
-fn stamp(path: &Path) -> Result<Stamp> {
+/// What the file `path` is.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read.
+pub fn stamp(path: &Path) -> Result<Stamp> {
     let (mut checksum, mut bytes, mut buffer) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
     loop {

@@ -20,6 +20,7 @@ pub mod model;
 pub mod npy;
 pub mod quantized;
 pub mod safetensors;
+pub mod slices;
 pub(crate) mod text;
 pub mod tokenizer;
 

@@ -113,8 +113,20 @@ impl WeightSource for Checkpoint {
     }
 }
 
-/// The tensors that the header lists: 8 bytes of its length, little-endian, JSON, then the data.
+/// The tensors that the header lists.
 pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
+    let (metadata, start) = read_metadata(path, bytes)?;
+    let stored = |info: &TensorInfo| Stored {
+        dtype: info.dtype,
+        dims: info.shape.clone(),
+        bytes: start + info.data_offsets.0..start + info.data_offsets.1,
+        strides: None,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect())
+}
+
+/// The header, and where the data begin: 8 bytes of its length, little-endian, JSON, then the data.
+pub(super) fn read_metadata(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize)> {
     let truncated = |detail: String| Error::file(path, detail).with_hint(TRUNCATED);
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(truncated(format!("truncated: {} bytes are too few for a safetensors file", bytes.len())));
@@ -138,14 +150,7 @@ pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, 
     if promised < data.len() {
         return Err(Error::file(path, format!("has {} bytes after its last tensor", data.len() - promised)));
     }
-    let start = 8 + length;
-    let stored = |info: &TensorInfo| Stored {
-        dtype: info.dtype,
-        dims: info.shape.clone(),
-        bytes: start + info.data_offsets.0..start + info.data_offsets.1,
-        strides: None,
-    };
-    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, stored(info))).collect())
+    Ok((metadata, 8 + length))
 }
 
 /// The tensor of a corrupt header that is none, or whose shape and dtype do not take the bytes it has.
@@ -193,11 +198,21 @@ fn other_weights(folder: &Path) -> Option<String> {
 pub fn write(
     path: &Path,
     layout: &BTreeMap<String, (DType, Shape)>,
+    tensor: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    write_with(path, &[], layout, tensor)
+}
+
+/// [`write()`] with more `notes` in the metadata, each a name and a text.
+pub(super) fn write_with(
+    path: &Path,
+    notes: &[(&str, String)],
+    layout: &BTreeMap<String, (DType, Shape)>,
     mut tensor: impl FnMut(&str) -> Result<Tensor>,
 ) -> Result<()> {
     let mut order: Vec<(&String, DType, Shape)> = layout.iter().map(|(n, &(dtype, shape))| (n, dtype, shape)).collect();
     order.sort_by_key(|&(name, dtype, _)| (std::cmp::Reverse(stored(dtype)), name));
-    let header = header(path, &order)?;
+    let header = header(path, notes, &order)?;
     atomic::write_file(path, |file| {
         let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(|e| Error::io(path, e));
         put(&(header.len() as u64).to_le_bytes())?;
@@ -223,7 +238,7 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<
     write(path, &layout, |name| Ok(tensors[name].clone()))
 }
 
-fn header(path: &Path, order: &[(&String, DType, Shape)]) -> Result<Vec<u8>> {
+fn header(path: &Path, notes: &[(&str, String)], order: &[(&String, DType, Shape)]) -> Result<Vec<u8>> {
     let mut end = 0;
     let infos = order.iter().map(|&(name, dtype, shape)| {
         let start = end;
@@ -231,7 +246,8 @@ fn header(path: &Path, order: &[(&String, DType, Shape)]) -> Result<Vec<u8>> {
         let info = TensorInfo { dtype: stored(dtype), shape: shape.dims().to_vec(), data_offsets: (start, end) };
         (name.clone(), info)
     });
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let mut metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    metadata.extend(notes.iter().map(|(name, text)| (name.to_string(), text.clone())));
     let refuse = |detail: String| Error::file(path, format!("its header cannot be written: {detail}"));
     let header = Metadata::new(Some(metadata), infos.collect()).map_err(|e| refuse(e.to_string()))?;
     let mut header = serde_json::to_vec(&header).map_err(|e| refuse(e.to_string()))?;

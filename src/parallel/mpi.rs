@@ -7,8 +7,8 @@
 
 use std::ffi::c_int;
 use std::mem::forget;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 /// The longest message: its length is a C int.
 const LONGEST: usize = 1 << 30;
 
+/// How many tags tell exchanges apart; this one is no exchange's. Every MPI has as many.
+const TAGS: c_int = 32_767;
+
 /// How long a process may take to end the job before it ends itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,6 +41,33 @@ pub struct Mpi {
     limit: Duration,
     /// How many operations it has begun.
     calls: AtomicU64,
+    progress: Arc<Progress>,
+}
+
+/// What drives messages on while the other threads compute: an MPI may move them only when it is called.
+#[derive(Default)]
+struct Progress {
+    /// The exchanges under way.
+    open: AtomicUsize,
+    /// Whether MPI is at its end; locked while it is called.
+    ends: Mutex<bool>,
+}
+
+impl Progress {
+    fn run(&self, rank: c_int) {
+        loop {
+            thread::sleep(Duration::from_millis(1));
+            let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            if *ends {
+                return;
+            }
+            if self.open.load(Ordering::Relaxed) > 0 {
+                let mut found = 0;
+                // SAFETY: MPI is initialized, for threads, and not at its end, which waits for the lock.
+                unsafe { ffi::MPI_Iprobe(rank, TAGS, world(), &raw mut found, ignored()) };
+            }
+        }
+    }
 }
 
 impl Mpi {
@@ -65,7 +95,10 @@ impl Mpi {
             eprintln!("error: rank {rank} panicked");
             end_job(101);
         }));
-        Ok(Arc::new(Self { rank, ranks, local, limit, calls: AtomicU64::new(0) }))
+        let progress = Arc::new(Progress::default());
+        let driven = progress.clone();
+        thread::spawn(move || driven.run(rank as c_int));
+        Ok(Arc::new(Self { rank, ranks, local, limit, calls: AtomicU64::new(0), progress }))
     }
 
     /// The name and version of the MPI that this binary is linked with.
@@ -90,12 +123,14 @@ impl Mpi {
             rank: self.rank,
             sent: parts,
             received: Vec::with_capacity(lengths.len()),
+            progress: self.progress.clone(),
         };
+        self.progress.open.fetch_add(1, Ordering::Relaxed);
         for lengths in lengths {
             let buffers = lengths.iter().map(|&length| Buffer::uninit(&Device::Cpu, length));
             pending.received.push(buffers.collect::<Result<_>>()?);
         }
-        pending.begin((call % 32_768) as c_int)?;
+        pending.begin((call % TAGS as u64) as c_int)?;
         Ok(Box::new(pending))
     }
 }
@@ -122,6 +157,7 @@ impl Communicator for Mpi {
     }
 
     fn leave(&self) {
+        *self.progress.ends.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // SAFETY: `join` initialized MPI; this is called once, when no exchange is under way.
         unsafe { ffi::MPI_Finalize() };
     }
@@ -160,6 +196,7 @@ struct Pending {
     /// What the messages to each rank are read from, and what those from each are written to.
     sent: Vec<Parts>,
     received: Vec<Vec<Buffer>>,
+    progress: Arc<Progress>,
 }
 
 // SAFETY: requests are handles of an MPI that was initialized for threads; the buffers are Send.
@@ -245,6 +282,7 @@ impl Exchange for Pending {
 impl Drop for Pending {
     /// Memory that messages may still use is never freed.
     fn drop(&mut self) {
+        self.progress.open.fetch_sub(1, Ordering::Relaxed);
         if self.requests.iter().any(|request| *request != null()) {
             forget(std::mem::take(&mut self.sent));
             forget(std::mem::take(&mut self.received));

@@ -1,5 +1,6 @@
 //! What a rank does with its runs of what is trained, between the passes of two steps.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::shards::{assembled, lock, run_of};
@@ -37,49 +38,55 @@ impl Sharded {
         grad_norm::of_pieces(&self.communicator().gather("norms of gradients", &mine)?, &numels, &self.device)
     }
 
+    /// The name of the first trained weight with an element that is infinite or not a number.
+    ///
+    /// # Errors
+    /// As [`Exchange::wait`](super::Exchange::wait).
+    pub fn first_not_finite(&self) -> Result<Option<String>> {
+        let found = self.norm(&self.runs()?)?.read()?.first_not_finite();
+        Ok(found.and_then(|place| self.trained().get(place).map(|shard| shard.name.clone())))
+    }
+
     /// Tensors of which each rank has `runs`, of all trained weights in their order, whole and on `device`.
     ///
     /// # Errors
     /// As [`Exchange::wait`](super::Exchange::wait).
     pub fn whole(&self, what: &str, runs: &[Option<Tensor>], device: &Device) -> Result<Vec<Tensor>> {
-        self.join(&self.gather_runs(what, &self.trained(), runs)?, device)
+        let trained = self.trained();
+        join(&trained, &self.gather_runs(what, &trained, runs)?, device)
     }
 
     fn gather_runs(&self, what: &str, shards: &[Arc<Shard>], runs: &[Option<Tensor>]) -> Result<Vec<Parts>> {
         self.communicator.all_gather(what, in_host_memory(runs)?, &self.lengths(shards))?.wait()
     }
 
-    /// The trained weights, or what is like them, of what came from each rank.
-    fn join(&self, found: &[Parts], device: &Device) -> Result<Vec<Tensor>> {
-        let tensor = |(i, shard): (usize, &Arc<Shard>)| {
-            let none = || Error::shape("shards", format!("{} is not trained", shard.name));
-            let shape = shard.trained.as_ref().ok_or_else(none)?.get().shape();
-            let runs: Vec<&Arc<Buffer>> = found.iter().filter_map(|parts| parts.get(i)).collect();
-            let whole = assembled(shard.cut.bytes(), shard.cut.runs(), &runs)?;
-            Tensor::from_bytes(device, DType::F32, shape, whole.host()?)
-        };
-        self.trained().iter().enumerate().map(tensor).collect()
+    /// The elements that this rank has of the trained weight of number `place`.
+    pub fn elements(&self, place: usize) -> Range<usize> {
+        let run = self.trained().get(place).map(|shard| shard.cut.of(self.communicator.rank())).unwrap_or_default();
+        run.start / DType::F32.size()..run.end / DType::F32.size()
     }
 
-    /// This rank's run of a tensor that is like the trained weight of number `place`, if it has one.
+    /// This rank's runs of the trained weights, in their order; none where it has no run.
     ///
     /// # Errors
     /// Those of the device.
-    pub fn run(&self, place: usize, tensor: &Tensor) -> Result<Option<Tensor>> {
-        let trained = self.trained();
-        let run = trained.get(place).map(|shard| shard.cut.of(self.communicator.rank())).filter(|run| !run.is_empty());
-        run.map(|run| run_of(tensor, run, DType::F32)).transpose()
+    pub fn runs(&self) -> Result<Vec<Option<Tensor>>> {
+        self.trained().iter().map(|shard| self.run(shard)).collect()
     }
 
-    /// Keeps this rank's run of `weight` as that of the trained weight of number `place`.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub fn set(&self, place: usize, weight: &Tensor) -> Result<()> {
-        if let Some((run, shard)) = self.run(place, weight)?.zip(self.trained().get(place)) {
-            shard.run.iter().for_each(|cell| cell.set(run.clone()));
+    fn run(&self, shard: &Shard) -> Result<Option<Tensor>> {
+        let run = shard.cut.of(self.communicator.rank());
+        match (&shard.run, &shard.trained) {
+            _ if run.is_empty() => Ok(None),
+            (Some(kept), _) => Ok(Some(kept.get())),
+            (None, trained) => trained.as_ref().map(|whole| run_of(&whole.get(), run, DType::F32)).transpose(),
         }
-        Ok(())
+    }
+
+    /// Keeps `run`, the [elements](Sharded::elements) of this rank, of the trained weight of number `place`.
+    pub fn set(&self, place: usize, run: Tensor) {
+        let trained = self.trained();
+        trained.get(place).and_then(|shard| shard.run.as_ref()).into_iter().for_each(|cell| cell.set(run.clone()));
     }
 
     /// Has `change` change this rank's runs of the trained weights from a number on, some at a time, and with
@@ -99,11 +106,7 @@ impl Sharded {
         let mut first = 0;
         // Unit by unit: a second copy of all weights would be what this strategy spares a device.
         for shards in trained.chunk_by(|a, b| a.unit == b.unit) {
-            let mut runs = Vec::with_capacity(shards.len());
-            for (place, shard) in shards.iter().enumerate() {
-                let weight = shard.trained.as_ref().map(Parameter::get);
-                runs.push(weight.map_or(Ok(None), |weight| self.run(first + place, &weight))?);
-            }
+            let mut runs = shards.iter().map(|shard| self.run(shard)).collect::<Result<Vec<_>>>()?;
             let named = shards.iter().zip(&mut runs).map(|(shard, run)| (&shard.name[..], run.as_mut()));
             change(first, &mut named.collect::<Vec<_>>())?;
             first += shards.len();
@@ -119,37 +122,50 @@ impl Sharded {
         Ok(())
     }
 
-    /// The trained weights in host memory, which rank 0 gathers; none on another.
+    /// The trained weight of number `place` in host memory, which rank 0 gathers if it does not have it; none on another.
     ///
     /// # Errors
     /// As [`Exchange::wait`](super::Exchange::wait).
-    pub fn values(&self) -> Result<Option<Vec<Tensor>>> {
-        if self.strategy != Strategy::Full {
-            let trained = self.trained();
-            let weights = trained.iter().filter_map(|shard| shard.trained.as_ref());
-            return Ok(Some(weights.map(|parameter| parameter.get().detach()).collect()));
+    pub fn value(&self, place: usize) -> Result<Option<Tensor>> {
+        let trained = self.trained();
+        let shard = trained.get(place).ok_or_else(|| Error::shape("shards", format!("no weight of number {place}")))?;
+        match &shard.trained {
+            Some(whole) if self.strategy != Strategy::Full => {
+                Ok(Some(whole.get().detach()).filter(|_| self.place().0 == 0))
+            }
+            _ => Ok(self
+                .first("weights", &trained[place..=place], &[self.run(shard)?])?
+                .and_then(|mut found| found.pop())),
         }
-        let rank = self.communicator.rank();
-        let is_here = |shard: &Arc<Shard>| !shard.cut.of(rank).is_empty();
-        let run = |shard: &Arc<Shard>| shard.run.as_ref().filter(|_| is_here(shard)).map(Parameter::get);
-        self.first("weights", &self.trained().iter().map(run).collect::<Vec<_>>())
     }
 
-    /// [`Sharded::whole`] in the host memory of rank 0; none on another.
+    /// Tensors of which each rank has `runs`, like the weights of `shards`, in the host memory of rank 0; none on another.
     ///
     /// # Errors
     /// As [`Exchange::wait`](super::Exchange::wait).
-    pub fn first(&self, what: &str, runs: &[Option<Tensor>]) -> Result<Option<Vec<Tensor>>> {
+    pub fn first(&self, what: &str, shards: &[Arc<Shard>], runs: &[Option<Tensor>]) -> Result<Option<Vec<Tensor>>> {
         let (rank, size) = self.place();
         let mut parts = vec![Parts::new(); size];
         parts[0] = in_host_memory(runs)?;
-        let lengths = if rank == 0 { self.lengths(&self.trained()) } else { vec![Vec::new(); size] };
+        let lengths = if rank == 0 { self.lengths(shards) } else { vec![Vec::new(); size] };
         let found = self.communicator.all_to_all(what, parts, &lengths)?.wait()?;
         if rank > 0 {
             return Ok(None);
         }
-        self.join(&found, &Device::Cpu).map(Some)
+        join(shards, &found, &Device::Cpu).map(Some)
     }
+}
+
+/// Weights, or what is like them, of what came from each rank.
+fn join(shards: &[Arc<Shard>], found: &[Parts], device: &Device) -> Result<Vec<Tensor>> {
+    let tensor = |(i, shard): (usize, &Arc<Shard>)| {
+        let none = || Error::shape("shards", format!("{} is not trained", shard.name));
+        let shape = shard.trained.as_ref().ok_or_else(none)?.get().shape();
+        let runs: Vec<&Arc<Buffer>> = found.iter().filter_map(|parts| parts.get(i)).collect();
+        let whole = assembled(shard.cut.bytes(), shard.cut.runs(), &runs)?;
+        Tensor::from_bytes(device, DType::F32, shape, whole.host()?)
+    };
+    shards.iter().enumerate().map(tensor).collect()
 }
 
 /// Runs as they are sent, empty ones in the place of those that are not here.

@@ -35,8 +35,9 @@ pub struct Shard {
     /// The name of the weight that it is of.
     pub name: String,
     pub(super) unit: Unit,
-    /// Whether its run is one of floats, which change.
-    is_trained: bool,
+    /// The dtype in which it is gathered, if its run is one of floats, which change: that of the activations where layers cast
+    /// it to that.
+    floats: Option<DType>,
     pub(super) cut: Cut,
     /// The whole, while it is gathered; none where every rank holds it all the time.
     pub(super) storage: Option<Arc<Storage>>,
@@ -44,6 +45,14 @@ pub struct Shard {
     pub run: Option<Parameter>,
     /// The whole as the model holds it, if it is trained.
     pub trained: Option<Parameter>,
+}
+
+impl Shard {
+    /// The bytes of a rank's run as they are gathered.
+    fn gathered(&self, rank: usize) -> Range<usize> {
+        let (run, size) = (self.cut.of(rank), DType::F32.size());
+        self.floats.map_or(run.clone(), |dtype| run.start / size * dtype.size()..run.end / size * dtype.size())
+    }
 }
 
 /// Which way a pass goes through a unit.
@@ -151,10 +160,12 @@ impl Sharded {
         };
         self.note(name, &parts)?;
         weight.map(&mut |tensor| {
+            let is_cast = !is_table(name) && !name.ends_with(".bias");
+            let floats = trains.then_some(if is_cast { tensor.dtype() } else { DType::F32 });
             let tensor = if trains { cast(tensor, DType::F32)? } else { tensor.clone() };
-            let (shard, whole) = self.cut(name, &tensor, trains)?;
+            let (shard, whole) = self.cut(name, &tensor, floats)?;
             lock(&self.shards).push(Arc::new(shard));
-            Ok(whole)
+            Ok(if trains { whole.with_grad() } else { whole })
         })
     }
 
@@ -183,10 +194,10 @@ impl Sharded {
         for (name, parameter) in parameters {
             let kept = self.forget(name);
             let mut shard = match (self.strategy, kept) {
-                (Strategy::Full, Some(kept)) if kept.is_trained => kept,
+                (Strategy::Full, Some(kept)) if kept.floats.is_some() => kept,
                 (Strategy::Full, _) => {
                     self.note(name, &[parameter.get()])?;
-                    let (shard, whole) = self.cut(name, &parameter.get(), true)?;
+                    let (shard, whole) = self.cut(name, &parameter.get(), Some(DType::F32))?;
                     parameter.set(whole.with_grad());
                     shard
                 }
@@ -195,7 +206,7 @@ impl Sharded {
                     Shard {
                         name: name.clone(),
                         unit: unit_of(name),
-                        is_trained: true,
+                        floats: Some(DType::F32),
                         cut,
                         storage: None,
                         run: None,
@@ -216,14 +227,15 @@ impl Sharded {
         Arc::into_inner(shards.remove(place))
     }
 
-    fn cut(&self, name: &str, tensor: &Tensor, is_trained: bool) -> Result<(Shard, Tensor)> {
-        let cut = Cut::new(tensor.bytes(), &mut lock(&self.loads)[usize::from(is_trained)]);
-        let dtype = if is_trained { DType::F32 } else { DType::U8 };
+    fn cut(&self, name: &str, tensor: &Tensor, floats: Option<DType>) -> Result<(Shard, Tensor)> {
+        let cut = Cut::new(tensor.bytes(), &mut lock(&self.loads)[usize::from(floats.is_some())]);
+        let dtype = if floats.is_some() { DType::F32 } else { DType::U8 };
         let run = Parameter::new(run_of(tensor, cut.of(self.communicator.rank()), dtype)?);
-        let storage = Arc::new(Storage::new(&tensor.device(), tensor.bytes()));
-        let whole = Tensor::of_storage(storage.clone(), tensor.dtype(), tensor.shape())?;
+        let (held, shape) = (floats.unwrap_or(tensor.dtype()), tensor.shape());
+        let storage = Arc::new(Storage::new(&tensor.device(), shape.numel() * held.size()));
+        let whole = Tensor::of_storage(storage.clone(), held, shape)?;
         let (name, unit) = (name.to_string(), unit_of(name));
-        Ok((Shard { name, unit, is_trained, cut, storage: Some(storage), run: Some(run), trained: None }, whole))
+        Ok((Shard { name, unit, floats, cut, storage: Some(storage), run: Some(run), trained: None }, whole))
     }
 
     /// What is trained, in the order that it was taken in.
@@ -244,10 +256,7 @@ impl Sharded {
     /// What is gathered for a unit. The tables of tokens are read going forward alone: the loss makes their gradient there.
     fn gathered(&self, unit: Unit, way: Way) -> Vec<Arc<Shard>> {
         let is_tied_head = |shard: &Shard| self.is_tied && unit == Unit::Head && shard.unit == Unit::Embedding;
-        let is_table = |shard: &Shard| {
-            ["model.embed_tokens.weight", "lm_head.weight"].iter().any(|name| shard.name.ends_with(name))
-        };
-        let is_read = |shard: &Shard| way == Way::Forward || !is_table(shard);
+        let is_read = |shard: &Shard| way == Way::Forward || !is_table(&shard.name);
         let shards = lock(&self.shards);
         let of_unit =
             shards.iter().filter(|shard| shard.storage.is_some() && (shard.unit == unit || is_tied_head(shard)));
@@ -260,14 +269,17 @@ impl Sharded {
             return Ok(None);
         }
         let mut mine = Vec::new();
-        for run in shards.iter().filter_map(|shard| shard.run.as_ref()) {
-            mine.push(run.get().to_device(&Device::Cpu)?.share()?);
+        for (shard, run) in shards.iter().filter_map(|shard| Some((shard, shard.run.as_ref()?.get()))) {
+            let run = shard.floats.map_or_else(|| Ok(run.clone()), |dtype| cast(&run, dtype))?;
+            mine.push(run.to_device(&Device::Cpu)?.share()?);
         }
-        let exchange = self.communicator.all_gather(&format!("gather of {unit:?}"), mine, &self.lengths(&shards))?;
+        let of = |rank| shards.iter().map(|shard| shard.gathered(rank).len()).collect();
+        let lengths: Vec<Vec<usize>> = (0..self.communicator.world_size()).map(of).collect();
+        let exchange = self.communicator.all_gather(&format!("gather of {unit:?}"), mine, &lengths)?;
         Ok(Some(Ahead { unit, way, exchange }))
     }
 
-    /// The bytes of the run of each shard, of each rank.
+    /// The bytes of the run of each shard, f32 if it is trained, of each rank.
     pub(super) fn lengths(&self, shards: &[Arc<Shard>]) -> Vec<Vec<usize>> {
         let of = |rank| shards.iter().map(|shard: &Arc<Shard>| shard.cut.of(rank).len()).collect();
         (0..self.communicator.world_size()).map(of).collect()
@@ -315,7 +327,8 @@ impl Sharded {
         shards.par_iter().enumerate().try_for_each(|(i, shard)| {
             let runs: Vec<&Arc<Buffer>> = found.iter().filter_map(|parts| parts.get(i)).collect();
             let Some(storage) = &shard.storage else { return Ok(()) };
-            let whole = assembled(storage.bytes(), shard.cut.runs(), &runs)?;
+            let places: Vec<Range<usize>> = (0..runs.len()).map(|rank| shard.gathered(rank)).collect();
+            let whole = assembled(storage.bytes(), &places, &runs)?;
             let is_here = matches!(self.device, Device::Cpu);
             storage.fill(if is_here { whole } else { Arc::new(whole.to_device(&self.device)?) })
         })
@@ -393,6 +406,7 @@ impl Sharded {
         let of = |shard: &Arc<Shard>| {
             let weight = shard.trained.as_ref().map(Parameter::get);
             let found = weight.as_ref().and_then(|weight| gradients.take(weight));
+            let found = found.map(|found| cast(&found, DType::F32)).transpose()?;
             let half = if unit == Unit::Embedding { lock(&self.half).take() } else { None };
             match (half, found, weight) {
                 (Some(half), Some(found), _) => accumulate(half, &found),
@@ -403,6 +417,11 @@ impl Sharded {
         };
         shards.iter().map(of).collect()
     }
+}
+
+/// Whether a weight has a row for each token.
+fn is_table(name: &str) -> bool {
+    ["model.embed_tokens.weight", "lm_head.weight"].iter().any(|table| name.ends_with(table))
 }
 
 /// What a weight is of: its name in the model, be it now an adapter's.

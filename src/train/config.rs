@@ -105,15 +105,19 @@ pub fn scheme(folder: &Path) -> Option<Scheme> {
 pub(super) struct Begun {
     /// What chat templates take for now.
     pub date: Option<DateTime>,
-    /// The batches of a step, in runs that tell.
+    /// The batches of a step.
     pub batches_per_step: Option<usize>,
+    /// What those are in runs of one rank, which do not tell.
+    pub gradient_accumulation_steps: Option<usize>,
 }
 
 /// Reads what was fixed when the run that is in `folder` began, if there is one.
 pub(super) fn begun(folder: &RunFolder) -> Result<Begun> {
     let path = folder.join(CONFIG);
     let Some(text) = text::read_if_there(&path)? else { return Ok(Begun::default()) };
-    toml::from_str(&text).map_err(|e| Error::file(&path, e.message()))
+    let mut begun: Begun = toml::from_str(&text).map_err(|e| Error::file(&path, e.message()))?;
+    begun.batches_per_step = begun.batches_per_step.or(begun.gradient_accumulation_steps);
+    Ok(begun)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {

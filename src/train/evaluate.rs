@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::nonfinite;
-use super::step::scalar;
+use super::step::{fold, scalar};
 use crate::autograd::no_grad;
 use crate::data::packing::{Capacity, pack};
 use crate::device::host;
@@ -66,23 +66,25 @@ pub(super) fn evaluate_among(
             Some((sequences, supervised, _)) => {
                 let batch = Batch::new(sequences.iter().copied(), &model.device())?;
                 let loss = scalar(&no_grad(|| model.loss(&batch, *supervised as f32, None, hook))?)?;
-                if !loss.is_finite() {
-                    // Weights that are cut cannot be looked through by one rank.
-                    return Err(match sharded.is_none_or(|sharded| sharded.keeps_weights()) {
-                        true => nonfinite::of_evaluation(model, &batch, loss)?,
-                        false => Error::input("evaluation", format!("the loss is {loss}")),
-                    });
-                }
                 losses.push((round * ranks + rank, (loss as f32).to_bits()));
+                if sharded.is_none() && !loss.is_finite() {
+                    break;
+                }
             }
         }
         batches.last().into_iter().for_each(|(.., behind)| done(*behind));
     }
-    done(behind);
     if let Some(sharded) = sharded {
         losses = sharded.communicator().gather("losses of the evaluation", &losses)?.concat();
         losses.sort_unstable();
     }
+    if let (loss, Some(number)) = fold(&losses) {
+        let mine = batches.get(number).filter(|_| number % ranks == rank);
+        let batch = mine.map(|(sequences, ..)| Batch::new(sequences.iter().copied(), &model.device())).transpose()?;
+        let culprit = nonfinite::culprit(model, batch.as_ref(), number, sharded)?;
+        return Err(nonfinite::of_evaluation(loss, &culprit));
+    }
+    done(behind);
     let (mut sum, mut tokens) = (0.0, 0);
     for ((_, bits), (_, supervised, _)) in losses.into_iter().zip(&batches) {
         sum += f64::from(f32::from_bits(bits)) * *supervised as f64;

@@ -20,6 +20,7 @@ mod run;
 mod schedule;
 mod session;
 mod step;
+mod stored;
 mod weights;
 
 pub use config::scheme;

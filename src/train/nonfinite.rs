@@ -1,24 +1,51 @@
 //! Where a number that is none came from.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::autograd::{Tensor, no_grad};
 use crate::error::{Error, Result};
 use crate::models::llama::Llama;
-use crate::nn::{Batch, Unit, UnitFn, UnitHook};
-use crate::ops::grad_norm::grad_norm;
+use crate::nn::{Batch, Plain, Unit, UnitFn, UnitHook};
+use crate::ops::grad_norm::{GradNorm, grad_norm};
+use crate::parallel::{Gathered, Sharded};
 
 const HINT: &str = "the last checkpoint is from before; a lower --learning-rate or --max-grad-norm 1, in a new --out, may not come to this";
 
-/// The error of a loss that is not finite, naming the first tensor of the forward pass that is not.
-pub(super) fn of_loss(model: &Llama, batch: &Batch, loss: f64, step: u64) -> Result<Error> {
-    Ok(error(&format!("the loss is {loss}"), step, &first_tensor(model, batch)?))
+/// The error of a loss that is not finite.
+pub(super) fn of_loss(loss: f64, step: u64, culprit: &str) -> Error {
+    error(&format!("the loss is {loss}"), step, culprit)
 }
 
-/// The error of an evaluation whose loss is not finite, naming the first tensor that is not.
-pub(super) fn of_evaluation(model: &Llama, batch: &Batch, loss: f64) -> Result<Error> {
-    let culprit = first_tensor(model, batch)?;
-    Ok(Error::input("evaluation", format!("the loss is {loss}; the first tensor that is not finite is {culprit}")))
+/// The error of an evaluation whose loss is not finite.
+pub(super) fn of_evaluation(loss: f64, culprit: &str) -> Error {
+    Error::input("evaluation", format!("the loss is {loss}; the first tensor that is not finite is {culprit}"))
+}
+
+/// The first tensor of the forward pass of number `pass` that is not finite. Among ranks all look for it together, with the
+/// `batch` of that pass where it is.
+pub(super) fn culprit(
+    model: &Llama,
+    batch: Option<&Batch>,
+    pass: usize,
+    sharded: Option<&Arc<Sharded>>,
+) -> Result<String> {
+    let weight = match sharded.filter(|sharded| !sharded.keeps_weights()) {
+        Some(sharded) => sharded.first_not_finite()?,
+        None => model.first_weight_not_finite()?,
+    };
+    if let Some(weight) = weight {
+        return Ok(weight);
+    }
+    let hook = sharded.map(|sharded| Gathered(sharded.clone()));
+    let hook = hook.as_ref().map_or(&Plain as &dyn UnitHook, |hook| hook);
+    let mine = batch.map(|batch| first_activation(model, batch, hook)).transpose()?;
+    let Some(sharded) = sharded else { return Ok(mine.unwrap_or_default()) };
+    if mine.is_none() {
+        sharded.idle(false)?;
+    }
+    let mut said = sharded.communicator().gather("what is not finite", &mine.unwrap_or_default())?;
+    Ok(said.swap_remove(pass % sharded.place().1))
 }
 
 /// An evaluation's error as that of a run which came to it after `step` steps.
@@ -36,18 +63,13 @@ pub(super) fn of_gradients(names: &[&str], norms: &[f64], step: u64) -> Error {
     error("the gradient is not finite", step, &format!("the gradient of {name}"))
 }
 
-/// Refuses trained weights that are not all finite, as a step that was too large leaves them.
-pub(super) fn refuse_weights(names: &[&str], weights: &[Tensor], steps: u64) -> Result<()> {
-    let found = grad_norm(&weights.iter().collect::<Vec<_>>())?.read()?.first_not_finite();
+/// Refuses trained weights, of these norms, that are not all finite, as a step that was too large leaves them.
+pub(super) fn refuse_weights(names: &[&str], norms: GradNorm, steps: u64) -> Result<()> {
+    let found = norms.read()?.first_not_finite();
     match found.and_then(|i| names.get(i)) {
         Some(name) => Err(error("the update is not finite", steps.saturating_sub(1), name)),
         None => Ok(()),
     }
-}
-
-/// The error that the rank of a pass has said in words.
-pub(super) fn of_rank(said: &str) -> Error {
-    Error::input("training", said.strip_prefix("training: ").unwrap_or(said)).with_hint(HINT)
 }
 
 fn error(what: &str, step: u64, culprit: &str) -> Error {
@@ -55,23 +77,21 @@ fn error(what: &str, step: u64, culprit: &str) -> Error {
     Error::input("training", detail).with_hint(HINT)
 }
 
-fn first_tensor(model: &Llama, batch: &Batch) -> Result<String> {
-    model.first_weight_not_finite()?.map_or_else(|| first_activation(model, batch), Ok)
-}
-
-fn first_activation(model: &Llama, batch: &Batch) -> Result<String> {
-    let watch = Watch::default();
+fn first_activation(model: &Llama, batch: &Batch, hook: &dyn UnitHook) -> Result<String> {
+    let watch = Watch { hook, found: RefCell::default() };
     no_grad(|| model.hidden(batch, None, &watch))?;
-    Ok(watch.0.into_inner().unwrap_or_else(|| "the logits".into()))
+    Ok(watch.found.into_inner().unwrap_or_else(|| "the logits".into()))
 }
 
 /// Looks at what comes out of each unit.
-#[derive(Default)]
-struct Watch(RefCell<Option<String>>);
+struct Watch<'a> {
+    hook: &'a dyn UnitHook,
+    found: RefCell<Option<String>>,
+}
 
-impl Watch {
+impl Watch<'_> {
     fn look(&self, tensor: &Tensor, name: impl FnOnce() -> String) -> Result<()> {
-        let mut found = self.0.borrow_mut();
+        let mut found = self.found.borrow_mut();
         if found.is_none() && !is_finite(tensor)? {
             *found = Some(name());
         }
@@ -79,9 +99,9 @@ impl Watch {
     }
 }
 
-impl UnitHook for Watch {
+impl UnitHook for Watch<'_> {
     fn run(&self, unit: Unit, x: &Tensor, f: UnitFn) -> Result<Tensor> {
-        let y = f(x)?;
+        let y = self.hook.run(unit, x, f)?;
         self.look(&y, || match unit {
             Unit::Embedding => "the output of model.embed_tokens".into(),
             Unit::Block(index) => format!("the output of model.layers.{index}"),

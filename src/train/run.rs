@@ -179,7 +179,7 @@ impl Run<'_> {
             let was = config::begun(&opened)?;
             let date = self.options.data.date.or(was.date).unwrap_or_else(now);
             let batches = was.batches_per_step.filter(|_| self.resume).unwrap_or(self.asked_batches());
-            begun = Some(config::Begun { date: Some(date), batches_per_step: Some(batches) });
+            begun = Some(config::Begun { date: Some(date), batches_per_step: Some(batches), ..was });
             folder = Some(opened);
         }
         if let Some(communicator) = &self.communicator {
@@ -200,6 +200,7 @@ impl Run<'_> {
             ("--dtype".into(), json!(self.dtype.to_string())),
             ("--seed".into(), json!(self.seed)),
             ("the CPU's instructions".into(), json!(Instructions::of_this_cpu().to_string())),
+            ("the device".into(), json!(self.device.model()?)),
         ]);
         if let Value::Object(options) = options {
             mine.extend(options.into_iter().map(|(name, value)| (format!("--{}", name.replace('_', "-")), value)));
@@ -327,11 +328,8 @@ impl Run<'_> {
         };
         session.run()?;
         session.take_best()?;
-        let trained = &session.trained;
-        progress.during("writing the results", || {
-            let values = trained.values()?.filter(|_| self.writes());
-            values.map_or(Ok(()), |values| trained.write_result(folder.path(), &values, self.files, self.dtype))
-        })?;
+        progress
+            .during("writing the results", || session.trained.write_result(folder.path(), self.files, self.dtype))?;
         Ok((session.state, session.graphs.launches()))
     }
 }

@@ -83,7 +83,7 @@ pub(super) struct Session<'a> {
     pub stop: &'a AtomicBool,
     /// Whether a rank was told to stop, as all have agreed.
     pub stops: bool,
-    /// Of its steps.
+    /// The CUDA graphs of its steps.
     pub graphs: Graphs,
 }
 
@@ -187,17 +187,14 @@ impl Session<'_> {
 
     /// The loss of a step, of all ranks; takes from them whether to stop.
     fn loss(&mut self, found: &Differentiated, number: u64) -> Result<f64> {
-        let Some(sharded) = self.trained.sharded.clone() else { return found.loss(self.trained.model, number) };
-        let (ranks, stops) = (sharded.communicator(), self.stop.load(Ordering::Relaxed));
+        let stops = self.stop.load(Ordering::Relaxed);
         let word = self.agree(Word { step: number, stops, losses: found.losses()? })?;
         self.stops = word.stops;
         let (sum, bad) = fold(&word.losses);
         let Some(pass) = bad else { return Ok(sum) };
-        let error = if sharded.keeps_weights() { found.error(pass, sum, self.trained.model, number)? } else { None };
-        let text = error.map_or_else(|| format!("the loss is {sum} at step {}", number + 1), |error| error.to_string());
-        let said = ranks.gather("what is not finite", &text)?;
-        let owner = pass % ranks.world_size();
-        Err(nonfinite::of_rank(said.get(owner).map_or(&text, |text| text)))
+        let Trained { model, sharded, .. } = &self.trained;
+        let culprit = nonfinite::culprit(model, found.batch(pass), pass, sharded.as_ref())?;
+        Err(nonfinite::of_loss(sum, number, &culprit))
     }
 
     /// What all ranks say at a step: the losses of all passes, in their order, and whether one is to stop.
@@ -249,20 +246,19 @@ impl Session<'_> {
 
     /// Writes a checkpoint, the metrics before it, and removes those that are neither among the last two nor the best.
     fn save(&mut self) -> Result<()> {
-        let (trained, step) = (&self.trained, self.state.step);
-        let optimizer = trained.optimizer_state(&self.optimizer)?;
-        let Some((values, metrics)) = trained.values()?.zip(self.metrics.as_ref()) else { return self.saved() };
-        nonfinite::refuse_weights(&trained.names(), &values, step)?;
+        let (trained, checkpoints, step) = (&self.trained, &self.checkpoints, self.state.step);
+        nonfinite::refuse_weights(&trained.names(), trained.weight_norm()?, step)?;
+        let part = trained.part(&self.optimizer)?;
+        let Some(metrics) = &self.metrics else {
+            trained.write(checkpoints.folder(), None, part)?;
+            return self.saved();
+        };
         metrics.sync()?;
-        self.checkpoints.write(step, &self.state, |folder| {
-            trained.write(folder, &values)?;
-            trained.write_optimizer(folder, &optimizer)
-        })?;
-        drop((values, optimizer));
+        checkpoints.write(step, &self.state, |folder| trained.write(checkpoints.folder(), Some(folder), part))?;
         let mut kept: Vec<u64> =
-            self.checkpoints.steps()?.into_iter().filter(|&other| other <= step).rev().take(2).collect();
+            checkpoints.steps()?.into_iter().filter(|&other| other <= step).rev().take(2).collect();
         kept.extend(self.state.best.map(|(best, _)| best));
-        self.checkpoints.keep(&kept)?;
+        checkpoints.keep(&kept)?;
         plot::write(&self.folder.join(LOSS), &metrics.lines)?;
         self.saved()
     }
@@ -276,8 +272,16 @@ impl Session<'_> {
     /// Puts the best weights in the place of the last ones.
     pub(super) fn take_best(&mut self) -> Result<()> {
         let Some((best, _)) = self.state.best.filter(|(best, _)| *best != self.state.step) else { return Ok(()) };
-        match self.checkpoints.open::<State>(best) {
-            Ok(_) => self.trained.read(&self.checkpoints.path(best)),
+        let open = || self.checkpoints.open(best).map(|_: State| ()).map_err(|error| error.to_string());
+        let opened: std::result::Result<(), String> = match &self.trained.sharded {
+            None => open(),
+            Some(sharded) => {
+                let mine = (sharded.place().0 == 0).then(open);
+                sharded.communicator().broadcast("the best checkpoint", mine.as_ref())?
+            }
+        };
+        match opened {
+            Ok(()) => self.trained.read(&self.checkpoints.path(best)),
             Err(error) => {
                 self.progress.note(format_args!("refused: {error}; the last weights are kept in place of the best"));
                 self.state.best = None;

@@ -1,11 +1,10 @@
 //! Loss and gradients of one step.
 
-use super::nonfinite;
 use super::plan::StepBatches;
 use crate::autograd::{Gradients, Tensor, backward};
 use crate::data::packing::{Capacity, pack};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::llama::Llama;
 use crate::nn::{Batch, DropoutSeed, Sequence, UnitHook};
 use crate::ops::cross_entropy::IGNORE_INDEX;
@@ -18,37 +17,23 @@ pub(super) struct Differentiated {
     pub gradients: Gradients,
     /// All tokens.
     pub tokens: usize,
-    /// Those with a target.
+    /// Tokens with a target.
     pub supervised: usize,
 }
 
 impl Differentiated {
-    /// The mean over all supervised tokens of the step. Waits for a GPU.
-    ///
-    /// # Errors
-    /// [`Error::Input`](crate::error::Error::Input) if it is not finite, naming the first tensor that is not.
-    pub(super) fn loss(&self, model: &Llama, step: u64) -> Result<f64> {
-        let losses = self.losses()?;
-        let (sum, bad) = fold(&losses);
-        match bad.and_then(|pass| self.passes.iter().find(|(number, ..)| *number == pass)) {
-            Some((_, batch, _)) => Err(nonfinite::of_loss(model, batch, sum, step)?),
-            None => Ok(sum),
-        }
-    }
-
-    /// The bits of the loss of each pass of this rank, with its number.
+    /// The bits of the loss of each pass of this rank, with its number. Waits for a GPU.
     pub(super) fn losses(&self) -> Result<Vec<(usize, u32)>> {
         self.passes.iter().map(|(number, _, loss)| Ok((*number, (scalar(loss)? as f32).to_bits()))).collect()
     }
 
-    /// The error of the pass of that number, if it is this rank's, where the losses up to it add up to `sum`.
-    pub(super) fn error(&self, pass: usize, sum: f64, model: &Llama, step: u64) -> Result<Option<Error>> {
-        let mine = self.passes.iter().find(|(number, ..)| *number == pass);
-        mine.map(|(_, batch, _)| nonfinite::of_loss(model, batch, sum, step)).transpose()
+    /// What the pass of that number ran on, if it is this rank's.
+    pub(super) fn batch(&self, pass: usize) -> Option<&Batch> {
+        self.passes.iter().find(|(number, ..)| *number == pass).map(|(_, batch, _)| batch)
     }
 }
 
-/// The sum of the losses of passes, in the order of those, and the pass at which it ceased to be finite.
+/// The sum of the losses of passes, which is the mean over all supervised tokens of a step, in the order of those, and the pass at which it ceased to be finite.
 pub(super) fn fold(losses: &[(usize, u32)]) -> (f64, Option<usize>) {
     let mut sum = 0.0;
     for &(pass, bits) in losses {
@@ -178,7 +163,7 @@ mod tests {
         let dropout = DropoutSeed { seed: 7, step: 3, first_row: 0 };
         let loss = model.loss(&whole, whole.supervised as f32, Some(dropout), hook).unwrap();
         let wanted = scalar(&loss).unwrap();
-        let mean = found.loss(model, 3).unwrap();
+        let (mean, _) = fold(&found.losses().unwrap());
         assert!((mean / wanted - 1.0).abs() < 1e-6, "the loss is {mean}, not {wanted}");
         assert_eq!((found.supervised, found.tokens), (whole.supervised, whole.input_ids.shape().numel()));
         let mut gradients = backward(&loss).unwrap();

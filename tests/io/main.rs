@@ -23,6 +23,7 @@ mod quantized_refused;
 mod safetensors;
 mod sentencepiece;
 mod shards;
+mod slices;
 mod spans;
 mod text;
 mod tokenizer;

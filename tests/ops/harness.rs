@@ -163,7 +163,7 @@ pub fn check(what: &str, found: &Tensor, expected: &Expected) -> Result<(), Test
     check_as(what, found, found.dtype(), expected)
 }
 
-/// The same where the operands were rounded to `dtype` on the way to a result that is stored in more.
+/// Fails as [`check`] does, where the operands were rounded to `dtype` on the way to a result that is stored in more.
 pub fn check_as(what: &str, found: &Tensor, dtype: DType, expected: &Expected) -> Result<(), TestCaseError> {
     let found = values(found);
     prop_assert_eq!(found.len(), expected.exact.len(), "{}: number of elements", what);

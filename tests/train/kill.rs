@@ -149,10 +149,10 @@ fn stop_and_go_on(signal: &str) {
 }
 
 /// A tmpfs of some size, unmounted in the end; `None` with the reason printed where it cannot be mounted.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+    pub fn mount(path: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&path).unwrap();
         match Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&path).output() {
             Ok(output) if output.status.success() => Some(Self(path)),
@@ -161,7 +161,7 @@ impl SmallDisk {
         }
     }
 
-    fn resize(&self, size: &str) {
+    pub fn resize(&self, size: &str) {
         let status = Command::new("mount").args(["-o", &format!("remount,{size}")]).arg(&self.0).status();
         assert!(status.unwrap().success());
     }

@@ -4,6 +4,10 @@
 mod chain;
 #[path = "../cli/command.rs"]
 mod command;
+#[cfg(feature = "mpi")]
+#[expect(dead_code, reason = "its faults are planted by the tests of the hub")]
+#[path = "../io/hub_server.rs"]
+mod hub_server;
 mod run;
 mod settings;
 

@@ -1,13 +1,16 @@
 //! Runs of several processes, started by mpirun: the bits of one, and nothing lost where a rank is.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::command::Ran;
+use crate::hub_server::{Revision, Server};
+use crate::kill::SmallDisk;
 use crate::ranks::{OPTIONS, assert_equal, finetune, left, wide_model};
-use crate::run::Place;
+use crate::run::{Place, results};
 
 /// All ranks must be gone by then.
 const GONE: Duration = Duration::from_secs(10);
@@ -18,6 +21,10 @@ fn mpirun(groups: &[(usize, Vec<String>)]) -> Child {
 }
 
 fn started(subcommand: &str, groups: &[(usize, Vec<String>)]) -> Child {
+    start(subcommand, groups, &[("HF_HUB_OFFLINE", "1")])
+}
+
+fn start(subcommand: &str, groups: &[(usize, Vec<String>)], variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new("mpirun");
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]);
     for (i, (count, arguments)) in groups.iter().enumerate() {
@@ -29,7 +36,7 @@ fn started(subcommand: &str, groups: &[(usize, Vec<String>)]) -> Child {
         ]);
         command.args(arguments);
     }
-    command.env("HF_HUB_OFFLINE", "1").env("CUDA_VISIBLE_DEVICES", "");
+    command.envs(variables.iter().copied()).env("CUDA_VISIBLE_DEVICES", "");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mpirun, see docs/sharding.md")
 }
 
@@ -209,6 +216,49 @@ fn a_signal_that_mpirun_hands_on_saves_and_ends() {
     let [found, wanted] = ["out", "alone"].map(|out| left(&place, out));
     assert_eq!(found["adapter_model.safetensors"], wanted["adapter_model.safetensors"]);
     assert_eq!(found["metrics"], wanted["metrics"]);
+}
+
+#[test]
+fn a_full_disk_costs_ranks_no_checkpoint() {
+    let place = Place::new();
+    let data = place.random_records("data.jsonl", 30);
+    let model = wide_model(&place, true);
+    // A checkpoint takes 3.2 MB.
+    let Some(disk) = SmallDisk::mount(place.path("disk"), "size=5m") else { return };
+    let extra = "--full --max-steps 12 --eval-every 12 --save-every 4";
+    finetune(&place, &model, &data, "alone", 12, "--full --gradient-accumulation-steps 3");
+    let full = ended(
+        mpirun(&[(3, arguments(&place, [&model, &data, "disk/out"], &format!("{extra} --shard full")))]),
+        Duration::from_secs(60),
+    );
+    assert_eq!(full.code, 1, "{}", full.stderr);
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    let checkpoints: Vec<String> = std::fs::read_dir(place.path("disk/out/checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(checkpoints, ["step-4"], "{}", full.stderr);
+    disk.resize("size=32m");
+    on_processes(&place, [&model, &data, "disk/out"], 2, &format!("{extra} --shard grad-op --resume"));
+    assert!(results(&place.path("disk/out")) == results(&place.path("alone")));
+}
+
+#[test]
+fn a_host_fetches_a_model_once() {
+    let place = Place::new();
+    let data = place.random_records("data.jsonl", 12);
+    let model = wide_model(&place, true);
+    let [config, weights] =
+        ["config.json", "model.safetensors"].map(|name| std::fs::read(Path::new(&model).join(name)).unwrap());
+    let files = [("config.json", &config[..]), ("model.safetensors", &weights[..])];
+    let server = Server::start([("main", Revision::new('a', files))]);
+    let (endpoint, cache) = (server.endpoint(), place.text("cache"));
+    let variables = [("HF_ENDPOINT", &endpoint[..]), ("HF_HUB_CACHE", &cache), ("HF_HUB_OFFLINE", "0")];
+    let arguments = arguments(&place, ["org/name", &data, "out"], "--max-steps 2 --shard full");
+    ended(start("finetune", &[(3, arguments)], &variables), Duration::from_secs(60)).json();
+    // The file is asked for its length first, then for its bytes.
+    let asked = server.requests("model.safetensors");
+    assert!(!asked.is_empty() && asked.len() <= 2, "{asked:?}");
 }
 
 #[test]

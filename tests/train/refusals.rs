@@ -133,7 +133,7 @@ fn weights_that_are_no_numbers_are_not_saved() {
 }
 
 /// Makes the first element of a tensor in a safetensors file NaN.
-fn poison(path: &Path, name: &str) {
+pub fn poison(path: &Path, name: &str) {
     let mut bytes = std::fs::read(path).unwrap();
     let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let start = 8 + header + metadata.info(name).unwrap().data_offsets.0;

@@ -40,7 +40,7 @@ pub(super) const NAMES: [&str; 12] = [
     FSDP_STRATEGY,
 ];
 
-/// Those that are true or false.
+/// The names whose values are true or false.
 pub(super) const TRUTHS: [&str; 4] = [CLIPPING[0], DOUBLE, FSDP[0], FSDP[1]];
 
 impl Options<'_> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::finetune::{Processes, processes};
+use crate::cli::processes::{Processes, processes};
 use crate::cli::report::Report;
 use crate::device::{Buffer, Device, gpus};
 use crate::error::Result;

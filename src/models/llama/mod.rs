@@ -305,12 +305,12 @@ impl Llama {
         trained
     }
 
-    /// Makes every base weight a leaf of the tape, in f32, but for linear layers' that are packed or in fewer bits than a float
-    /// has.
+    /// Makes every base weight that is none yet a leaf of the tape, in f32, but for linear layers' that are packed or in fewer
+    /// bits than a float has.
     pub fn train_weights(&self) -> Result<()> {
         let mut weights = Vec::new();
         self.visit_weights(&mut |_, parameter| weights.push(parameter));
-        weights.into_iter().try_for_each(|parameter| {
+        weights.into_iter().filter(|parameter| !parameter.is_trained()).try_for_each(|parameter| {
             parameter.set(cast(&parameter.get().detach(), DType::F32)?.with_grad());
             Ok(())
         })

@@ -33,7 +33,7 @@ pub type Pieces = Vec<Vec<u64>>;
 pub struct Norms {
     /// Over all elements of all gradients.
     pub total: f64,
-    /// Of each gradient.
+    /// The norm of each gradient.
     pub each: Vec<f64>,
 }
 
