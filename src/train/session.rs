@@ -16,7 +16,7 @@ use super::plan::{Plan, StepBatches};
 use super::plot;
 use super::progress::Progress;
 use super::schedule::learning_rate;
-use super::step::{Differentiated, differentiate, fold, shape};
+use super::step::{Differentiated, checksum, differentiate, fold, shape};
 use super::weights::Trained;
 use crate::device::Graphs;
 use crate::error::{Error, Result, command};
@@ -58,6 +58,8 @@ impl State {
 #[derive(Serialize, Deserialize)]
 struct Word {
     step: u64,
+    /// The checksum of its batches, of all ranks.
+    batch: u32,
     /// Whether it was told to stop.
     stops: bool,
     /// The bits of the losses of its passes, with their numbers.
@@ -93,12 +95,15 @@ impl Session<'_> {
         self.progress.start(self.state.step, self.plan.total());
         let done = self.steps();
         self.progress.finish();
-        done
+        done.map_err(|error| match error {
+            Error::Lost { detail } => Error::lost(format!("after step {}: {detail}", self.state.step)),
+            other => other,
+        })
     }
 
     fn steps(&mut self) -> Result<()> {
-        let word =
-            self.agree(Word { step: self.state.step, stops: self.stop.load(Ordering::Relaxed), losses: vec![] })?;
+        let stops = self.stop.load(Ordering::Relaxed);
+        let word = self.agree(Word { step: self.state.step, batch: 0, stops, losses: vec![] })?;
         if word.stops && self.state.step < self.plan.total() {
             return Err(self.interrupted());
         }
@@ -158,7 +163,7 @@ impl Session<'_> {
             Ok((found, norm))
         })?;
         // A GPU is waited for here and nowhere before. If this is refused, the update has changed nothing.
-        let (loss, norm) = (self.loss(&found, number)?, norm.read()?);
+        let (loss, norm) = (self.loss(&found, number, checksum(batches))?, norm.read()?);
         if !norm.total.is_finite() {
             return Err(nonfinite::of_gradients(&self.trained.names(), &norm.each, number));
         }
@@ -186,9 +191,9 @@ impl Session<'_> {
     }
 
     /// The loss of a step, of all ranks; takes from them whether to stop.
-    fn loss(&mut self, found: &Differentiated, number: u64) -> Result<f64> {
+    fn loss(&mut self, found: &Differentiated, number: u64, batch: u32) -> Result<f64> {
         let stops = self.stop.load(Ordering::Relaxed);
-        let word = self.agree(Word { step: number, stops, losses: found.losses()? })?;
+        let word = self.agree(Word { step: number, batch, stops, losses: found.losses()? })?;
         self.stops = word.stops;
         let (sum, bad) = fold(&word.losses);
         let Some(pass) = bad else { return Ok(sum) };
@@ -205,10 +210,13 @@ impl Session<'_> {
             let (me, step) = (sharded.place().0, mine.step);
             return Err(Error::lost(format!("rank {rank} is at step {}, rank {me} at {step}", said[rank].step)));
         }
+        if let Some(rank) = said.iter().position(|word| word.batch != mine.batch) {
+            return Err(Error::lost(format!("rank {rank} has other records in step {} than this one", mine.step + 1)));
+        }
         let mut losses: Vec<(usize, u32)> = said.iter().flat_map(|word| word.losses.iter().copied()).collect();
         losses.sort_unstable();
         let stops = said.iter().any(|word| word.stops);
-        Ok(Word { step: mine.step, stops, losses })
+        Ok(Word { stops, losses, ..mine })
     }
 
     /// Writes a line of metrics, if that is this rank's to do.

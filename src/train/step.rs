@@ -96,6 +96,16 @@ pub(super) fn shape(batches: &StepBatches<'_>) -> Vec<Vec<Vec<bool>>> {
     batches.iter().map(|sequences| sequences.iter().map(of).collect()).collect()
 }
 
+/// The checksum of a step's tokens and labels.
+pub(super) fn checksum(batches: &StepBatches<'_>) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    for sequence in batches.iter().flatten() {
+        checksum.update(bytemuck::cast_slice(&sequence.input_ids));
+        checksum.update(bytemuck::cast_slice(&sequence.labels));
+    }
+    checksum.finalize()
+}
+
 /// Tokens of one forward and backward pass on the CPU: enough rows for its multiplications to reach their speed. More of
 /// them would cost memory, which grows with the tokens of a pass, and win nothing.
 const CPU_PASS: Capacity = Capacity::Tokens(512);
