@@ -30,4 +30,6 @@ pub mod parallel;
 
 pub mod train;
 
+pub mod safety;
+
 pub mod cli;

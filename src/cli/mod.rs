@@ -13,6 +13,7 @@ mod model;
 mod processes;
 mod quantize;
 mod report;
+mod safety;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,9 +47,10 @@ enum Command {
     Emulate(emulate::Args),
     Kernels(kernels::Args),
     Devices(devices::Args),
+    Safety(safety::Args),
 }
 
-/// Runs the command line; 0: done, 1: failed, 2: usage.
+/// Runs the command line; 0: done, 1: failed, 2: usage, 3: not safe.
 pub fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -68,6 +70,10 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::run(&args, &report),
         Command::Kernels(args) => kernels::run(&args, &report),
         Command::Devices(args) => devices::run(&args, &report),
+        Command::Safety(args) => match safety::run(&args, &report) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,12 @@
 //! Text from a model: prefill, then one token at a time over a cache of keys and values.
 
+mod reading;
 mod sampler;
 mod stop;
 
 use std::time::Instant;
 
+pub use reading::Reading;
 pub use sampler::{Sampler, Sampling, argmax};
 use stop::StopFilter;
 

@@ -47,6 +47,12 @@ impl KvCache {
         self.rows
     }
 
+    /// Forgets all but the first `rows` tokens.
+    pub fn keep(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        self.layers.iter_mut().for_each(|layer| layer.rows = layer.rows.min(rows));
+    }
+
     /// Counts tokens that were appended to every layer.
     pub fn advance(&mut self, rows: usize) {
         self.rows += rows;
