@@ -78,7 +78,7 @@ impl Profile {
 
     fn read(path: &Path, text: &str) -> Result<Self> {
         let refuse = |detail: String| Error::file(path, detail);
-        let profile: Self = toml::from_str(text).map_err(|e| refuse(e.to_string().trim_end().into()))?;
+        let profile: Self = toml::from_str(text).map_err(|e| refuse(e.message().into()))?;
         for placeholder in ONCE {
             let count = profile.template.matches(placeholder).count();
             if count != 1 {
