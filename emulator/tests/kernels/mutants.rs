@@ -323,7 +323,10 @@ fn broken_kernels_are_told() {
     for case in cases.filter(|case| !INSTANCES.iter().any(|name| case.entry.ends_with(name))) {
         kernels.entry(case.entry.clone()).or_default().push(case);
     }
-    let mutants: Vec<Mutant> = kernels.values().flat_map(|cases| mutants(cases)).collect();
+    // Thousands of neighbours break alike: every fourth is enough for each change, and every week all are run.
+    let step = if std::env::var_os("VICUGNA_ALL_MUTANTS").is_some() { 1 } else { 4 };
+    let mutants: Vec<Mutant> = kernels.values().flat_map(|cases| mutants(cases)).step_by(step).collect();
+    println!("one mutant of {step} is run");
     let fates = crate::in_parallel(&mutants, Mutant::fate);
     let mut table = vec![[0usize; 4]; WAYS.len()];
     let mut survivors = Vec::new();
