@@ -51,7 +51,7 @@ pub struct Stamp {
 }
 
 impl Checkpoints {
-    /// Those in `folder`, which need not be there yet, of the run that `fingerprint` tells from others.
+    /// The checkpoints in `folder`, which need not be there yet, of the run that `fingerprint` tells from others.
     pub fn new(folder: PathBuf, fingerprint: Fingerprint) -> Self {
         Self { folder, fingerprint }
     }
